@@ -1,0 +1,750 @@
+/*
+ * proc.c: sessions, waiting and signals.  Nothing outlives a run.
+ *
+ * Every child of a worker leads a session.  It is forked with all signals
+ * blocked, waits at a gate until its process id stands in prun's pipe, and
+ * only then execs; so whoever outlives the worker knows whom to kill.  The
+ * leader stays a zombie until its group is dead: as long as it is one, its
+ * number cannot be given to a stranger, and kill(-pid) hits nobody else.
+ *
+ * Stopping is TERM, CONT (a stopped group takes no TERM), at most the grace,
+ * KILL.  On Linux a worker is a subreaper: what leaves its session becomes
+ * the worker's child when its parent dies, stands in /proc/self/task/.../
+ * children, and is killed there after the sessions.  Elsewhere such daemons
+ * are out of reach, as the man page says.
+ *
+ * A worker blocks in proc_wait() and nowhere else: a child's end, a
+ * descriptor, the nearest deadline or an order ends the wait.  Signals come
+ * through a pipe to oneself, so that none is lost between test and poll.
+ */
+#include "prun.h"
+#include <dirent.h>
+#include <sys/resource.h>
+
+extern char **environ;
+
+static int self[2] = { -1, -1 };
+static volatile sig_atomic_t caught[64];
+static bool ignored[64];                /* when prun was started */
+static struct rlimit files_limit;       /* likewise; children get it back */
+static pid_t *inherited;                /* children we had: sh -c 'x & exec prun' */
+static int ninherited;
+
+/* What Linux alone offers stands here; everywhere else it is nothing. */
+#ifdef __linux__
+#include <sys/prctl.h>
+
+static void
+become_subreaper(void)
+{
+	/* Fails before Linux 3.4 only; then daemons escape as elsewhere. */
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+}
+
+static void
+die_with_parent(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	if (getppid() != parent)        /* it died before we asked */
+		_exit(127);
+}
+#else
+static void
+become_subreaper(void)
+{
+}
+
+static void
+die_with_parent(pid_t parent)
+{
+	(void)parent;
+}
+#endif
+
+static void
+on_signal(int sig)
+{
+	int saved = errno;
+
+	caught[sig] = 1;
+	/* A full pipe wakes the reader as well as one more byte would. */
+	if (write(self[1], "", 1) < 0)
+		errno = 0;
+	errno = saved;
+}
+
+static void
+handle(int sig, void (*handler)(int))
+{
+	struct sigaction sa;
+
+	memset(&sa, 0, sizeof(sa));
+	sa.sa_handler = handler;
+	sa.sa_flags = SA_RESTART;
+	sigfillset(&sa.sa_mask);
+	if (sigaction(sig, &sa, NULL) < 0)
+		fatal(EXIT_RUN, "sigaction %d:", sig);
+}
+
+int
+set_cloexec(int fd)
+{
+	return fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+static int
+cloexec_pipe(int fd[2])
+{
+	if (pipe(fd) < 0)
+		return -1;
+	/* Cannot fail: the descriptors are open. */
+	set_cloexec(fd[0]);
+	set_cloexec(fd[1]);
+	return 0;
+}
+
+static void
+open_self(void)
+{
+	int i;
+
+	if (self[0] >= 0) {
+		close(self[0]);
+		close(self[1]);
+	}
+	if (cloexec_pipe(self) < 0)
+		fatal(EXIT_RUN, "pipe:");
+	for (i = 0; i < 2; i++)
+		if (fcntl(self[i], F_SETFL, O_NONBLOCK) < 0)
+			fatal(EXIT_RUN, "fcntl:");
+}
+
+/* Descriptors that were open when prun was started are not for children. */
+static void
+close_on_exec_inherited(void)
+{
+	DIR *d = opendir("/dev/fd");
+	struct dirent *e;
+	int fd;
+
+	if (!d) {
+		for (fd = 3; fd < 256; fd++)
+			set_cloexec(fd);
+		return;
+	}
+	while ((e = readdir(d)))
+		if ((fd = atoi(e->d_name)) > 2)
+			set_cloexec(fd);
+	closedir(d);
+}
+
+/* Lists our children; their number, or -1 where no file tells. */
+static int
+list_children(struct buf *b, pid_t **pids, size_t *cap)
+{
+	char path[64], *s;
+	int n = 0;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%ld/children",
+		(long)getpid());
+	b->n = 0;
+	if (buf_read(b, path) < 0)
+		return -1;
+	for (s = b->s; s && *s; s += *s == ' ') {
+		*pids = grow(*pids, cap, n + 1, sizeof(**pids));
+		(*pids)[n++] = (pid_t)strtol(s, &s, 10);
+		if (*s && *s != ' ')
+			break;
+	}
+	return n;
+}
+
+void
+proc_init(void)
+{
+	static const int sigs[] = {
+		SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGUSR1, SIGCHLD, SIGCONT
+	};
+	struct sigaction sa;
+	struct buf b = { 0 };
+	struct rlimit r;
+	size_t i, cap = 0;
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+		if (fd < 0)
+			fatal(EXIT_RUN, "/dev/null:");
+	} while (fd <= 2);
+	close(fd);
+	close_on_exec_inherited();
+	if (getrlimit(RLIMIT_NOFILE, &files_limit) == 0) {
+		/* We need a few per worker, never more than this. */
+		r = files_limit;
+		if (r.rlim_cur != RLIM_INFINITY && r.rlim_cur < 65536) {
+			r.rlim_cur = 65536;
+			if (r.rlim_max != RLIM_INFINITY
+			&& r.rlim_cur > r.rlim_max)
+				r.rlim_cur = r.rlim_max;
+			setrlimit(RLIMIT_NOFILE, &r);   /* else as it is */
+		}
+	}
+	open_self();
+	for (i = 0; i < LEN(sigs); i++) {
+		if (sigaction(sigs[i], NULL, &sa) < 0)
+			fatal(EXIT_RUN, "sigaction %d:", sigs[i]);
+		ignored[sigs[i]] = sa.sa_handler == SIG_IGN;
+		/* nohup prun: stays deaf.  An ignored CHLD loses statuses. */
+		if (!ignored[sigs[i]] || sigs[i] == SIGCHLD)
+			handle(sigs[i], on_signal);
+	}
+	handle(SIGPIPE, SIG_IGN);       /* writes say EPIPE instead */
+	ninherited = list_children(&b, &inherited, &cap);
+	buf_free(&b);
+	become_subreaper();
+}
+
+bool
+proc_caught(int sig)
+{
+	bool was = caught[sig];
+
+	caught[sig] = 0;
+	return was;
+}
+
+int
+proc_poll(struct pollfd *fds, size_t n, int64_t deadline)
+{
+	struct pollfd few[8], *all = few;
+	char junk[64];
+	int64_t left = -1;
+	size_t i;
+	int r, saw = 0;
+
+	if (n + 1 > LEN(few)) {
+		all = malloc((n + 1) * sizeof(*all));
+		if (!all)
+			fatal(EXIT_RUN, "out of memory");
+	}
+	if (n)
+		memcpy(all, fds, n * sizeof(*fds));
+	all[n].fd = self[0];
+	all[n].events = POLLIN;
+	if (deadline >= 0) {
+		left = deadline - clock_ms();
+		left = left < 0 ? 0 : left > INT_MAX ? INT_MAX : left;
+	}
+	r = poll(all, n + 1, (int)left);
+	if (r < 0 && errno != EINTR)
+		fatal(EXIT_RUN, "poll of %zu descriptors:", n + 1);
+	for (i = 0; i < n; i++) {
+		fds[i].revents = r > 0 ? all[i].revents : 0;
+		if (fds[i].revents)
+			saw |= SAW_FD;
+	}
+	while (read(self[0], junk, sizeof(junk)) > 0)
+		saw |= SAW_CHILD;
+	if (all != few)
+		free(all);
+	if (deadline >= 0 && clock_ms() >= deadline)
+		saw |= SAW_TIME;
+	return saw;
+}
+
+/* ---- a worker ---- */
+
+void
+proc_become_worker(const char *log, bool terminal)
+{
+	static const int deaf[] = {
+		SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGUSR1
+	};
+	size_t i;
+	int fd;
+
+	/* A kill of prun's group must not hit the guardian of its children,
+	 * nor must pkill: prun hears of it and tells its workers. */
+	if (!terminal && setsid() < 0)
+		fatal(EXIT_RUN, "setsid:");
+	for (i = 0; i < LEN(deaf); i++)
+		handle(deaf[i], SIG_IGN);
+	memset((void *)caught, 0, sizeof(caught));
+	open_self();
+	become_subreaper();
+	if (terminal)
+		return;
+	fd = open("/dev/null", O_RDONLY);
+	if (fd < 0 || dup2(fd, 0) < 0)
+		fatal(EXIT_RUN, "/dev/null:");
+	if (fd > 2)
+		close(fd);
+	fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0666);
+	if (fd < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0)
+		fatal(EXIT_RUN, "%s:", log);
+	if (fd > 2)
+		close(fd);
+}
+
+int64_t
+proc_clock(const struct worker *w)
+{
+	return clock_ms() - w->paused_ms;
+}
+
+/* Takes one order off the pipe, which has one or has ended. */
+static void
+read_order(struct worker *w)
+{
+	struct order o;
+	ssize_t n;
+
+	do
+		n = read(w->orders, &o, sizeof(o));
+	while (n < 0 && errno == EINTR);
+	if (n != (ssize_t)sizeof(o)) {
+		/* End of file without QUIT: prun is dead.  No grace. */
+		close(w->orders);
+		w->orders = -1;
+		o.type = ORDER_CANCEL;
+		o.ms = 0;
+	}
+	switch (o.type) {
+	case ORDER_CANCEL:
+		w->cancelled = true;
+		w->cancel_by = proc_clock(w) + o.ms;
+		break;
+	case ORDER_PAUSED:
+		w->paused_ms += o.ms;
+		break;
+	default:
+		w->next = o;
+		w->ordered = true;
+	}
+}
+
+int
+proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
+{
+	struct pollfd all[6];
+	int saw;
+
+	if (n > LEN(all) - 1)
+		fatal(EXIT_RUN, "proc_wait: too many descriptors");
+	if (n)
+		memcpy(all, fds, n * sizeof(*fds));
+	all[n].fd = w->orders;          /* poll passes over a negative one */
+	all[n].events = POLLIN;
+	saw = proc_poll(all, n + 1,
+		deadline < 0 ? -1 : deadline + w->paused_ms);
+	if (n)
+		memcpy(fds, all, n * sizeof(*fds));
+	if (all[n].revents) {
+		read_order(w);
+		saw |= SAW_ORDER;
+		/* A pause may just have moved the deadline. */
+		if (deadline >= 0 && proc_clock(w) < deadline)
+			saw &= ~SAW_TIME;
+	}
+	return saw;
+}
+
+void
+proc_tell(struct worker *w, const struct news *n)
+{
+	ssize_t r;
+
+	do
+		r = write(w->news, n, sizeof(*n));
+	while (r < 0 && errno == EINTR);
+	/* EPIPE: prun is dead, which the order pipe will say. */
+}
+
+static void
+tell_pid(struct worker *w, enum news_type type, pid_t pid)
+{
+	struct news n;
+
+	memset(&n, 0, sizeof(n));
+	n.type = type;
+	n.pid = pid;
+	proc_tell(w, &n);
+}
+
+/* ---- starting ---- */
+
+/* In the child: never returns. */
+static void
+child(const struct spawn *s, pid_t parent, int gate[2], int report)
+{
+	static const int sigs[] = {
+		SIGTERM, SIGTSTP, SIGUSR1, SIGCHLD, SIGCONT, SIGPIPE
+	};
+	const char *prog = s->argv[0];
+	sigset_t none;
+	size_t i;
+	ssize_t n;
+	char c;
+	int err;
+
+	if (!s->terminal)
+		setsid();       /* cannot fail in a fresh child */
+	die_with_parent(parent);
+	close(gate[1]);
+	do
+		n = read(gate[0], &c, 1);
+	while (n < 0 && errno == EINTR);
+	if (n != 1)             /* the worker died before it could announce us */
+		_exit(127);
+	close(gate[0]);
+	for (i = 0; i < LEN(sigs); i++)
+		handle(sigs[i], SIG_DFL);
+	handle(SIGINT, ignored[SIGINT] ? SIG_IGN : SIG_DFL);
+	handle(SIGHUP, ignored[SIGHUP] ? SIG_IGN : SIG_DFL);
+	setrlimit(RLIMIT_NOFILE, &files_limit);
+	if (s->fd >= 0 && report == 3)
+		report = fcntl(report, F_DUPFD_CLOEXEC, 4);
+	if ((s->in < 0 || dup2(s->in, 0) == 0)
+	&& dup2(s->out, 1) == 1 && dup2(s->err, 2) == 2
+	&& (s->fd < 0 || (s->fd == 3 ? fcntl(3, F_SETFD, 0) == 0
+			: dup2(s->fd, 3) == 3))) {
+		environ = s->env;
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		/* execvp would hand a file without #! to the shell. */
+		if (strchr(prog, '/'))
+			execve(prog, s->argv, s->env);
+		else
+			execvp(prog, s->argv);
+	}
+	err = errno;
+	if (write(report, &err, sizeof(err)) < 0)
+		_exit(126);
+	_exit(127);
+}
+
+static bool
+is_ours(const struct worker *w, pid_t pid)
+{
+	size_t i;
+
+	for (i = 0; i < w->npids; i++)
+		if (w->pids[i] == pid)
+			return true;
+	return false;
+}
+
+/* Reaps the leader, whose group is dead or never was. */
+static void
+forget(struct worker *w, struct proc *p)
+{
+	size_t i;
+
+	for (i = 0; i < w->npids; i++)
+		if (w->pids[i] == p->pid)
+			w->pids[i] = w->pids[--w->npids];
+	/* First: once it is reaped, its number may be a stranger's. */
+	tell_pid(w, NEWS_REAPED, p->pid);
+	while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	p->pid = 0;
+}
+
+int
+proc_start(struct worker *w, struct proc *p, const struct spawn *s)
+{
+	sigset_t all, old;
+	int gate[2], report[2], err = 0;
+	pid_t parent = getpid();
+	ssize_t n;
+
+	memset(p, 0, sizeof(*p));
+	if (cloexec_pipe(gate) < 0)
+		return -1;
+	if (cloexec_pipe(report) < 0)
+		goto err_gate;
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, &old);
+	p->pid = fork();
+	if (p->pid == 0)
+		child(s, parent, gate, report[1]);
+	err = errno;
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	if (p->pid < 0) {
+		p->pid = 0;
+		errno = err;
+		goto err_report;
+	}
+	w->pids = grow(w->pids, &w->cappids, w->npids + 1, sizeof(*w->pids));
+	w->pids[w->npids++] = p->pid;
+	tell_pid(w, NEWS_SESSION, p->pid);
+	close(gate[0]);
+	close(report[1]);
+	/* Signals a child that was killed at the gate: then exec never is. */
+	n = write(gate[1], "", 1);
+	close(gate[1]);
+	do
+		n = read(report[0], &err, sizeof(err));
+	while (n < 0 && errno == EINTR);
+	close(report[0]);
+	if (n == (ssize_t)sizeof(err)) {
+		forget(w, p);
+		errno = err;
+		return -1;
+	}
+	return 0;
+
+err_report:
+	err = errno;
+	close(report[0]);
+	close(report[1]);
+	errno = err;
+err_gate:
+	err = errno;
+	close(gate[0]);
+	close(gate[1]);
+	errno = err;
+	return -1;
+}
+
+char **
+proc_argv(const char *cmd, const struct list *args, char **text)
+{
+	char **argv, *s;
+	size_t n = 0, i;
+
+	*text = xstrdup(cmd);
+	if (strpbrk(cmd, "|&;<>()$`\\\"'*?[]#~=%!{}\n") == NULL
+	&& cmd[strspn(cmd, " \t")] != '\0') {
+		argv = malloc((strlen(cmd) / 2 + 2) * sizeof(*argv));
+		if (!argv)
+			fatal(EXIT_RUN, "out of memory");
+		for (s = strtok(*text, " \t"); s; s = strtok(NULL, " \t"))
+			argv[n++] = s;
+	} else {
+		argv = malloc((5 + (args ? args->n : 0)) * sizeof(*argv));
+		if (!argv)
+			fatal(EXIT_RUN, "out of memory");
+		argv[n++] = "/bin/sh";
+		argv[n++] = "-c";
+		argv[n++] = *text;
+		argv[n++] = "prun";     /* $0: begins the shell's messages */
+		for (i = 0; args && i < args->n; i++)
+			argv[n++] = args->v[i];
+	}
+	argv[n] = NULL;
+	return argv;
+}
+
+/* ---- ending ---- */
+
+bool
+proc_ended(struct proc *p)
+{
+	siginfo_t si;
+
+	if (p->ended || !p->pid)
+		return p->ended;
+	memset(&si, 0, sizeof(si));
+	if (waitid(P_PID, p->pid, &si, WEXITED | WNOWAIT | WNOHANG) < 0
+	|| si.si_pid != p->pid)
+		return false;
+	p->ended = true;
+	p->status = si.si_code == CLD_EXITED ? si.si_status : -si.si_status;
+	p->core = si.si_code == CLD_DUMPED;
+	return true;
+}
+
+static void
+name_process(struct buf *b, pid_t pid)
+{
+	struct buf args = { 0 };
+	char path[64];
+	size_t i;
+
+	snprintf(path, sizeof(path), "/proc/%ld/cmdline", (long)pid);
+	buf_fmt(b, "%ld ", (long)pid);
+	if (buf_read(&args, path) == 0 && args.n) {
+		for (i = 0; i + 1 < args.n; i++)
+			if (args.s[i] == '\0')
+				args.s[i] = ' ';
+		if (args.n > 200)
+			args.n = 200;
+		buf_safe(b, args.s, args.n - (args.s[args.n - 1] == '\0'));
+	} else {
+		buf_str(b, "(ended)");
+	}
+	buf_char(b, '\n');
+	buf_free(&args);
+}
+
+/*
+ * Counts those of our children that we have not started ourselves, and reaps
+ * the dead among them, each by its number: waitpid(-1) would take a leader.
+ * Orphans of p's session come to us, the subreaper, when their parent dies.
+ * -1 where the system does not tell.
+ */
+int
+proc_left(struct worker *w, const struct proc *p, struct buf *names)
+{
+	struct buf b = { 0 };
+	pid_t *pids = NULL;
+	size_t cap = 0;
+	int i, left = 0, n = list_children(&b, &pids, &cap);
+
+	for (i = 0; i < n; i++) {
+		if (is_ours(w, pids[i])
+		|| waitpid(pids[i], NULL, WNOHANG) == pids[i]
+		|| getsid(pids[i]) != p->pid)
+			continue;
+		left++;
+		if (names)
+			name_process(names, pids[i]);
+	}
+	free(pids);
+	buf_free(&b);
+	return n < 0 ? -1 : left;
+}
+
+/* Whether nothing of the session is left but the leader's zombie. */
+static bool
+all_gone(struct worker *w, struct proc *p, bool patient)
+{
+	int n;
+
+	if (!proc_ended(p))
+		return false;
+	n = proc_left(w, p, NULL);
+	/* Where nobody tells, sh -c may be gone while the server flushes. */
+	return n == 0 || (n < 0 && !patient);
+}
+
+int
+proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient,
+	struct buf *notes)
+{
+	int64_t now = proc_clock(w), end = now + grace_ms;
+
+	if (!p->pid)
+		return 0;
+	if (grace_ms > 0 && (!w->cancelled || w->cancel_by > now)) {
+		kill(-p->pid, SIGTERM);
+		kill(-p->pid, SIGCONT);
+		while (!all_gone(w, p, patient)) {
+			if (w->cancelled && w->cancel_by < end)
+				end = w->cancel_by;
+			if (proc_clock(w) >= end)
+				break;
+			proc_wait(w, NULL, 0, end);
+		}
+	}
+	/* What has left the group, not the session, is for proc_drain(). */
+	kill(-p->pid, SIGKILL);
+	end = proc_clock(w) + 5000;
+	while (!proc_ended(p)) {
+		if (proc_clock(w) >= end) {
+			buf_fmt(notes, "- process %ld could not be killed\n",
+				(long)p->pid);
+			return -1;
+		}
+		proc_wait(w, NULL, 0, end);
+	}
+	forget(w, p);
+	return 0;
+}
+
+static bool
+was_inherited(pid_t pid)
+{
+	int i;
+
+	for (i = 0; i < ninherited; i++)
+		if (inherited[i] == pid)
+			return true;
+	return false;
+}
+
+/* Kills our children but those in keep, until there are none or 5 s are
+ * over; lists each that lived in names. */
+static int
+kill_children(const pid_t *keep, size_t nkeep, struct buf *names)
+{
+	struct buf b = { 0 };
+	pid_t *pids = NULL, g;
+	size_t cap = 0, k;
+	int i, n, left, killed = 0;
+	int64_t end = clock_ms() + 5000;
+	bool first = true;
+
+	do {
+		left = 0;
+		n = list_children(&b, &pids, &cap);
+		for (i = 0; i < n; i++) {
+			for (k = 0; k < nkeep && keep[k] != pids[i]; k++)
+				;
+			if (k < nkeep || was_inherited(pids[i])
+			|| waitpid(pids[i], NULL, WNOHANG) == pids[i])
+				continue;
+			left++;
+			if (first) {
+				killed++;
+				if (names)
+					name_process(names, pids[i]);
+			}
+			/* Its group too: what forks faster than we list. */
+			g = getpgid(pids[i]);
+			for (k = 0; k < nkeep && keep[k] != g; k++)
+				;
+			if (g > 1 && g != getpgrp() && k == nkeep)
+				kill(-g, SIGKILL);
+			kill(pids[i], SIGKILL);
+		}
+		first = false;
+		if (left)
+			proc_poll(NULL, 0, clock_ms() + 5);
+	} while (left && clock_ms() < end);
+	free(pids);
+	buf_free(&b);
+	return killed;
+}
+
+int
+proc_drain(struct worker *w, struct buf *names)
+{
+	return kill_children(w->pids, w->npids, names);
+}
+
+void
+proc_sweep(const pid_t *keep, size_t n)
+{
+	kill_children(keep, n, NULL);
+}
+
+void
+proc_kill(pid_t leader, int sig)
+{
+	/* Both: right after fork the group does not exist yet. */
+	kill(leader, sig);
+	kill(-leader, sig);
+}
+
+int
+proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
+	bool heed, struct buf *notes)
+{
+	struct proc p;
+
+	if (proc_start(w, &p, s) < 0)
+		return SPAWN_FAILED;
+	while (!proc_ended(&p)) {
+		if (heed && w->cancelled)
+			break;
+		if (deadline >= 0 && proc_clock(w) >= deadline)
+			break;
+		proc_wait(w, NULL, 0, deadline);
+	}
+	if (!p.ended)
+		p.status = RUN_STOPPED;
+	proc_stop(w, &p, p.ended ? 0 : w->plan->o.grace_ms, false, notes);
+	return p.status;
+}

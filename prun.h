@@ -1,0 +1,438 @@
+/*
+ * prun.h: what the rooms share, in the order in which they call each other:
+ * prun.c, conf.c, work.c, net.c, pg.c, proc.c, junit.c, show.c.  It comes
+ * first in every file, for it asks libc for POSIX.1-2008 with XSI.
+ *
+ * Times are monotonic milliseconds in int64_t unless a name says otherwise.
+ * Functions that return int give 0, or -1 with errno set, unless said.
+ */
+#define _XOPEN_SOURCE 700
+
+#include <sys/types.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PRUN_VERSION "0.1.0"
+#define LEN(a) (sizeof(a) / sizeof((a)[0]))
+
+/* ---- words ---- */
+
+enum result { PASS, FLAKY, SKIP, NONE, FAIL, TIMEOUT, ERROR, CANCEL, RESULTS };
+
+enum cause {
+	CAUSE_NONE, CAUSE_EXIT, CAUSE_SIGNAL, CAUSE_TIMEOUT, CAUSE_LEAK,
+	CAUSE_OUTPUT_LIMIT, CAUSE_SERVER_DIED, CAUSE_SERVER_NOT_READY,
+	CAUSE_PORT, CAUSE_DATABASE, CAUSE_SPAWN, CAUSE_WORKER_DIED,
+	CAUSE_REPORT, CAUSE_CANCELLED, CAUSES
+};
+
+enum phase { IDLE, SETUP, WAITING, CLONING, STARTING, TESTING, STOPPING, PHASES };
+
+/* exit statuses of prun */
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_RUN = 3, EXIT_NO_FILES = 4 };
+
+/* a growing string; s is NULL or ends in a NUL that n does not count */
+struct buf {
+	char *s;
+	size_t n, cap;
+};
+
+struct list {
+	char **v;       /* v[n] is NULL once something was added */
+	size_t n, cap;
+};
+
+/* ---- conf.c: the options, the suites, the files ---- */
+
+enum keep { KEEP_FAILED, KEEP_RUN, KEEP_ALWAYS, KEEP_NEVER };
+enum { SPLIT_FILE, SPLIT_SUITE };
+
+/* Every option's value.  Durations in ms, sizes in bytes, -1: none. */
+struct opts {
+	int64_t jobs, retries, workers, max_worker_restart;
+	int64_t timeout_ms, ready_timeout_ms, grace_ms;
+	int64_t log_limit, report_limit;
+	int keep, split, server_failure, flaky, leak, no_tests, github;
+	bool fail_fast, list, interactive, quiet, verbose, help, version;
+	bool last_failed, enabled, db_terminate, merge, strict, partial, clean;
+	bool do_shuffle, do_audit;
+	char *config, *chdir, *junit, *history, *run_dir, *shard, *shuffle;
+	char *audit, *reopen;
+	char *test, *server, *setup, *after, *ready;
+	char *db, *db_admin, *db_clone, *db_drop;
+	struct list suite, files, exclude, db_env, url_env, port_env, env;
+	struct list unset, serial, alone, lock;
+};
+
+struct suite {
+	char *name;             /* "" for the unnamed one */
+	struct opts o;          /* what holds in this suite */
+	int where;              /* its line in prun.conf; 0: it is not there */
+	int running;            /* attempts under way (prun.c) */
+	bool chosen;            /* by -s */
+	bool no_setup;          /* another suite's setup does for this one */
+};
+
+/* One attempt's end, as the worker tells it; numbers only. */
+struct outcome {
+	int file, attempt;      /* attempts count from 1 */
+	enum result result;
+	enum cause cause;
+	int status;             /* of the test: exit status, or -signal */
+	bool tested;            /* the test command was started */
+	bool report;            /* there is a JUnit report */
+	bool kept;              /* its clone was kept */
+	bool notes;             /* there is a file of notes to read */
+	bool fatal;             /* the run cannot go on */
+	int64_t begin, ms;
+	int64_t tests, failed, skipped;
+};
+
+struct file {
+	char *path;             /* PRUN_FILE */
+	char *test;             /* PRUN_TEST: path, or path::node */
+	struct suite *suite;
+	int index;
+	int64_t timeout_ms;
+	int64_t retries;
+	bool alone;
+	int *locks;             /* indices into plan.locks, sorted */
+	size_t nlocks, caplocks;
+	int64_t expect_ms;      /* from the history; -1: unknown */
+	int shard;              /* 1..N */
+	/* written by prun.c as the run goes */
+	struct outcome o;       /* of the last attempt */
+	int attempts;
+	bool ended;
+	bool free_try;          /* its worker died under it once */
+};
+
+struct plan {
+	struct opts o;          /* what holds outside any suite */
+	struct suite *suites;
+	size_t nsuites, capsuites;
+	struct file *files;     /* in suite order, then plan order */
+	size_t nfiles, capfiles;
+	struct list locks;      /* names */
+	bool *held;             /* held[i]: locks.v[i] is taken (prun.c) */
+	struct list args;       /* test arguments, after -- */
+	struct list paths;      /* of the command line */
+	uint32_t hash;          /* of the whole plan, shards and all */
+	int shard, shards;      /* 0 of 0: not sharded */
+	int workers;            /* how many attempts may be beside each other */
+	bool partial;           /* only some files of the plan were asked for */
+	char id[7];             /* of the run */
+	char *dir;              /* run directory, absolute */
+};
+
+/* Reads command line, PRUNFLAGS and prun.conf into p; all errors end prun
+ * with one line and status 2.  Changes directory for -C. */
+void conf_read(struct plan *p, int argc, char **argv);
+/* Finds the files, reads their marks, the history, deals the shards. */
+void conf_plan(struct plan *p);
+/* Writes the history: what is in it and not in p stays. */
+int conf_history_write(const struct plan *p);
+/* Path of the history file, or NULL where none is kept; to be freed. */
+char *conf_history_path(const struct plan *p);
+/* Prints the option table, for --help. */
+void conf_help(FILE *out);
+
+/* ---- talk between prun and its workers: fixed-size records in pipes ---- */
+
+enum order_type {
+	ORDER_SETUP, ORDER_RUN, ORDER_DROP, ORDER_KEEP, ORDER_CANCEL,
+	ORDER_PAUSED, ORDER_QUIT
+};
+
+struct order {
+	enum order_type type;
+	int file, attempt;
+	int64_t ms;             /* CANCEL: the grace; PAUSED: how long */
+};
+
+enum news_type {
+	NEWS_PHASE, NEWS_SESSION, NEWS_REAPED, NEWS_SETUP, NEWS_RESULT,
+	NEWS_DONE
+};
+
+/* Below PIPE_BUF (512 at least, POSIX): a write is whole or not at all. */
+struct news {
+	enum news_type type;
+	enum phase phase;
+	pid_t pid;              /* SESSION, REAPED: of the leader */
+	bool bad;               /* SETUP: it failed, see setup.log and notes */
+	struct outcome o;       /* RESULT; file is right in PHASE too */
+};
+
+/* ---- work.c: the life of an attempt ---- */
+
+struct worker;
+struct proc;
+struct spawn;
+
+/* A worker's whole life, in the process forked for it; never returns. */
+void work_run(const struct plan *p, int slot, int orders, int news);
+/* Directory of an attempt; to be freed. */
+char *work_dir(const struct plan *p, const struct file *f, int attempt);
+/* Name of an attempt's clone, to be freed; NULL without a database. */
+char *work_clone(const struct plan *p, const struct file *f, int attempt);
+/* What would be run for f, to be freed; NULL: nobody knows. */
+char *work_command(const struct file *f);
+
+/* ---- net.c: ports and readiness ---- */
+
+struct ready {
+	int kind;               /* of the READY_ words in net.c */
+	const char *arg;        /* path, expression or command */
+};
+
+/* Reads a ready = value into r; NULL, or what is wrong with it. */
+const char *net_ready_parse(const char *value, struct ready *r);
+/* Whether this kind of readiness hands a descriptor to the server. */
+bool net_ready_fd(const struct ready *r);
+/* Chooses a free port and holds it by a socket; *hold is -1 where the system
+ * does not allow to. */
+int net_hold(int *port, int *hold);
+/* Whether somebody else listens on the port; ends the hold. */
+bool net_taken(int *hold, int port);
+
+/* Waits until the server is ready; CAUSE_NONE, or why it is not, in words in
+ * why.  fd: read end of PRUN_READY_FD; command: of ready = command. */
+enum cause net_ready(struct worker *w, struct proc *server,
+	const struct ready *r, int port, int64_t timeout_ms, const char *log,
+	int fd, const struct spawn *command, struct buf *why);
+
+/* ---- proc.c: sessions, waiting, signals ---- */
+
+/* What is no exit status (and not -signal). */
+enum { SPAWN_FAILED = INT_MIN, RUN_STOPPED };
+
+/* What a wait saw; bits. */
+enum { SAW_CHILD = 1, SAW_FD = 2, SAW_TIME = 4, SAW_ORDER = 8 };
+
+/* A child that leads a session of its own. */
+struct proc {
+	pid_t pid;              /* 0: none */
+	bool ended;             /* the leader is dead, and a zombie still */
+	int status;             /* exit status, or -signal */
+	bool core;              /* it dumped core */
+};
+
+/* The worker's side of the talk, and what it must not lose sight of. */
+struct worker {
+	const struct plan *plan;
+	int slot;
+	int orders, news;       /* pipe ends; orders is -1 once prun is dead */
+	bool cancelled;         /* the attempt under way is to end */
+	int64_t cancel_by;      /* and by when; all graces end then */
+	int64_t paused_ms;      /* how long ^Z has stood still in all */
+	bool ordered;           /* next holds an order not yet taken */
+	struct order next;
+	pid_t *pids;            /* leaders started and not reaped */
+	size_t npids, cappids;
+	struct pg *pg;          /* database sessions (pg.c) */
+};
+
+/* How a child is started. */
+struct spawn {
+	char **argv;
+	char **env;
+	int in, out, err;       /* descriptors; in -1: /dev/null */
+	int fd;                 /* one more for the child, as 3; or -1 */
+	bool terminal;          /* stay in the session, for --interactive */
+};
+
+/* Handlers, the self-pipe, descriptors 0 to 2, the descriptor limit. */
+void proc_init(void);
+/* Whether sig has come since last asked. */
+bool proc_caught(int sig);
+/* Waits for a signal, one of fds or the deadline (-1: none); SAW_ bits. */
+int proc_poll(struct pollfd *fds, size_t n, int64_t deadline);
+/* Makes the process a worker's: session, descriptors, signals. */
+void proc_become_worker(const char *log, bool terminal);
+/* The one wait of a worker: as proc_poll, and reads orders.  The deadline is
+ * on the worker's clock. */
+int proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline);
+/* The worker's clock, which stands still while prun is stopped. */
+int64_t proc_clock(const struct worker *w);
+/* Writes one record to prun. */
+void proc_tell(struct worker *w, const struct news *n);
+/* Starts a session; -1 with errno of what failed, exec included. */
+int proc_start(struct worker *w, struct proc *p, const struct spawn *s);
+/* Whether the leader is dead; fills status. Leaves the zombie. */
+bool proc_ended(struct proc *p);
+/* TERM, up to grace_ms, KILL; then reaps the leader.  patient: where the
+ * system does not tell whether the session is empty, give it the grace.
+ * Returns -1 when something could not be killed, and says so in notes. */
+int proc_stop(struct worker *w, struct proc *p, int64_t grace_ms,
+	bool patient, struct buf *notes);
+/* Counts what is left of p's session besides the leader and not a child of
+ * its own, named in names (may be NULL), a process a line; reaps the dead
+ * among it.  -1 where the system does not tell. */
+int proc_left(struct worker *w, const struct proc *p, struct buf *names);
+/* Kills whatever the worker has inherited; names it.  Returns the number. */
+int proc_drain(struct worker *w, struct buf *names);
+/* Kills a session that its worker left behind. */
+void proc_kill(pid_t leader, int sig);
+/* Kills all children of prun that are not in keep: what dead workers left. */
+void proc_sweep(const pid_t *keep, size_t n);
+/* Runs a short command to its end, the deadline or, where heed says so, a
+ * cancel; its status, or SPAWN_FAILED with errno, or RUN_STOPPED. */
+int proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
+	bool heed, struct buf *notes);
+/* argv of cmd: words where the shell has nothing to do, else sh -c; args are
+ * "$@" there.  To be freed with free() of the array only; *text too. */
+char **proc_argv(const char *cmd, const struct list *args, char **text);
+
+/* ---- pg.c: databases ---- */
+
+/* What is wrong with a db = URL, or NULL. */
+const char *pg_check(const char *url);
+/* Clone's name for a template: <template>_w<index>_<run>[r<n>]; freed. */
+char *pg_clone_name(const char *url, int index, const char *run, int attempt);
+/* URL of a clone for the app; dir is the attempt's.  To be freed. */
+char *pg_clone_url(const char *url, const char *name, const char *dir);
+/* The URL as it may be shown: password as ***; to be freed. */
+char *pg_masked(const char *url);
+/* Clones the template; *url is the clone's, to be freed.  0, or -1 with the
+ * reason in why; passing: a further try may help.  env: for cp, db-clone. */
+int pg_clone(struct worker *w, const struct opts *o, const char *name, const char *dir,
+	char **env, char **url, struct buf *notes, struct buf *why, bool *passing);
+/* Drops a clone, or what there may be of it; failure is told in notes. */
+int pg_drop(struct worker *w, const struct opts *o, const char *name, const char *dir,
+	char **env, struct buf *notes);
+/* Marks a clone as kept, so that no run sweeps it. */
+int pg_keep(struct worker *w, const struct opts *o, const char *name, const char *file,
+	struct buf *notes);
+/* Before setup: sweeps what dead runs of the template left, and locks it where
+ * there is a setup command; after it: unlocks. */
+int pg_setup(struct worker *w, const struct opts *o, bool begin, struct buf *notes,
+	struct buf *why);
+/* Closes the sessions. */
+void pg_close(struct worker *w);
+/* prun --clean; returns the exit status. */
+int pg_clean(const struct plan *p);
+
+/* ---- junit.c: reports ---- */
+
+struct counts {
+	int64_t tests, failures, errors, skipped;
+};
+
+/* One file's part of a merged report. */
+struct part {
+	const char *file;       /* as shown; NULL in --merge of a bare report */
+	const char *suite;
+	struct list reports;    /* files or directories, an attempt each */
+	struct list logs;       /* test logs, an attempt each; may be absent */
+	enum result result;
+	enum cause cause;
+	int status;
+	const char *why;        /* the cause in words, or NULL */
+	int64_t ms;
+	int attempts;
+	bool synthetic;         /* the result counts, not only the reports */
+};
+
+struct merge {
+	const char *run;        /* id */
+	uint32_t hash;          /* plan */
+	int shard, shards;
+	int64_t limit;          /* report-limit, bytes */
+	const char *name;       /* of the testsuites */
+	int64_t ms;             /* wall clock; -1: sum of the cases */
+};
+
+/* Counts what the reports at path (a file or a directory) say, and lists
+ * the failing cases in notes (show.c).  Returns the number
+ * of reports read, -1 when one of them is broken (why says how). */
+int junit_count(const char *path, const char *file, struct counts *c, struct buf *notes,
+	struct buf *why);
+/* Writes the JUnit report of a TAP log to path; 1 if there was TAP, 0 if
+ * not, -1 on failure. */
+int junit_tap(const char *log, const char *path, const char *name);
+/* Merges parts into out ("-": standard output), aside and renamed. */
+int junit_merge(const struct merge *m, const struct part *parts, size_t n,
+	const char *out, struct counts *total);
+/* prun --merge; returns the exit status. */
+int junit_merge_main(const struct plan *p);
+
+/* ---- show.c: what people and machines read; the shared helpers ---- */
+
+extern const char *const result_name[RESULTS];
+extern const char *const cause_name[CAUSES];
+extern const char *const phase_name[PHASES];
+
+struct show;                    /* a screen and the machines' files */
+
+struct slot_view {              /* what a worker is doing */
+	int file;               /* -1: nothing */
+	enum phase phase;
+	int64_t since;
+};
+
+/* Opens results.jsonl and writes the plan there. */
+struct show *show_open(const struct plan *p);
+/* Prints a line about the run, above the moving lines. */
+void show_say(struct show *s, const char *fmt, ...);
+/* An attempt has ended; again: another attempt will follow. */
+void show_result(struct show *s, const struct file *f, bool again);
+/* Draws the workers' lines if they are due; returns when next. */
+int64_t show_draw(struct show *s, const struct slot_view *v, int n, bool now);
+/* The table and the last lines, summary.json; frees s. */
+void show_end(struct show *s, int status, int64_t ms, const char *report);
+/* Whether standard output can no longer be written. */
+bool show_broken(const struct show *s);
+
+/* Warns on standard error: "prun: " and the message; one that ends in a
+ * colon gets the text of errno. */
+void warn(const char *fmt, ...);
+/* The same, then exit(status). */
+void fatal(int status, const char *fmt, ...);
+void *grow(void *p, size_t *cap, size_t need, size_t size);
+void buf_add(struct buf *b, const char *s, size_t n);
+void buf_str(struct buf *b, const char *s);
+void buf_char(struct buf *b, int c);
+void buf_fmt(struct buf *b, const char *fmt, ...);
+void buf_free(struct buf *b);
+/* Appends s as a JSON string, quotes included. */
+void buf_json(struct buf *b, const char *s);
+/* Appends s so that it is safe on a screen and one line: control characters
+ * and what is no UTF-8 as \xNN. */
+void buf_safe(struct buf *b, const char *s, size_t n);
+/* Appends the last lines of a file, made safe, at most 8 KiB. */
+void buf_tail(struct buf *b, const char *path, int lines);
+/* Appends a whole file; -1 with errno. */
+int buf_read(struct buf *b, const char *path);
+/* Length of the valid UTF-8 sequence at s, at most n bytes; 0: none. */
+size_t utf8_len(const char *s, size_t n);
+/* Appends a copy. */
+void list_add(struct list *l, const char *s);
+void list_free(struct list *l);
+void *xmalloc(size_t n);
+/* A formatted string in memory of its own. */
+char *str(const char *fmt, ...);
+char *xstrdup(const char *s);
+/* Milliseconds of the monotonic clock. */
+int64_t clock_ms(void);
+int write_all(int fd, const char *s, size_t n);
+/* Writes a file aside and renames it. */
+int file_write(const char *path, const char *s, size_t n, mode_t mode);
+/* Removes a file or a directory with all that is in it. */
+int remove_tree(const char *path);
+int set_cloexec(int fd);

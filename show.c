@@ -1,0 +1,847 @@
+/*
+ * show.c: all that people and machines read; at its end the few helpers that
+ * every room uses (prun.h).
+ *
+ * On a terminal the finished files scroll up and below them one line for each
+ * worker is redrawn in place: before anything is printed the cursor goes up
+ * over those lines and clears them.  Elsewhere there is a line for each file
+ * that has ended and, once a minute, what runs.  Nothing but this file writes
+ * to standard output.
+ *
+ * What a worker has to say in words stands in its attempt's directory, in a
+ * file of notes, a line each, by the first character: "! " the cause in
+ * words, "- " something worth knowing, "x " a failing test: class, name,
+ * file, line and message, with tabs between.
+ */
+#include "prun.h"
+#include <ftw.h>
+#include <langinfo.h>
+#include <locale.h>
+#include <sys/ioctl.h>
+
+const char *const result_name[RESULTS] = {
+	"PASS", "FLAKY", "SKIP", "NONE", "FAIL", "TIMEOUT", "ERROR", "CANCEL"
+};
+/* as counted in the last line */
+static const char *const result_word[RESULTS] = {
+	"passed", "flaky", "skipped", "without tests", "failed", "timed out", "in error",
+	"cancelled"
+};
+const char *const cause_name[CAUSES] = {
+	"", "prun.exit", "prun.signal", "prun.timeout", "prun.leak", "prun.output-limit",
+	"prun.server-died", "prun.server-not-ready", "prun.port", "prun.database",
+	"prun.spawn", "prun.worker-died", "prun.report", "prun.cancelled"
+};
+const char *const phase_name[PHASES] = {
+	"idle", "setup", "waiting", "clone", "server", "test", "stop"
+};
+
+struct show {
+	const struct plan *plan;
+	FILE *jsonl;            /* results.jsonl */
+	bool screen;            /* a terminal: redraw in place */
+	bool github;
+	bool broken;            /* nobody reads us any more */
+	int width, height;
+	int lines;              /* of workers, on the screen now */
+	int done;               /* files that have ended */
+	int64_t began, drawn, told;
+};
+
+/* ---- the screen ---- */
+
+static void
+flush(struct show *s)
+{
+	if (fflush(stdout) == EOF && errno != EAGAIN)
+		s->broken = true;
+}
+
+static void
+erase(struct show *s)
+{
+	if (s->lines)
+		printf("\033[%dA\r\033[J", s->lines);
+	s->lines = 0;
+}
+
+static void
+put_safe(const char *text)
+{
+	struct buf b = { 0 };
+
+	buf_safe(&b, text, strlen(text));
+	fputs(b.s ? b.s : "", stdout);
+	buf_free(&b);
+}
+
+static const char *
+colour(const struct show *s, enum result r)
+{
+	if (!s->screen)
+		return "";
+	return r < FLAKY ? "\033[32m" : r < FAIL ? "\033[33m" : "\033[31m";
+}
+
+void
+show_say(struct show *s, const char *fmt, ...)
+{
+	va_list ap;
+
+	erase(s);
+	va_start(ap, fmt);
+	vprintf(fmt, ap);
+	va_end(ap);
+	putchar('\n');
+	flush(s);
+}
+
+static void
+measure(struct show *s)
+{
+	s->width = 80;
+	s->height = 24;
+#ifdef TIOCGWINSZ
+	struct winsize ws;
+
+	if (ioctl(1, TIOCGWINSZ, &ws) == 0 && ws.ws_col > 0) {
+		s->width = ws.ws_col;
+		s->height = ws.ws_row;
+	}
+#endif
+}
+
+int64_t
+show_draw(struct show *s, const struct slot_view *v, int n, bool now)
+{
+	int64_t t = clock_ms(), every = s->screen ? 1000 : 60000;
+	struct buf b = { 0 };
+	const struct file *f;
+	int i, lines = 0;
+
+	if (s->plan->o.quiet || (!s->screen && !now && t - s->told < every))
+		return s->plan->o.quiet ? -1 : s->told + every;
+	if (s->screen && !now && t - s->drawn < 50)
+		return s->drawn + 50;
+	if (s->screen)
+		measure(s);
+	erase(s);
+	for (i = 0; i < n; i++) {
+		if (v[i].phase == IDLE || (s->screen && lines >= s->height - 2))
+			continue;
+		f = v[i].file < 0 ? NULL : &s->plan->files[v[i].file];
+		b.n = 0;
+		buf_fmt(&b, "%s%-7s ", s->screen ? "  " : "running: ", phase_name[v[i].phase]);
+		if (f)
+			buf_safe(&b, f->test, strlen(f->test));
+		buf_fmt(&b, "  %.0fs", (double)(t - v[i].since) / 1000);
+		/* A line that wraps would be one too many to go up. */
+		if (s->screen && b.n > (size_t)s->width - 1)
+			b.s[s->width - 1] = '\0';
+		puts(b.s);
+		lines++;
+	}
+	s->lines = s->screen ? lines : 0;
+	s->drawn = s->told = t;
+	buf_free(&b);
+	flush(s);
+	return t + every;
+}
+
+bool
+show_broken(const struct show *s)
+{
+	return s->broken;
+}
+
+/* ---- one file ---- */
+
+/* Prints s for a workflow command of GitHub: property or message. */
+static void
+put_github(const char *s, size_t n, bool property)
+{
+	for (; n; n--, s++)
+		if (strchr("%\r\n", *s) || (property && strchr(":,", *s)))
+			printf("%%%02X", (unsigned char)*s);
+		else
+			putchar(*s);
+}
+
+/* Splits a note of a failing test; the fields are slices, last to the end. */
+static void
+split_note(const char *line, const char *field[5], size_t n[5])
+{
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		field[i] = line;
+		n[i] = i < 4 ? strcspn(line, "\t\n") : strcspn(line, "\n");
+		line += n[i] + (line[n[i]] == '\t');
+	}
+}
+
+static void
+show_notes(const struct show *s, const struct file *f, const char *notes)
+{
+	const char *line, *v[5];
+	size_t n[5];
+	int shown = 0;
+
+	for (line = notes; line && *line; line += strcspn(line, "\n"), line += *line == '\n') {
+		if (*line == 'x' && ++shown <= 20) {
+			split_note(line + 2, v, n);
+			fputs("    ", stdout);
+			if (n[0])
+				printf("%.*s ", (int)n[0], v[0]);
+			printf("%.*s: %.*s\n", (int)n[1], v[1], (int)n[4], v[4]);
+		} else if (*line != 'x') {
+			printf("    %.*s\n", (int)strcspn(line + 2, "\n"), line + 2);
+		}
+		if (*line == 'x' && s->github) {
+			split_note(line + 2, v, n);
+			fputs("::error file=", stdout);
+			if (n[2])
+				put_github(v[2], n[2], true);
+			else
+				put_github(f->path, strlen(f->path), true);
+			if (n[3])
+				printf(",line=%.*s", (int)n[3], v[3]);
+			fputs(",title=", stdout);
+			put_github(v[1], n[1], true);
+			fputs("::", stdout);
+			put_github(v[4], n[4], false);
+			putchar('\n');
+		}
+	}
+	if (shown > 20)
+		printf("    and %d more\n", shown - 20);
+}
+
+/* The last lines of a log, set off; the heading only if there are any. */
+static void
+show_tail(const char *path, const char *name)
+{
+	struct buf b = { 0 };
+	char *line, *end;
+
+	buf_tail(&b, path, 15);
+	for (line = b.s; line && *line; line = end) {
+		end = line + strcspn(line, "\n");
+		if (line == b.s)
+			printf("    end of the %s's log:\n", name);
+		printf("    | %.*s\n", (int)(end - line), line);
+		end += *end == '\n';
+	}
+	buf_free(&b);
+}
+
+static void
+show_path(const char *what, const char *dir, const char *name)
+{
+	char *path = str("%s/%s", dir, name);
+
+	if (access(path, F_OK) == 0)
+		printf("    %-12s%s\n", what, path);
+	free(path);
+}
+
+/* URL of the attempt's database as it may be shown; to be freed. */
+static char *
+kept_url(const struct plan *p, const struct file *f, const char *dir)
+{
+	char *name = work_clone(p, f, f->o.attempt);
+	char *url = f->suite->o.db_clone ? xstrdup(name)
+		: pg_clone_url(f->suite->o.db, name, dir), *masked = pg_masked(url);
+
+	free(name);
+	free(url);
+	return masked;
+}
+
+static void
+show_details(const struct show *s, const struct file *f, const char *notes, const char *dir)
+{
+	const struct outcome *o = &f->o;
+	char *path = str("%s/test.log", dir), *server = str("%s/server.log", dir), *url;
+
+	show_notes(s, f, notes);
+	if (o->cause == CAUSE_SERVER_DIED || o->cause == CAUSE_SERVER_NOT_READY
+	|| o->cause == CAUSE_PORT)
+		show_tail(server, "server");
+	else if (o->result != CANCEL && !strstr(notes, "\nx ") && strncmp(notes, "x ", 2))
+		show_tail(path, "test");
+	show_path("test log", dir, "test.log");
+	show_path("server log", dir, "server.log");
+	if (o->kept) {
+		url = kept_url(s->plan, f, dir);
+		printf("    %-12s%s\n", "database", url);
+		free(url);
+	}
+	if (o->kept)
+		show_path("environment", dir, "env");
+	if (o->result != CANCEL) {
+		printf("    %-12sprun ", "again");
+		if (s->plan->o.config)
+			printf("-f %s ", s->plan->o.config);
+		put_safe(f->test);
+		putchar('\n');
+	}
+	free(path);
+	free(server);
+}
+
+static void
+write_json(struct show *s, const struct file *f, const char *why, const char *dir)
+{
+	const struct outcome *o = &f->o;
+	struct buf b = { 0 };
+	char *url;
+
+	buf_fmt(&b, "{\"index\":%d,\"suite\":", f->index);
+	buf_json(&b, f->suite->name);
+	buf_str(&b, ",\"file\":");
+	buf_json(&b, f->test);
+	buf_fmt(&b, ",\"attempt\":%d,\"result\":\"%s\",\"cause\":", o->attempt,
+		result_name[o->result]);
+	buf_json(&b, cause_name[o->cause]);
+	buf_str(&b, ",\"message\":");
+	buf_json(&b, why);
+	buf_fmt(&b, ",\"status\":%d,\"seconds\":%.3f,\"tests\":%" PRId64 ",\"failed\":%" PRId64
+		",\"skipped\":%" PRId64 ",\"dir\":", o->status, (double)o->ms / 1000, o->tests,
+		o->failed, o->skipped);
+	buf_json(&b, strrchr(dir, '/') + 1);
+	if (o->kept) {
+		url = kept_url(s->plan, f, dir);
+		buf_str(&b, ",\"database\":");
+		buf_json(&b, url);
+		free(url);
+	}
+	buf_str(&b, "}\n");
+	fwrite(b.s, 1, b.n, s->jsonl);
+	fflush(s->jsonl);
+	buf_free(&b);
+}
+
+void
+show_result(struct show *s, const struct file *f, bool again)
+{
+	const struct outcome *o = &f->o;
+	const struct opts *all = &s->plan->o;
+	int width = snprintf(NULL, 0, "%zu", s->plan->nfiles);
+	char *dir = work_dir(s->plan, f, o->attempt), *path = str("%s/notes", dir);
+	struct buf notes = { 0 };
+	char *why = NULL;
+	bool bad = o->result >= FAIL;
+
+	if (o->notes)
+		buf_read(&notes, path);
+	free(path);
+	if (notes.n && *notes.s == '!')
+		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
+	write_json(s, f, why ? why : "", dir);
+	free(why);
+	s->done += !again;
+	if (!all->quiet || (bad && o->result != CANCEL)) {
+		erase(s);
+		printf("[%*d/%zu] %s%-4s%s  ", width, s->done, s->plan->nfiles,
+			colour(s, o->result), result_name[o->result], s->screen ? "\033[m" : "");
+		put_safe(f->test);
+		if (o->attempt > 1 || again)
+			printf("  attempt %d", o->attempt);
+		if (o->report) {
+			printf("  %" PRId64 " test%s", o->tests, o->tests == 1 ? "" : "s");
+			if (o->failed)
+				printf(", %" PRId64 " failed", o->failed);
+			if (o->skipped)
+				printf(", %" PRId64 " skipped", o->skipped);
+		}
+		printf("  %.1fs\n", (double)o->ms / 1000);
+		if (bad && (o->result != CANCEL || all->verbose))
+			show_details(s, f, notes.s ? notes.s : "", dir);
+		else if (o->result != CANCEL)
+			show_notes(s, f, notes.s);
+		flush(s);
+	}
+	buf_free(&notes);
+	free(dir);
+}
+
+/* ---- the run ---- */
+
+struct show *
+show_open(const struct plan *p)
+{
+	struct show *s = calloc(1, sizeof(*s));
+	const char *term = getenv("TERM"), *github = getenv("GITHUB_ACTIONS");
+	char *path = str("%s/results.jsonl", p->dir);
+	struct buf b = { 0 };
+	size_t i;
+
+	if (!s)
+		fatal(EXIT_RUN, "out of memory");
+	s->plan = p;
+	s->screen = isatty(1) && !p->o.quiet && !getenv("NO_COLOR") && term
+		&& strcmp(term, "dumb");
+	s->github = p->o.github == 0 && github && !strcmp(github, "true");
+	s->began = s->told = clock_ms();
+	buf_fmt(&b, "{\"prun\":\"%s\",\"run\":\"%s\",\"plan\":\"%08" PRIx32 "\",\"shard\":%d,"
+		"\"shards\":%d,\"files\":[", PRUN_VERSION, p->id, p->hash, p->shard, p->shards);
+	for (i = 0; i < p->nfiles; i++) {
+		buf_fmt(&b, "%s{\"index\":%zu,\"suite\":", i ? "," : "", i);
+		buf_json(&b, p->files[i].suite->name);
+		buf_str(&b, ",\"file\":");
+		buf_json(&b, p->files[i].test);
+		buf_char(&b, '}');
+	}
+	buf_str(&b, "]}\n");
+	s->jsonl = fopen(path, "a");
+	if (!s->jsonl || set_cloexec(fileno(s->jsonl)) < 0
+	|| fwrite(b.s, 1, b.n, s->jsonl) != b.n || fflush(s->jsonl) == EOF)
+		fatal(EXIT_RUN, "%s:", path);
+	free(path);
+	buf_free(&b);
+	return s;
+}
+
+static void
+show_table(const struct plan *p)
+{
+	size_t i, width = 4, n;
+	struct buf b = { 0 };
+
+	for (i = 0; i < p->nfiles; i++) {
+		n = strlen(p->files[i].test);
+		width = n > width ? n : width;
+	}
+	width = width > 60 ? 60 : width;
+	printf("\n%-*s  Result   Tests  Duration\n", (int)width, "File");
+	for (i = 0; i < p->nfiles; i++) {
+		const struct outcome *o = &p->files[i].o;
+
+		b.n = 0;
+		buf_safe(&b, p->files[i].test, strlen(p->files[i].test));
+		printf("%-*s  %-7s  ", (int)width, b.s, result_name[o->result]);
+		if (o->report)
+			printf("%5" PRId64, o->tests);
+		else
+			fputs("    -", stdout);
+		printf("  %7.1fs\n", (double)o->ms / 1000);
+	}
+	buf_free(&b);
+}
+
+/* Counts by result of a suite's files, or of all; "15 passed, 1 failed". */
+static void
+count_results(const struct plan *p, const struct suite *suite, int n[RESULTS], int64_t *sum,
+	struct buf *b)
+{
+	size_t i;
+	int k, first = 1;
+
+	memset(n, 0, RESULTS * sizeof(*n));
+	*sum = 0;
+	for (i = 0; i < p->nfiles; i++)
+		if (!suite || p->files[i].suite == suite) {
+			n[p->files[i].o.result]++;
+			*sum += p->files[i].o.ms;
+		}
+	for (k = 0; k < RESULTS; k++)
+		if (n[k] || (k == PASS && p->nfiles)) {
+			buf_fmt(b, "%s%d %s", first ? "" : ", ", n[k], result_word[k]);
+			first = 0;
+		}
+}
+
+static void
+show_suites(const struct plan *p)
+{
+	int64_t sum, from, to;
+	struct buf b = { 0 };
+	int n[RESULTS];
+	size_t i, k;
+
+	for (i = 0; i < p->nsuites; i++) {
+		b.n = 0;
+		count_results(p, &p->suites[i], n, &sum, &b);
+		from = INT64_MAX, to = 0;
+		for (k = 0; k < p->nfiles; k++) {
+			const struct outcome *o = &p->files[k].o;
+
+			if (p->files[k].suite != &p->suites[i] || !o->ms)
+				continue;
+			from = o->begin < from ? o->begin : from;
+			to = o->begin + o->ms > to ? o->begin + o->ms : to;
+		}
+		printf("suite %s: %s   %.1fs\n", p->suites[i].name, b.s,
+			(double)(to > from ? to - from : 0) / 1000);
+	}
+	buf_free(&b);
+}
+
+void
+show_end(struct show *s, int status, int64_t ms, const char *report)
+{
+	const struct plan *p = s->plan;
+	struct buf b = { 0 }, json = { 0 };
+	char *path = str("%s/summary.json", p->dir);
+	int n[RESULTS], k;
+	int64_t sum, longest = 0;
+	size_t i, slow = 0;
+
+	erase(s);
+	if (!p->o.quiet)
+		show_table(p);
+	if (!p->o.quiet && p->nsuites > 1)
+		show_suites(p);
+	count_results(p, NULL, n, &sum, &b);
+	for (i = 0; i < p->nfiles; i++)
+		if (p->files[i].o.ms > longest)
+			longest = p->files[slow = i].o.ms;
+	printf("\n%zu file%s: %s   %.1fs (%.1fs of tests)\n", p->nfiles, p->nfiles == 1 ? "" : "s",
+		b.s, (double)ms / 1000, (double)sum / 1000);
+	if (p->nfiles > 2 && !p->o.quiet && ms >= 2000 && longest > ms * 9 / 10
+	&& sum > longest * 3 / 2) {
+		fputs("one file bounds the run: ", stdout);
+		put_safe(p->files[slow].test);
+		printf(", %.1fs\n", (double)longest / 1000);
+	}
+	if (report)
+		printf("report: %s\n", report);
+	buf_fmt(&json, "{\"run\":\"%s\",\"status\":%d,\"files\":%zu", p->id, status, p->nfiles);
+	for (k = 0; k < RESULTS; k++)
+		buf_fmt(&json, ",\"%s\":%d", result_name[k], n[k]);
+	buf_fmt(&json, ",\"seconds\":%.3f,\"test_seconds\":%.3f}\n", (double)ms / 1000,
+		(double)sum / 1000);
+	if (file_write(path, json.s, json.n, 0666) < 0)
+		warn("%s:", path);
+	if (ferror(s->jsonl) | (fclose(s->jsonl) == EOF))
+		warn("%s/results.jsonl: could not be written whole", p->dir);
+	if (p->nfiles && n[NONE] == (int)p->nfiles)
+		puts("warning: no file had any tests; is the selection right?");
+	flush(s);
+	free(path);
+	buf_free(&b);
+	buf_free(&json);
+	free(s);
+}
+
+/* ---- helpers ---- */
+
+static void
+vwarn(const char *fmt, va_list ap)
+{
+	int err = errno;
+	size_t n = strlen(fmt);
+
+	fputs("prun: ", stderr);
+	vfprintf(stderr, fmt, ap);
+	if (n && fmt[n - 1] == ':')
+		fprintf(stderr, " %s", strerror(err));
+	fputc('\n', stderr);
+}
+
+void
+warn(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vwarn(fmt, ap);
+	va_end(ap);
+}
+
+void
+fatal(int status, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vwarn(fmt, ap);
+	va_end(ap);
+	exit(status);
+}
+
+void *
+grow(void *p, size_t *cap, size_t need, size_t size)
+{
+	size_t n = *cap ? *cap : 16;
+
+	if (need <= *cap)
+		return p;
+	while (n < need)
+		n *= 2;
+	if (n > SIZE_MAX / size || !(p = realloc(p, n * size)))
+		fatal(EXIT_RUN, "out of memory");
+	*cap = n;
+	return p;
+}
+
+void *
+xmalloc(size_t n)
+{
+	size_t cap = 0;
+
+	return grow(NULL, &cap, n, 1);
+}
+
+void
+buf_add(struct buf *b, const char *s, size_t n)
+{
+	b->s = grow(b->s, &b->cap, b->n + n + 1, 1);
+	if (n)
+		memcpy(b->s + b->n, s, n);
+	b->n += n;
+	b->s[b->n] = '\0';
+}
+
+void
+buf_str(struct buf *b, const char *s)
+{
+	buf_add(b, s, strlen(s));
+}
+
+void
+buf_char(struct buf *b, int c)
+{
+	char ch = (char)c;
+
+	buf_add(b, &ch, 1);
+}
+
+static void
+buf_vfmt(struct buf *b, const char *fmt, va_list ap)
+{
+	va_list copy;
+	int n;
+
+	va_copy(copy, ap);
+	n = vsnprintf(NULL, 0, fmt, copy);
+	va_end(copy);
+	if (n < 0)              /* no encoding is involved: cannot be */
+		fatal(EXIT_RUN, "vsnprintf:");
+	b->s = grow(b->s, &b->cap, b->n + (size_t)n + 1, 1);
+	vsnprintf(b->s + b->n, (size_t)n + 1, fmt, ap);
+	b->n += (size_t)n;
+}
+
+void
+buf_fmt(struct buf *b, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	buf_vfmt(b, fmt, ap);
+	va_end(ap);
+}
+
+char *
+str(const char *fmt, ...)
+{
+	struct buf b = { 0 };
+	va_list ap;
+
+	va_start(ap, fmt);
+	buf_vfmt(&b, fmt, ap);
+	va_end(ap);
+	return b.s;
+}
+
+char *
+xstrdup(const char *s)
+{
+	return str("%s", s);
+}
+
+void
+buf_free(struct buf *b)
+{
+	free(b->s);
+	memset(b, 0, sizeof(*b));
+}
+
+void
+list_add(struct list *l, const char *s)
+{
+	l->v = grow(l->v, &l->cap, l->n + 2, sizeof(*l->v));
+	l->v[l->n++] = xstrdup(s);
+	l->v[l->n] = NULL;
+}
+
+void
+list_free(struct list *l)
+{
+	while (l->n)
+		free(l->v[--l->n]);
+	free(l->v);
+	memset(l, 0, sizeof(*l));
+}
+
+size_t
+utf8_len(const char *s, size_t n)
+{
+	const unsigned char *p = (const unsigned char *)s;
+	size_t len, i;
+
+	if (n == 0 || *p < 0x80)
+		return n > 0;
+	len = *p >= 0xf0 ? 4 : *p >= 0xe0 ? 3 : 2;
+	if (*p < 0xc2 || *p > 0xf4 || len > n)
+		return 0;
+	for (i = 1; i < len; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	/* overlong, surrogates, beyond Unicode: RFC 3629 */
+	if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f)
+	|| (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))
+		return 0;
+	return len;
+}
+
+void
+buf_safe(struct buf *b, const char *s, size_t n)
+{
+	size_t len;
+
+	for (; n; s += len, n -= len) {
+		len = utf8_len(s, n);
+		if ((len == 1 && ((unsigned char)*s < ' ' || *s == 0x7f))
+		|| (len == 3 && !memcmp(s, "\xef\xbf", 2) && (unsigned char)s[2] > 0xbd))
+			len = 0;        /* nor U+FFFE and U+FFFF: XML has not these */
+		if (len)
+			buf_add(b, s, len);
+		else
+			buf_fmt(b, "\\x%02x", (unsigned char)*s);
+		len += len == 0;
+	}
+}
+
+void
+buf_json(struct buf *b, const char *s)
+{
+	struct buf safe = { 0 };
+	size_t i;
+
+	buf_safe(&safe, s, strlen(s));
+	buf_char(b, '"');
+	for (i = 0; i < safe.n; i++) {
+		if (safe.s[i] == '"' || safe.s[i] == '\\')
+			buf_char(b, '\\');
+		buf_char(b, safe.s[i]);
+	}
+	buf_char(b, '"');
+	buf_free(&safe);
+}
+
+int
+buf_read(struct buf *b, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), err;
+	ssize_t n;
+
+	if (fd < 0)
+		return -1;
+	do {
+		b->s = grow(b->s, &b->cap, b->n + 4096, 1);
+		n = read(fd, b->s + b->n, b->cap - b->n - 1);
+		if (n > 0)
+			b->n += (size_t)n;
+	} while (n > 0 || (n < 0 && errno == EINTR));
+	b->s[b->n] = '\0';
+	err = errno;
+	close(fd);
+	errno = err;
+	return n < 0 ? -1 : 0;
+}
+
+void
+buf_tail(struct buf *b, const char *path, int lines)
+{
+	char chunk[8192], *s;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	off_t end = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
+	ssize_t n = 0;
+
+	if (end > 0)
+		n = pread(fd, chunk, sizeof(chunk), end > (off_t)sizeof(chunk)
+			? end - (off_t)sizeof(chunk) : 0);
+	if (fd >= 0)
+		close(fd);
+	while (n > 0 && chunk[n - 1] == '\n')
+		n--;
+	for (s = chunk + (n > 0 ? n : 0); s > chunk; s--)
+		if (s[-1] == '\n' && --lines == 0)
+			break;
+	for (; s < chunk + n; s++) {
+		char *eol = memchr(s, '\n', (size_t)(chunk + n - s));
+
+		eol = eol ? eol : chunk + n;
+		buf_safe(b, s, (size_t)(eol - s));
+		buf_char(b, '\n');
+		s = eol;
+	}
+}
+
+int64_t
+clock_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);     /* cannot fail with this clock */
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+int
+write_all(int fd, const char *s, size_t n)
+{
+	ssize_t r;
+
+	for (; n; s += r, n -= (size_t)r) {
+		r = write(fd, s, n);
+		if (r < 0 && errno == EINTR)
+			r = 0;
+		if (r < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int
+file_write(const char *path, const char *s, size_t n, mode_t mode)
+{
+	char *aside = str("%s.%ld", path, (long)getpid());
+	int fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode), bad = -1, err;
+
+	if (fd >= 0) {
+		bad = write_all(fd, s, n);
+		bad |= close(fd);
+		if (!bad)
+			bad = rename(aside, path);
+		err = errno;
+		if (bad)
+			unlink(aside);
+		errno = err;
+	}
+	free(aside);
+	return bad;
+}
+
+static int
+remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)ftw;
+	/* A directory that nobody may read keeps its files: try to. */
+	if (type == FTW_DNR && chmod(path, 0700) == 0)
+		return remove_tree(path);
+	return remove(path) < 0 && errno != ENOENT ? -1 : 0;
+}
+
+int
+remove_tree(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return errno == ENOENT ? 0 : -1;
+	return nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}

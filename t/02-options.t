@@ -1,0 +1,142 @@
+#!/bin/sh
+# Options: from the command line, PRUNFLAGS and prun.conf, out of one table.
+. "${0%/*}/lib.sh"
+
+echo 'echo "run $PRUN_FILE $X" >>"$LOG"; exit ${WANT:-0}' | script t/test_a.sh
+echo 'echo "run $PRUN_FILE $X" >>"$LOG"; exit ${WANT:-0}' | script t/test_b.sh
+LOG=$dir/log
+export LOG
+
+# bad NAME ERE ARGUMENTS...: status 2, one line, on standard error alone.
+bad() {
+	name=$1 ere=$2
+	shift 2
+	run "$@"
+	if [ $status = 2 ] && [ ! -s out ] && [ "$(wc -l <err)" -eq 1 ]; then
+		has "$name" err "$ere"
+	else
+		is "$name (status 2, one line)" "$status $(cat out err)" '2'
+	fi
+}
+bad 'an unknown option is named, with the nearest' 'unknown option "--jbs" \(--jobs\?\)' --jbs=3 t
+bad 'so is an unknown letter' "unknown option" -Z t
+bad 'a number that is none' 'jobs wants a whole number' -j x t
+bad 'no jobs at all' 'jobs wants a whole number above 0' -j 0 t
+bad 'a fraction of a job' 'jobs wants a whole number' -j 1.5 t
+bad 'a duration that is none' 'timeout wants a duration like 90s' -t 5x t
+bad 'a word that is not one of the choices' 'keep is one of: failed run always never' --keep=some t
+bad 'a flag that is neither yes nor no' 'fail-fast is yes or no' --fail-fast=maybe t
+bad 'an option without its value' 'wants a value' t -j
+bad 'a directory that is not there' '-C: /no/such: No such file' -C /no/such t
+bad 'a configuration that is not there' '/no/such.conf: No such file' -f /no/such.conf t
+bad 'a readiness that is none' 'ready = http: http needs a path' --ready=http t
+bad 'a URL of no known kind' 'db = mysql://h/x is of no kind' --db=mysql://h/x t
+bad 'a run directory that is not ours' 'is neither empty nor the run directory' -d t t
+bad 'a suite that is not there' 'there is no suite "x"' -s x t
+PRUNFLAGS='--jbs 3' bad 'PRUNFLAGS is checked likewise' 'PRUNFLAGS: unknown option' t
+PRUNFLAGS='t/test_a.sh' bad 'and takes options only' 'PRUNFLAGS: "t/test_a.sh" is no option' t
+
+conf() { name=$1 ere=$2; cat >prun.conf; bad "$name" "$ere" t; rm prun.conf; }
+conf 'an unknown key has file, line and the nearest key' '^prun.conf:2: unknown key "job" \(jobs\?\)$' <<'END'
+# one
+job = 4
+END
+conf 'a bad value has file and line' '^prun.conf:1: jobs wants a whole number' <<'END'
+jobs = many
+END
+conf 'a key given twice' '^prun.conf:3: jobs is given twice, see prun.conf:1$' <<'END'
+jobs = 1
+
+jobs = 2
+END
+conf 'no equals sign' '^prun.conf:1: wants key = value' <<'END'
+jobs
+END
+conf 'a key without a value' '^prun.conf:1: db has no value' <<'END'
+db =
+END
+conf 'a continuation of nothing' '^prun.conf:1: continues no value' <<'END'
+  jobs = 3
+END
+conf 'a key that is for the command line' '^prun.conf:1: chdir is for the command line only' <<'END'
+chdir = /
+END
+conf 'a key in the wrong place' '^prun.conf:3: jobs belongs above the first suite' <<'END'
+[suite a]
+files = t
+jobs = 3
+END
+conf 'a suite twice' '^prun.conf:3: suite "a" is there already, at line 1' <<'END'
+[suite a]
+files = t
+[suite a]
+END
+
+# The nearest wins.
+run_x() { rm -f log; run "$@"; sort log; }
+printf 'env = X=file\nfiles = t\njobs = 1\n' >prun.conf
+is 'prun.conf is read' "$(run_x)" "run t/test_a.sh file
+run t/test_b.sh file"
+is 'PRUNFLAGS is nearer' "$(PRUNFLAGS='--env X=flags' run_x | tail -n 1)" 'run t/test_b.sh flags'
+is 'the command line is nearest' "$(PRUNFLAGS='--env X=flags' run_x --env=X=line | tail -n 1)" \
+	'run t/test_b.sh line'
+run
+has 'jobs comes from the file' out '^2 files, 1 at once'
+run -j2
+has 'and -j2 overrides it' out '^2 files, 2 at once'
+run -jmax
+has '-jmax is all at once' out '^2 files, 2 at once'
+is 'a path selects within files' "$(run_x t/test_a.sh -j2)" 'run t/test_a.sh file'
+printf '# comment\n  # another\nenv = X=a\n  b\n\n\tc # no comment\nfiles = none\nexclude = *_b.sh\n' >other.conf
+is '-f names another file; lines continue, # inside is text' "$(run_x -f other.conf t)" \
+	'run t/test_a.sh a b c # no comment'
+mkdir sub
+printf 'env = X=sub\n' >sub/prun.conf
+is '-C changes the directory first' "$(run_x -C sub ../t | head -n 1)" 'run ../t/test_a.sh sub'
+rm prun.conf
+cp other.conf t/prun.conf
+is 'without one here, the first path is asked for prun.conf' "$(run_x t)" \
+	'run t/test_a.sh a b c # no comment'
+rm t/prun.conf
+
+printf '[suite one]\nfiles = t/test_a.sh\nenv = X=1\n[suite two]\nfiles = t/test_b.sh\nenv = X=2\n' >prun.conf
+is 'each suite has its own keys' "$(run_x)" "run t/test_a.sh 1
+run t/test_b.sh 2"
+has 'and a line at the end' out '^suite two: 1 passed   [0-9.]+s$'
+is '-s chooses suites' "$(run_x -s two)" 'run t/test_b.sh 2'
+is 'a path selects within suites' "$(run_x t/test_a.sh)" 'run t/test_a.sh 1'
+echo 'exit 0' | script other/test_c.sh
+bad 'a path that is in no suite' 'other: is in no suite' other
+rm prun.conf
+
+run -n t
+is '-n succeeds' $status 0
+has '-n lists the files' out '^t/test_a.sh$'
+is '-n runs nothing' "$(rm -f log; run -n t; cat log 2>/dev/null)" ''
+run -h
+is '-h succeeds' $status 0
+for o in jobs config chdir junit run-dir fail-fast timeout list quiet verbose keep server db; do
+	has "-h knows --$o" out "--$o"
+done
+run -V
+has '-V prints the version' out '^prun [0-9]+\.[0-9]+\.[0-9]+$'
+run -q t
+is '-q prints the counts only' "$(grep -c . out)" 1
+WANT=3 run -q t --keep=never
+has '-q prints failures' out 'FAIL  t/test_a.sh'
+run -o r.xml -d here t
+ok 'a named run directory stays' test -f here/results.jsonl
+ok '-o writes the report' test -s r.xml
+ok 'and the history beside it' test -s r.xml.history
+run -d here t
+is 'a run directory of ours is taken again' $status 0
+mkdir -p made
+run -d made t
+is 'so is an empty one' $status 0
+run -v -j2 t
+is '-v is taken' $status 0
+run --keep=always t
+ok '--keep=always keeps the run directory' test -d "$(sed -n 's/^kept: //p' out)"
+WANT=1 run --keep=never t
+lacks '--keep=never keeps nothing' out '^kept:'
+finish

@@ -1,0 +1,126 @@
+#!/bin/sh
+# However a run ends, nothing outlives it.
+. "${0%/*}/lib.sh"
+
+echo 'exit 0' | script good/test_good.sh
+
+# Fail-fast.
+echo 'while ! [ -e busy ]; do sleep 0.02; done; exit 1' | script x/test_1.sh
+echo ': >busy; exec sleep 2000.1' | script x/test_2.sh
+echo 'exit 0' | script x/test_3.sh
+run -j2 -x x
+is 'fail-fast gives status 1' $status 1
+has 'the running file is cancelled' out '^x/test_2.sh +CANCEL'
+has 'so is the one that never ran' out '^x/test_3.sh +CANCEL'
+has 'and they are counted' out '^3 files: 0 passed, 1 failed, 2 cancelled'
+ok 'nothing of it is left' gone 'sleep 2000[.]1'
+rm -f busy
+echo 'exit 0' | script x/test_2.sh
+: >busy
+run -j2 x
+has 'without it the others finish' out '^3 files: 2 passed, 1 failed'
+
+# Time-out.
+cat <<'END' | script slow/test_slow.sh
+trap '' TERM
+sleep 2000.2 & sleep 2000.2 &
+while :; do sleep 0.1; done
+END
+run -t 0.5 --grace=0.3 slow good -d slow.d
+is 'a time-out gives status 1' $status 1
+has 'it is a result of its own' out 'TIMEOUT  slow/test_slow.sh'
+has 'with its reason' out 'not over after 0.5s'
+if have ps; then
+	has 'the processes as they stood are in the log' slow.d/0-test_slow.sh/test.log 'sleep 2000[.]2'
+fi
+has 'the other file is none the worse' out '^good/test_good.sh +PASS'
+ok 'who ignores TERM is killed, children included' gone 'sleep 2000[.]2'
+
+# What a test leaves behind.
+echo 'sleep 2000.3 & exit 0' | script leak/test_leak.sh
+run leak
+is 'a leak passes by default' $status 0
+if [ -r /proc/self/task/$$/children ] || [ -r "/proc/self/task/self/children" ]; then
+	has 'and is named' out 'left running by the test, stopped: [0-9]+ sleep 2000.3'
+	run --leak=fail leak
+	has 'leak = fail makes it a failure' out 'FAIL  leak/test_leak.sh'
+	have setsid && echo 'setsid sh -c "setsid sleep 2000.35 & exit 0" & wait; exit 0' | script daemon/test_d.sh &&
+		run daemon
+	has 'a daemon that leaves its session is killed and named' out 'had left its session, killed: [0-9]+ .*sleep 2000.35'
+fi
+ok 'it is stopped' gone 'sleep 2000[.]3'
+
+# A log that grows and grows.
+echo 'while :; do echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; done' | script big/test_big.sh
+run --log-limit=1M big
+has 'output beyond log-limit ends a test' out 'FAIL  big/test_big.sh'
+has 'and is told as that' out 'wrote more than 1048576 bytes'
+
+# Cancelled by a signal: prun dies of it, its report written.
+echo 'trap "" TERM; : >"$STARTED"; sleep 2000.4; sleep 2000.4' | script sig/test_1.sh
+echo 'exit 0' | script sig/test_2.sh
+STARTED=$dir/started
+export STARTED
+cancel() {
+	sig=$1
+	rm -f started sig.xml
+	# A shell ignores INT in what it puts in the background; env does not.
+	"${PERL:-perl}" -e '$SIG{INT} = "DEFAULT"; exec @ARGV' "$PRUN" -j1 -o sig.xml \
+		--after 'echo after >>after.out' sig >out 2>err &
+	pid=$!
+	await test -e started
+	kill -"$sig" $pid
+	[ $# -lt 2 ] || { sleep 0.2; kill -"$sig" $pid; }
+	wait $pid
+	status=$?
+}
+if have perl; then
+	rm -f after.out
+	for sig in INT TERM HUP; do
+		cancel $sig
+		is "after $sig it dies of $sig" "$(kill -l $status)" $sig
+		has 'it says that it stops' out 'stopping; once more kills at once'
+		has 'the files are cancelled' out '^2 files: 0 passed, 2 cancelled'
+		has 'the report is written' sig.xml 'prun.cancelled'
+		ok 'nothing is left' gone 'sleep 2000[.]4'
+	done
+	is 'after runs for what was cancelled, too' "$(sort -u after.out)" after
+	start=$(date +%s)
+	cancel INT twice
+	ok 'the second signal kills at once' test $(($(date +%s) - start)) -lt 2
+	ok 'and leaves nothing' gone 'sleep 2000[.]4'
+else
+	skip 'no perl' 'it dies of the signal'
+fi
+
+# prun itself is killed.
+for i in 1 2; do
+	rm -f started
+	"$PRUN" -j2 --grace=30 sig >out 2>&1 &
+	pid=$!
+	await test -e started
+	kill -9 $pid
+	wait $pid 2>/dev/null
+	ok "kill -9 of prun leaves nothing, try $i" await gone 'sleep 2000[.]4'
+done
+
+# A worker is killed.
+echo 'kill -9 $(ps -o ppid= -p $$); sleep 2000.5' | script worker/test_1.sh
+echo 'exit 0' | script worker/test_2.sh
+run -j1 worker -d worker.d
+is 'the death of a worker costs one file' "$(grep -c '^worker/test_2.sh *PASS' out)" 1
+has 'which is an ERROR' out '^worker/test_1.sh +ERROR'
+has 'that says why' out 'the worker died: Killed'
+has 'and has its cause in the results' worker.d/results.jsonl '"cause":"prun.worker-died"'
+ok 'its test is gone' gone 'sleep 2000[.]5'
+for i in 2 3 4 5 6; do cp worker/test_1.sh worker/test_$i.sh; done
+run -j1 worker
+is 'too many deaths end the run with status 3' $status 3
+has 'and it says so' out 'too many workers died'
+
+# Nobody reads us.
+echo 'sleep 0.2' | script many/test_1.sh
+for i in 2 3 4 5 6 7 8; do cp many/test_1.sh many/test_$i.sh; done
+("$PRUN" -j1 many; echo $? >pipe.status) 2>err | head -n 1 >/dev/null
+is 'prun | head -n 1 ends by SIGPIPE' "$(kill -l "$(cat pipe.status)")" PIPE
+finish

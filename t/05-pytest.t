@@ -1,0 +1,85 @@
+#!/bin/sh
+# pytest, the real one: arguments, reports, exit statuses.
+. "${0%/*}/lib.sh"
+PYTHON=${PYTHON:-/usr/bin/python3}
+"$PYTHON" -m pytest --version >/dev/null 2>&1 || PYTHON=python3
+"$PYTHON" -m pytest --version >/dev/null 2>&1 || skip_all 'no pytest'
+export PYTHON
+
+mkdir t
+cat >t/test_one.py <<'END'
+import pytest
+def test_good(): pass
+def test_bad(): assert 1 == 2, "one is <not> two"
+@pytest.mark.skip(reason="not today")
+def test_skipped(): pass
+END
+cat >t/test_two.py <<'END'
+import time
+def test_slow():
+    time.sleep(0.5)
+def test_quick(): pass
+END
+cat >t/test_three.py <<'END'
+def test_quick(): pass
+END
+cat >t/test_exit.py <<'END'
+import os
+def test_exit(): os._exit(0)
+END
+
+run -j4 t -o all.xml -d all.d
+is 'a failing test fails the run' $status 1
+has 'tests are counted' out 'FAIL  t/test_one.py  3 tests, 1 failed, 1 skipped'
+has 'the failing test is named with its message' out 't.test_one test_bad: AssertionError: one is <not> two'
+has 'so are its counts in the table' out '^t/test_one.py +FAIL +3 '
+has 'a test that calls _exit(0) is not green' out 'ERROR  t/test_exit.py'
+has 'for it wrote no report' out 'no report was written to PRUN_JUNIT'
+has 'the totals are right' all.xml '<testsuites name="prun" tests="7" failures="1" errors="1" skipped="1" time='
+is 'suites are in plan order, whoever ended first' "$(grep -o 'name="prun.file" value="[^"]*' all.xml)" \
+	'name="prun.file" value="t/test_exit.py
+name="prun.file" value="t/test_one.py
+name="prun.file" value="t/test_three.py
+name="prun.file" value="t/test_two.py'
+has 'a file without a report has its entry' all.xml '<testcase name="\[report\]" classname="t/test_exit.py"'
+has 'texts are escaped' all.xml 'one is &lt;not&gt; two'
+if have xmllint; then
+	ok 'it is well-formed' xmllint --noout all.xml
+else
+	skip 'no xmllint' 'it is well-formed'
+fi
+
+for form in --junitxml=mine.xml '--junitxml mine.xml' --junit-xml=mine.xml '--junit-xml mine.xml'; do
+	# shellcheck disable=SC2086
+	run t/test_three.py -- $form -q
+	is "$form is dropped" "$status $(ls mine.xml 2>/dev/null)" '0 '
+	has 'with a notice' err "is dropped: each attempt has its own report"
+done
+run -j2 t -d k.d -- -v -k quick
+is '-k reaches it; nothing selected is no failure' $status 0
+has 'but NONE' out '^t/test_one.py +NONE +0 '
+has 'and what was selected ran' out '^t/test_two.py +PASS +1 '
+has '-v reaches it' k.d/3-test_two.py/test.log 'test_two.py::test_quick PASSED'
+run t -- -k nothing_at_all
+is 'all NONE is a pass' $status 0
+is 'with a warning as its last line' "$(tail -n 1 out)" \
+	'warning: no file had any tests; is the selection right?'
+run t/test_one.py::test_good
+has 'FILE::NODE runs one test' out '^t/test_one.py::test_good +PASS +1 '
+run t/test_skip.py 2>/dev/null ||:
+printf 'import pytest\npytestmark = pytest.mark.skip("no")\ndef test_a(): pass\n' >t/test_skip.py
+run t/test_skip.py
+has 'every test skipped is SKIP' out '^t/test_skip.py +SKIP +1 '
+run -j1 t/test_one.py --test '"$PYTHON" -m pytest "$PRUN_TEST" "$@"; exit 0' --keep=never
+has 'without PRUN_JUNIT in the command the exit status decides' out '^t/test_one.py +PASS'
+run t/test_one.py --test '"$PYTHON" -m pytest "$PRUN_TEST" --junitxml="$PRUN_JUNIT" "$@"; exit 0'
+has 'failures in the report beat exit status 0' out 'exit status 0, but its report has failures'
+is 'and fail' $status 1
+
+# Side by side: about the slowest, not the sum.
+for i in 1 2 3 4 5 6; do printf 'import time\ndef test_sleep(): time.sleep(2)\n' >"t/test_p$i.py"; done
+start=$(date +%s)
+run -j max t/test_p?.py
+is 'with -j max all run at once' "$status $(head -n 1 out)" '0 6 files, 6 at once'
+ok 'so the wall clock is about the slowest' test $(($(date +%s) - start)) -lt 8
+finish

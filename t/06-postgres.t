@@ -1,0 +1,164 @@
+#!/bin/sh
+# The main job: each pytest file with a PostgreSQL clone, a port and a server
+# of its own, through libpq and through psql.
+. "${0%/*}/lib.sh"
+PYTHON=${PYTHON:-/usr/bin/python3}
+have psql || skip_all 'no psql'
+[ -n "$PRUN_TEST_PG" ] || skip_all 'no PostgreSQL (t/with-pg starts one)'
+"$PYTHON" -m pytest --version >/dev/null 2>&1 || PYTHON=python3
+"$PYTHON" -m pytest --version >/dev/null 2>&1 || skip_all 'no pytest'
+export PYTHON
+
+sql() { psql -XAtq "$PRUN_TEST_PG" -c "$1"; }
+base=app_$(basename "$dir" | tr 'A-Z.' 'a-z_')
+sql "CREATE DATABASE $base"
+url=${PRUN_TEST_PG%/postgres}/$base
+trap 'cd /; drop_all; rm -rf "$dir"' EXIT
+databases() { sql "SELECT datname FROM pg_database WHERE datname LIKE '$base%' ORDER BY 1"; }
+drop_all() { for db in $(databases); do sql "DROP DATABASE IF EXISTS $db WITH (FORCE)"; done; }
+
+cat >app.py <<'END'
+# The app: counts its visitors in the database.
+import http.server, os, subprocess, sys
+class App(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        n = subprocess.check_output(["psql", "-XAtq", os.environ["DATABASE__URL"], "-c",
+            "INSERT INTO visits VALUES ('%s') RETURNING (SELECT count(*) FROM visits)" % self.path])
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(n.strip() + b" " + os.environ.get("SECRET_TOKEN", "none").encode())
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), App).serve_forever()
+END
+mkdir -p tests/e2e
+for i in 1 2 3 4 5; do
+	cat >tests/e2e/test_$i.py <<-END
+	import os, urllib.request
+	def get(path):
+	    return urllib.request.urlopen(os.environ["E2E_BASE_URL"] + path).read().decode()
+	def test_counts_from_the_template_on():
+	    assert get("/$i") == "1 none"      # the template has one visit
+	    assert get("/$i") == "2 none"
+	def test_url():
+	    assert os.environ["DATABASE__URL"] == os.environ["PRUN_DB_URL"]
+	    assert os.environ["PRUN_DB"] in os.environ["PRUN_DB_URL"]
+	def test_three_is_bad():
+	    assert $i != 3
+	END
+done
+cat >setup.sh <<'END'
+echo "setup $PRUN_DB_URL" >>setup.out
+psql -Xq "$DATABASE__URL" -c 'CREATE TABLE IF NOT EXISTS visits (path text)' \
+	-c 'TRUNCATE visits' -c "INSERT INTO visits VALUES ('template')"
+END
+cat >prun.conf <<END
+jobs = 3
+junit = build/report.xml
+setup = sh setup.sh
+db = $url
+db-env = DATABASE__URL
+server = $PYTHON app.py \$PRUN_PORT
+url-env = E2E_BASE_URL
+unset = SECRET_*
+END
+mkdir build
+SECRET_TOKEN=hush
+export SECRET_TOKEN
+
+for way in libpq psql; do
+	if [ $way = psql ]; then
+		PRUN_LIBPQ=none
+		export PRUN_LIBPQ
+	fi
+	rm -f setup.out
+	run tests/e2e
+	is "$way: one failing file fails the run" $status 1
+	has 'all files ran' out '^5 files: 4 passed, 1 failed'
+	is 'setup ran once' "$(cat setup.out)" "setup $url"
+	clone=$(databases | grep _w2_)
+	is 'passed clones are dropped, the failed one stays' "$(databases | tr '\n' ' ')" "$base $clone "
+	has 'its URL is printed' out "database +${PRUN_TEST_PG%/postgres}/$clone$"
+	is 'what the test did is in it' "$(psql -XAtq "${PRUN_TEST_PG%/postgres}/$clone" -c \
+		"SELECT string_agg(path, ' ') FROM visits")" 'template /3 /3'
+	has 'and marked as kept' /dev/stdin 'prun keep [0-9TZ:-]+ tests/e2e/test_3.py' <<-END
+	$(sql "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '$clone'")
+	END
+	env=$(sed -n 's/^ *environment //p' out)
+	has 'the environment can be sourced' /dev/stdin "$clone" <<-END
+	$(. $env; echo "$DATABASE__URL")
+	END
+	ok 'no server is left' gone "app.py"
+	run tests/e2e/test_1.py -j max
+	is 'a passing run' $status 0
+	is 'leaves the kept one alone' "$(databases | tr '\n' ' ')" "$base $clone "
+	sql "DROP DATABASE $clone"
+	run --keep=never tests/e2e
+	is 'keep = never keeps none' "$(databases)" "$base"
+
+	# Someone sits on the template.
+	psql -XAtq "$url" -c 'SELECT pg_sleep(60)' >/dev/null 2>&1 &
+	sitter=$!
+	await test -n "$(sql "SELECT 1 FROM pg_stat_activity WHERE datname = '$base'")"
+	run tests/e2e/test_1.py -v
+	is 'a session on the template is ended' $status 0
+	has 'and named' out "ended a session on $base: pid [0-9]+, user postgres, psql"
+	wait $sitter
+
+	# No database to clone, none to ask.
+	run --db "$url-nope" --setup none tests/e2e/test_1.py
+	is 'a template that does not exist gives status 3' $status 3
+	has 'and is told as that' out "there is no database \"$base-nope\"; create it"
+	run --db postgresql://postgres@127.0.0.1:1/x --setup none tests/e2e/test_1.py
+	is 'so does a server that is not there' $status 3
+	has 'with the reason' out '[Cc]onnection refused'
+	run --setup 'echo the migration broke; exit 4' tests/e2e
+	is 'a setup that fails gives status 3' $status 3
+	has 'with its output' out 'the migration broke'
+	has 'and what it was' out 'setup failed: exit status 4; see /.*/setup.log'
+	has 'nothing ran' out '^5 files: 0 passed, 5 cancelled'
+
+	# Cancelled and killed.
+	rm -f started
+	"$PRUN" --test ': >started; exec sleep 3000.1' tests/e2e/test_1.py tests/e2e/test_2.py >out 2>&1 &
+	pid=$!
+	await test -e started
+	kill -TERM $pid
+	wait $pid
+	is 'a cancelled run leaves no clone' "$(databases)" "$base"
+	rm -f started
+	"$PRUN" --test ': >started; exec sleep 3000.1' tests/e2e/test_1.py tests/e2e/test_2.py >out 2>&1 &
+	pid=$!
+	await test -e started
+	kill -9 $pid
+	wait $pid 2>/dev/null
+	only_template() { [ "$(databases)" = "$base" ]; }
+	ok 'nor does one that was killed' await only_template
+	ok 'and its processes are gone' await gone 'sleep 3000[.]1'
+	sql "CREATE DATABASE ${base}_w0_aaaaaa"
+	sql "CREATE DATABASE ${base}_w0_bbbbbb"
+	sql "COMMENT ON DATABASE ${base}_w0_bbbbbb IS 'prun keep now x'"
+	sql "CREATE DATABASE ${base}_mine"
+	run tests/e2e/test_1.py
+	is 'what a dead run has left is swept, nothing else' "$(databases | tr '\n' ' ')" \
+		"$base ${base}_mine ${base}_w0_bbbbbb "
+	sql "DROP DATABASE ${base}_mine"
+	sql "DROP DATABASE ${base}_w0_bbbbbb"
+	[ $way = libpq ] && run tests/e2e/test_1.py --keep=always &&
+		sql "DROP DATABASE $(databases | grep _w0_)"
+done
+
+# Passwords.
+unset PRUN_LIBPQ
+masked=$(echo "$url" | sed 's/postgres@/postgres:s3kr3t@/')
+for way in libpq none; do
+	[ $way = libpq ] || { PRUN_LIBPQ=none; export PRUN_LIBPQ; }
+	rm -rf build/report.xml* secret.d
+	run -d secret.d --db "$masked" --setup 'ps -A -o args >ps.out' --server none \
+		--test 'ps -A -o args >>ps.out; exit 1' tests/e2e/test_1.py
+	lacks 'a password is in no arguments' ps.out '^[^-]*psql.*s3kr3t'
+	lacks 'nor on the screen' out 's3kr3t'
+	has 'where it is masked' out 'postgres:\*\*\*@'
+	ok 'nor in a report' not grep -r s3kr3t build secret.d/results.jsonl secret.d/report.xml
+	has 'the env file has it' secret.d/0-test_1.py/env 's3kr3t'
+	for db in $(databases | grep _w); do sql "DROP DATABASE $db"; done
+done
+finish

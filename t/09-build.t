@@ -1,0 +1,47 @@
+#!/bin/sh
+# prun builds with any C99 compiler and any make, and installs.
+. "${0%/*}/lib.sh"
+flags='-std=c99 -pedantic -Wall -Wextra -Wshadow -Werror'
+libs=
+echo 'int main(void) { return 0; }' >x.c
+# glibc before 2.34 has dlopen in a library of its own
+cc -o x x.c -ldl 2>/dev/null && libs=-ldl
+
+for cc in gcc clang tcc musl-gcc; do
+	have $cc || { skip "no $cc" "$cc builds it without a warning" "$cc: and it runs"; continue; }
+	[ $cc = tcc ] && f='-std=c99 -Wall -Werror' || f=$flags
+	# shellcheck disable=SC2086
+	ok "$cc builds it without a warning" $cc $f -O2 -o prun-$cc "$top"/*.c $libs
+	echo 'exit 0' | script "t/test_$cc.sh"
+	ok "$cc: and it runs" ./prun-$cc "t/test_$cc.sh"
+done
+if have musl-gcc; then
+	ok 'musl links it statically' musl-gcc -static -O2 -o prun-static "$top"/*.c
+	ok 'and that runs' ./prun-static t
+else
+	skip 'no musl-gcc' 'musl links it statically' 'and that runs'
+fi
+cp "$top"/*.c "$top"/*.h "$top/Makefile" "$top/prun.1" .
+rm -f x.c
+# shellcheck disable=SC2086
+ok 'cc -o prun *.c works' cc -o prun *.c $libs
+rm -f prun
+for make in make bmake; do
+	have $make || { skip "no $make" "$make builds, installs and uninstalls it"; continue; }
+	# A make above us must not lend us its jobs.
+	ok "$make builds, installs and uninstalls it" env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL sh -c "
+		$make clean && $make prun && $make install DESTDIR=$dir/root PREFIX=/usr &&
+		test -x root/usr/bin/prun && test -f root/usr/share/man/man1/prun.1 &&
+		$make uninstall DESTDIR=$dir/root PREFIX=/usr && ! test -e root/usr/bin/prun"
+done
+if have mandoc; then
+	ok 'the man page is clean' mandoc -Tlint -Wwarning "$top/prun.1"
+else
+	skip 'no mandoc' 'the man page is clean'
+fi
+for o in $("$PRUN" -h | sed -n 's/^ .*--\([a-z-]*\).*/\1/p'); do
+	grep -Eq "^\.It .*(Cm|Fl -)$o( |\$)|^\.It .*Fl -$o" "$top/prun.1" || echo "$o"
+done >missing
+is 'the man page has each option' "$(cat missing)" ''
+is 'prun is at most 5,000 lines of C' "$([ "$(cat "$top"/*.[ch] | wc -l)" -le 5000 ]; echo $?)" 0
+finish

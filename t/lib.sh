@@ -1,0 +1,113 @@
+# What the tests share: TAP, a directory of their own, and prun to try.
+# Each test is named by the sentence that it proves.
+
+top=$(cd "${0%/*}/.." && pwd)
+PRUN=${PRUN:-$top/prun}
+APP=$top/t/demo/app
+HTTP=$top/t/demo/http
+unset PRUNFLAGS GITHUB_ACTIONS PRUN_LIBPQ
+tests=0 failed=0
+dir=$(mktemp -d "${TMPDIR:-/tmp}/t.XXXXXX") && dir=$(cd "$dir" && pwd -P) && cd "$dir" || exit 3
+TMPDIR=$dir
+export TMPDIR
+trap 'cd /; rm -rf "$dir"' EXIT
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# skip_all WHY: nothing of this file can be tried here.
+skip_all() {
+	echo "skip: $1"
+	echo "1..0 # SKIP $1"
+	exit 0
+}
+
+# skip WHY NAME...: these cannot.
+skip() {
+	why=$1
+	shift
+	for name; do
+		echo "ok $((tests += 1)) - $name # SKIP $why"
+	done
+}
+
+# ok NAME COMMAND...: the command succeeds.
+ok() {
+	name=$1
+	shift
+	if "$@" >"$dir/.output" 2>&1; then
+		echo "ok $((tests += 1)) - $name"
+	else
+		echo "not ok $((tests += 1)) - $name"
+		echo "# failed: $*"
+		sed 's/^/#   /' "$dir/.output"
+		failed=$((failed + 1))
+	fi
+}
+
+not() { ! "$@"; }
+
+# is NAME GOT WANTED
+is() {
+	if [ "$2" = "$3" ]; then
+		echo "ok $((tests += 1)) - $1"
+	else
+		echo "not ok $((tests += 1)) - $1"
+		printf '%s\n' "wanted: $3" "got: $2" | sed 's/^/#   /'
+		failed=$((failed + 1))
+	fi
+}
+
+# has NAME FILE ERE: a line of the file matches.
+has() {
+	if grep -Eq -e "$3" "$2"; then
+		echo "ok $((tests += 1)) - $1"
+	else
+		echo "not ok $((tests += 1)) - $1"
+		echo "#   no line matches: $3"
+		sed 's/^/#   | /' "$2"
+		failed=$((failed + 1))
+	fi
+}
+
+# lacks NAME FILE ERE: none does.
+lacks() {
+	if grep -E -e "$3" "$2" >"$dir/.output"; then
+		echo "not ok $((tests += 1)) - $1"
+		sed 's/^/#   | /' "$dir/.output"
+		failed=$((failed + 1))
+	else
+		echo "ok $((tests += 1)) - $1"
+	fi
+}
+
+# run ARGUMENTS...: prun; output in out and err, exit status in $status.
+run() {
+	"$PRUN" "$@" >out 2>err </dev/null
+	status=$?
+}
+
+# script NAME: makes an executable shell script of standard input.
+script() {
+	case $1 in */*) mkdir -p "${1%/*}" ;; esac
+	{ echo '#!/bin/sh'; cat; } >"$1"
+	chmod +x "$1"
+}
+
+# await COMMAND...: until it succeeds, ten seconds at most.
+await() {
+	i=0
+	until "$@" >/dev/null 2>&1; do
+		[ $((i += 1)) -lt 200 ] || { echo "# never: $*"; return 1; }
+		sleep 0.05
+	done
+}
+
+# alive WORD: processes with this word among their arguments.
+alive() { ps -A -o pid= -o args= | grep -e "$1" | grep -v grep; }
+gone() { [ -z "$(alive "$1")" ]; }
+
+finish() {
+	echo "1..$tests"
+	[ $failed = 0 ]
+	exit
+}
