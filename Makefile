@@ -1,13 +1,15 @@
 .POSIX:
 
 CC = cc
-CFLAGS = -O2 -std=c99 -pedantic -Wall -Wextra -Wshadow
+CFLAGS = -O2
 LDLIBS =
 PREFIX = /usr/local
 DESTDIR =
-MANDIR = $(PREFIX)/share/man
 
+# glibc before 2.34 has dlopen in a library of its own: make LDLIBS=-ldl
+ALL_CFLAGS = -std=c99 -pedantic -Wall -Wextra -Wshadow $(CFLAGS)
 OBJ = prun.o conf.o work.o net.o pg.o proc.o junit.o show.o
+DEMO = t/demo/app t/demo/http
 
 all: prun
 
@@ -17,7 +19,36 @@ prun: $(OBJ)
 $(OBJ): prun.h
 
 .c.o:
-	$(CC) $(CFLAGS) -c -o $@ $<
+	$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+t/demo/app: t/demo/app.c
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ t/demo/app.c
+
+t/demo/http: t/demo/http.c
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ t/demo/http.c
+
+# Eight end-to-end tests, each with its own copy of the data and its own server.
+demo: prun $(DEMO)
+	./prun -C t/demo -j max
+
+# The same tests on one shared server, where they hurt each other.
+demo-shared: prun $(DEMO)
+	t/demo/shared
+
+test: prun $(DEMO)
+	t/run
+
+bench: prun
+	t/bench/spawn
+	t/bench/ready
+
+install: prun
+	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	cp prun $(DESTDIR)$(PREFIX)/bin/prun
+	cp prun.1 $(DESTDIR)$(PREFIX)/share/man/man1/prun.1
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/prun $(DESTDIR)$(PREFIX)/share/man/man1/prun.1
 
 clean:
-	rm -f prun $(OBJ)
+	rm -f prun $(OBJ) $(DEMO)

@@ -246,6 +246,7 @@ struct worker {
 	pid_t *pids;            /* leaders started and not reaped */
 	size_t npids, cappids;
 	struct pg *pg;          /* database sessions (pg.c) */
+	char *spare_tmp;        /* of an earlier attempt, or NULL */
 };
 
 /* How a child is started. */

@@ -9,6 +9,7 @@
  * (show.c), numbers up the pipe.
  */
 #include "prun.h"
+#include <dirent.h>
 #include <fnmatch.h>
 
 extern char **environ;
@@ -236,6 +237,40 @@ write_env(struct attempt *a)
 	buf_free(&b);
 }
 
+/* Makes a TMPDIR, if it can be of the empty one that the last attempt has
+ * left: ext4 is slow to reuse an inode that was freed within minutes. */
+static int
+make_tmp(struct attempt *a)
+{
+	struct worker *w = a->w;
+	int made = -1;
+
+	if (w->spare_tmp) {
+		made = rename(w->spare_tmp, a->tmp);
+		free(w->spare_tmp);
+		w->spare_tmp = NULL;
+	}
+	return made == 0 ? 0 : remove_tree(a->tmp) < 0 ? -1 : mkdir(a->tmp, 0700);
+}
+
+static void
+leave_tmp(struct attempt *a)
+{
+	struct stat st;
+	DIR *d = opendir(a->tmp);
+	int n = 0;
+
+	while (d && n < 3 && readdir(d))
+		n++;
+	if (d)
+		closedir(d);
+	/* . and .. only, and nobody has changed its mode */
+	if (n == 2 && stat(a->tmp, &st) == 0 && (st.st_mode & 07777) == 0700)
+		a->w->spare_tmp = xstrdup(a->tmp);
+	else if (remove_tree(a->tmp) < 0)
+		buf_fmt(&a->notes, "- %s could not be removed: %s\n", a->tmp, strerror(errno));
+}
+
 /* ---- the steps ---- */
 
 static void
@@ -275,7 +310,7 @@ prepare(struct attempt *a)
 {
 	if (a->w->cancelled)
 		return fails(a, CAUSE_CANCELLED, "never ran");
-	if (remove_tree(a->tmp) < 0 || mkdir(a->dir, 0777) < 0 || mkdir(a->tmp, 0700) < 0)
+	if (mkdir(a->dir, 0777) < 0 || make_tmp(a) < 0)
 		return fails(a, CAUSE_SPAWN, "%s: %s", a->dir, strerror(errno));
 	if (net_hold(&a->port, &a->hold) < 0)
 		return fails(a, CAUSE_PORT, "no free port: %s", strerror(errno));
@@ -410,9 +445,9 @@ serve(struct attempt *a)
 	bool released = false;
 
 	make_env(a);
-	write_env(a);
 	if (!a->o->server)
 		return true;
+	write_env(a);
 	tell_phase(a, STARTING);
 	for (;;) {
 		why.n = 0;
@@ -742,8 +777,6 @@ tell_result(struct attempt *a)
 		buf_fmt(&b, "! %.*s\n", (int)strcspn(a->why.s, "\n"), a->why.s);
 	buf_add(&b, a->notes.s, a->notes.n);
 	a->out.notes = b.n && file_write(path, b.s, b.n, 0666) == 0;
-	if (a->out.result <= NONE)
-		remove_tree(a->tmp);
 	memset(&n, 0, sizeof(n));
 	n.type = NEWS_RESULT;
 	n.o = a->out;
@@ -782,6 +815,10 @@ attempt(struct worker *w, const struct file *f, int number)
 	stop(&a);
 	after(&a);
 	keep_or_drop(&a);
+	if (a.out.result <= NONE)
+		leave_tmp(&a);
+	else if (!a.o->server && a.env.n)
+		write_env(&a);
 	tell_result(&a);
 
 	if (a.hold >= 0)
