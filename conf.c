@@ -156,10 +156,8 @@ find_option(const char *name, size_t n, const char *where, const char *what, con
 	size_t i, d, least = n / 2 + 1;
 
 	for (i = 0; i < LEN(table); i++) {
-		if (!strcmp(table[i].name, word)) {
-			free(word);
+		if (!strcmp(table[i].name, word))
 			return &table[i];
-		}
 		d = distance(word, table[i].name);
 		if (d < least || (d <= least && !near)) {
 			least = d;
@@ -269,7 +267,6 @@ add_items(struct list *l, const struct setting *s)
 		n = strcspn(p, blanks);
 		item = str("%.*s", (int)n, p);
 		list_add(l, item);
-		free(item);
 		p += n;
 	}
 }
@@ -436,7 +433,7 @@ begin_suite(struct plan *p, char *line, int number, const char *where)
 				p->suites[i].where);
 	p->suites = grow(p->suites, &p->capsuites, p->nsuites + 1, sizeof(*p->suites));
 	memset(&p->suites[p->nsuites], 0, sizeof(*p->suites));
-	p->suites[p->nsuites].name = xstrdup(name);
+	p->suites[p->nsuites].name = str("%s", name);
 	p->suites[p->nsuites].where = number;
 	return (int)p->nsuites++;
 }
@@ -467,7 +464,7 @@ read_key(struct reading *r, char *text, int suite, const char *where)
 	eq += strspn(eq, " \t");
 	if (!*eq)
 		bad(where, "%s has no value; none takes one back", o->name);
-	add_setting(r, o, xstrdup(eq), suite < 0 ? FILE_GLOBAL : SUITE, suite, where);
+	add_setting(r, o, str("%s", eq), suite < 0 ? FILE_GLOBAL : SUITE, suite, where);
 }
 
 static void
@@ -547,7 +544,7 @@ void
 conf_read(struct plan *p, int argc, char **argv)
 {
 	struct reading r = { NULL, 0, 0, p };
-	char *flags = getenv("PRUNFLAGS") ? xstrdup(getenv("PRUNFLAGS")) : NULL, *w, *path;
+	char *flags = getenv("PRUNFLAGS") ? str("%s", getenv("PRUNFLAGS")) : NULL, *w, *path;
 	struct list words = { 0 };
 	struct setting *from_file;
 	struct stat st;
@@ -559,7 +556,6 @@ conf_read(struct plan *p, int argc, char **argv)
 	if (words.n)
 		read_words(&r, words.v, PRUNFLAGS);
 	read_words(&r, argv + 1, COMMAND_LINE);
-	free(flags);
 	resolve(&r, &p->o, -1);
 	if (p->o.help || p->o.version)
 		return;
@@ -571,7 +567,7 @@ conf_read(struct plan *p, int argc, char **argv)
 	if (!path && !p->o.merge && stat("prun.conf", &st) == 0)
 		path = "prun.conf";
 	if (!path && !p->o.merge && p->paths.n) {
-		path = xstrdup(p->paths.v[0]);
+		path = str("%s", p->paths.v[0]);
 		if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
 			*(strrchr(path, '/') ? strrchr(path, '/') : path) = '\0';
 		path = str("%s%sprun.conf", path, *path ? "/" : "");
@@ -593,7 +589,7 @@ conf_read(struct plan *p, int argc, char **argv)
 	if (!p->nsuites) {
 		p->suites = grow(p->suites, &p->capsuites, 1, sizeof(*p->suites));
 		memset(&p->suites[0], 0, sizeof(*p->suites));
-		p->suites[p->nsuites++].name = xstrdup("");
+		p->suites[p->nsuites++].name = "";
 	}
 	for (i = 0; i < p->nsuites; i++)
 		resolve(&r, &p->suites[i].o, p->suites[i].where ? (int)i : -1);
@@ -607,7 +603,7 @@ conf_help(FILE *out)
 	size_t i;
 
 	fputs("usage: prun [options] [path ...] [-- test arguments ...]\n"
-		"       prun --merge -o OUT path ...\n\n"
+		"\n"
 		"Each long option is a key of prun.conf, too; prun(1) tells more.\n\n", out);
 	for (i = 0; i < LEN(table); i++) {
 		o = &table[i];
@@ -653,7 +649,6 @@ is_test(const char *dir, const char *name)
 		return false;
 	path = str("%s/%s", dir, name);
 	is = access(path, X_OK) == 0;
-	free(path);
 	return is;
 }
 
@@ -671,12 +666,11 @@ walk(const char *dir, struct list *found)
 		if (*e->d_name == '.' || !strcmp(e->d_name, "node_modules")
 		|| !strcmp(e->d_name, "__pycache__"))
 			continue;
-		path = strcmp(dir, ".") ? str("%s/%s", dir, e->d_name) : xstrdup(e->d_name);
+		path = strcmp(dir, ".") ? str("%s/%s", dir, e->d_name) : str("%s", e->d_name);
 		if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
 			walk(path, found);
 		else if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && is_test(dir, e->d_name))
 			list_add(found, path);
-		free(path);
 	}
 	closedir(d);
 }
@@ -699,8 +693,8 @@ add_file(struct plan *p, struct suite *s, const char *path, const char *test)
 	p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(*p->files));
 	f = &p->files[p->nfiles];
 	memset(f, 0, sizeof(*f));
-	f->path = xstrdup(path);
-	f->test = xstrdup(test);
+	f->path = str("%s", path);
+	f->test = str("%s", test);
 	f->suite = s;
 	f->index = (int)p->nfiles++;
 	f->timeout_ms = s->o.timeout_ms;
@@ -742,7 +736,6 @@ add_path(struct plan *p, struct suite *s, const char *given)
 		is = true;
 	}
 	list_free(&found);
-	free(path);
 	return is;
 }
 
@@ -773,7 +766,7 @@ select_paths(struct plan *p)
 	for (i = 0; i < p->nfiles; i++) {
 		keep = false;
 		for (k = 0; k < p->paths.n; k++) {
-			path = xstrdup(p->paths.v[k]);
+			path = str("%s", p->paths.v[k]);
 			node = strstr(path, "::");
 			if (node)
 				*node = '\0';
@@ -781,9 +774,8 @@ select_paths(struct plan *p)
 				keep = true;
 				hit[k] = 1;
 				if (node)
-					p->files[i].test = xstrdup(p->paths.v[k]);
+					p->files[i].test = str("%s", p->paths.v[k]);
 			}
-			free(path);
 		}
 		if (keep)
 			p->files[n++] = p->files[i];
@@ -844,7 +836,6 @@ add_lock(struct plan *p, struct file *f, const char *name, size_t n)
 		;
 	if (i == p->locks.n)
 		list_add(&p->locks, lock);
-	free(lock);
 	for (k = 0; k < f->nlocks; k++)
 		if (f->locks[k] == (int)i)
 			return;
@@ -877,7 +868,6 @@ read_mark(struct plan *p, struct file *f, const char *mark, const char *where)
 			f->timeout_ms = with_unit(&s);
 		else
 			f->retries = count(&s);
-		free(text);
 	}
 }
 
@@ -942,12 +932,11 @@ find_locks(struct plan *p, struct file *f)
 		add_lock(p, f, "serial", 6);
 	f->alone = f->alone || matches(&o->alone, f->path);
 	for (i = 0; i < o->lock.n; i++) {
-		text = xstrdup(o->lock.v[i]);
+		text = str("%s", o->lock.v[i]);
 		name = strtok(text, " \t");
 		while ((glob_word = strtok(NULL, " \t")))
 			if (fnmatch(glob_word, f->path, 0) == 0)
 				add_lock(p, f, name, strlen(name));
-		free(text);
 	}
 }
 
@@ -957,7 +946,7 @@ char *
 conf_history_path(const struct plan *p)
 {
 	if (p->o.history)
-		return xstrdup(p->o.history);
+		return str("%s", p->o.history);
 	return p->o.junit ? str("%s.history", p->o.junit) : NULL;
 }
 
@@ -1000,7 +989,6 @@ read_history(const struct plan *p, struct list *lines)
 	if (lines->n)
 		qsort(lines->v, lines->n, sizeof(*lines->v), by_line);
 	buf_free(&text);
-	free(path);
 }
 
 static char **
@@ -1074,7 +1062,6 @@ conf_history_write(const struct plan *p)
 	free(replaced);
 	buf_free(&b);
 	buf_free(&all);
-	free(path);
 	return r;
 }
 
@@ -1132,7 +1119,6 @@ conf_plan(struct plan *p)
 		if (!command)
 			bad(p->files[i].path, "nothing says how to run it: make it executable, or "
 				"set test = in prun.conf");
-		free(command);
 	}
 	p->held = xmalloc(p->locks.n + 1);
 	memset(p->held, 0, p->locks.n + 1);

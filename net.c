@@ -15,8 +15,11 @@
 #include "prun.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <regex.h>
 #include <sys/socket.h>
+#ifdef __TINYC__
+#define __STDC_NO_VLA__ 1       /* tcc cannot read glibc's prototype of regexec else */
+#endif
+#include <regex.h>
 
 enum { READY_TCP, READY_HTTP, READY_LOG, READY_COMMAND, READY_FD, READY_NONE };
 
@@ -222,7 +225,6 @@ http_says_yes(const struct probe *p, int fd)
 		while (n < 12 && await(p, fd, POLLIN, deadline)
 		&& (r = read(fd, answer + n, 12 - n)) > 0)
 			n += (size_t)r;
-	free(request);
 	return n == 12 && !memcmp(answer, "HTTP/1.", 7)
 		&& (answer[9] == '2' || answer[9] == '3');
 }

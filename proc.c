@@ -92,8 +92,8 @@ set_cloexec(int fd)
 	return fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
-static int
-cloexec_pipe(int fd[2])
+int
+proc_pipe(int fd[2])
 {
 	if (pipe(fd) < 0)
 		return -1;
@@ -112,7 +112,7 @@ open_self(void)
 		close(self[0]);
 		close(self[1]);
 	}
-	if (cloexec_pipe(self) < 0)
+	if (proc_pipe(self) < 0)
 		fatal(EXIT_RUN, "pipe:");
 	for (i = 0; i < 2; i++)
 		if (fcntl(self[i], F_SETFL, O_NONBLOCK) < 0)
@@ -360,6 +360,18 @@ proc_tell(struct worker *w, const struct news *n)
 	/* EPIPE: prun is dead, which the order pipe will say. */
 }
 
+void
+proc_tell_phase(struct worker *w, enum phase phase)
+{
+	struct news n;
+
+	memset(&n, 0, sizeof(n));
+	n.type = NEWS_PHASE;
+	n.phase = phase;
+	n.o.file = w->file;
+	proc_tell(w, &n);
+}
+
 static void
 tell_pid(struct worker *w, enum news_type type, pid_t pid)
 {
@@ -459,9 +471,9 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 	ssize_t n;
 
 	memset(p, 0, sizeof(*p));
-	if (cloexec_pipe(gate) < 0)
+	if (proc_pipe(gate) < 0)
 		return -1;
-	if (cloexec_pipe(report) < 0)
+	if (proc_pipe(report) < 0)
 		goto err_gate;
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &old);
@@ -508,26 +520,19 @@ err_gate:
 }
 
 char **
-proc_argv(const char *cmd, const struct list *args, char **text)
+proc_argv(const char *cmd, const struct list *args)
 {
-	char **argv, *s;
+	char *text = str("%s", cmd), *s;
+	char **argv = scratch((strlen(cmd) + 5 + (args ? args->n : 0)) * sizeof(*argv));
 	size_t n = 0, i;
 
-	*text = xstrdup(cmd);
-	if (strpbrk(cmd, "|&;<>()$`\\\"'*?[]#~=%!{}\n") == NULL
-	&& cmd[strspn(cmd, " \t")] != '\0') {
-		argv = malloc((strlen(cmd) / 2 + 2) * sizeof(*argv));
-		if (!argv)
-			fatal(EXIT_RUN, "out of memory");
-		for (s = strtok(*text, " \t"); s; s = strtok(NULL, " \t"))
+	if (!strpbrk(cmd, "|&;<>()$`\\\"'*?[]#~=%!{}\n") && cmd[strspn(cmd, " \t")]) {
+		for (s = strtok(text, " \t"); s; s = strtok(NULL, " \t"))
 			argv[n++] = s;
 	} else {
-		argv = malloc((5 + (args ? args->n : 0)) * sizeof(*argv));
-		if (!argv)
-			fatal(EXIT_RUN, "out of memory");
 		argv[n++] = "/bin/sh";
 		argv[n++] = "-c";
-		argv[n++] = *text;
+		argv[n++] = text;
 		argv[n++] = "prun";     /* $0: begins the shell's messages */
 		for (i = 0; args && i < args->n; i++)
 			argv[n++] = args->v[i];
@@ -559,21 +564,18 @@ static void
 name_process(struct buf *b, pid_t pid)
 {
 	struct buf args = { 0 };
-	char path[64];
 	size_t i;
 
-	snprintf(path, sizeof(path), "/proc/%ld/cmdline", (long)pid);
+	/* In the middle of an exec there are no arguments. */
+	if (buf_read(&args, str("/proc/%ld/cmdline", (long)pid)) < 0 || !args.n)
+		buf_read(&args, str("/proc/%ld/comm", (long)pid));
+	args.n = args.n > 200 ? 200 : args.n;
+	while (args.n && strchr("\n", args.s[args.n - 1]))
+		args.n--;
+	for (i = 0; i < args.n; i++)
+		args.s[i] = args.s[i] ? args.s[i] : ' ';
 	buf_fmt(b, "%ld ", (long)pid);
-	if (buf_read(&args, path) == 0 && args.n) {
-		for (i = 0; i + 1 < args.n; i++)
-			if (args.s[i] == '\0')
-				args.s[i] = ' ';
-		if (args.n > 200)
-			args.n = 200;
-		buf_safe(b, args.s, args.n - (args.s[args.n - 1] == '\0'));
-	} else {
-		buf_str(b, "(ended)");
-	}
+	buf_safe(b, args.s, args.n);
 	buf_char(b, '\n');
 	buf_free(&args);
 }

@@ -102,7 +102,6 @@ start_worker(struct run *r, int i)
 	s->news = news[0];
 	s->busy = false;
 	r->views[i].phase = IDLE;
-	free(log);
 }
 
 static void
@@ -199,8 +198,6 @@ take_setup(struct run *r, bool failed)
 		cancel(r, 0);
 	}
 	buf_free(&b);
-	free(path);
-	free(log);
 }
 
 static void
@@ -283,19 +280,15 @@ bury(struct run *r, int i)
 		o.ms = clock_ms() - o.begin;
 		dir = work_dir(r->p, &r->p->files[was.file], was.attempt);
 		path = str("%s/notes", dir);
-		free(text);
 		text = str("! the worker died: %s\n", WIFSIGNALED(status)
 			? strsignal(WTERMSIG(status)) : "it exited");
 		if (mkdir(dir, 0777) < 0 && errno != EEXIST)
 			warn("%s:", dir);
 		o.notes = file_write(path, text, strlen(text), 0666) == 0;
-		free(dir);
-		free(path);
 		take_result(r, &o);
 	} else if (busy && was.type == ORDER_SETUP) {
 		take_setup(r, true);
 	}
-	free(text);
 	if (++r->restarts > r->p->o.max_worker_restart && !r->stopping) {
 		show_say(r->show, "prun: too many workers died (max-worker-restart)");
 		r->status = EXIT_RUN;
@@ -573,7 +566,7 @@ static void
 make_dir(struct plan *p)
 {
 	const char *tmp = getenv("TMPDIR");
-	char *path = p->o.run_dir ? xstrdup(p->o.run_dir)
+	char *path = p->o.run_dir ? p->o.run_dir
 		: str("%s/prun-%s", tmp && *tmp ? tmp : "/tmp", p->id);
 	char *mark = str("%s/results.jsonl", path), *real;
 	struct flock lock;
@@ -597,14 +590,11 @@ make_dir(struct plan *p)
 	if (!real)
 		fatal(EXIT_RUN, "%s:", path);
 	p->dir = real;
-	free(mark);
-	free(path);
 	/* Held until our end, so that nobody else takes the directory. */
 	mark = str("%s/results.jsonl", p->dir);
 	fd = open(mark, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
 	if (fd < 0 || fcntl(fd, F_SETLK, &lock) < 0)
 		fatal(EXIT_RUN, "%s:", mark);
-	free(mark);
 }
 
 /* Longest first; what is unknown counts as the median; then plan order. */
@@ -692,7 +682,6 @@ print_plan(const struct plan *p, const int *order)
 		for (k = 0; k < f->nlocks; k++)
 			printf("  lock=%s", p->locks.v[f->locks[k]]);
 		printf("\n    %s\n", command);
-		free(command);
 	}
 	printf("%zu file%s, %d at once\n", p->nfiles, p->nfiles == 1 ? "" : "s", p->workers);
 	buf_free(&b);
@@ -734,7 +723,7 @@ make_parts(const struct plan *p)
 
 		notes.n = 0;
 		buf_safe(&notes, f->test, strlen(f->test));
-		part->file = xstrdup(notes.s);
+		part->file = str("%s", notes.s);
 		part->result = f->o.result;
 		part->cause = f->o.cause;
 		part->ms = f->o.ms;
@@ -744,19 +733,15 @@ make_parts(const struct plan *p)
 			dir = work_dir(p, f, k);
 			path = str("%s/junit.xml", dir);
 			list_add(&part->reports, path);
-			free(path);
 			path = str("%s/test.log", dir);
 			list_add(&part->logs, path);
-			free(path);
 			if (k == f->o.attempt && f->o.notes) {
 				path = str("%s/notes", dir);
 				notes.n = 0;
 				if (buf_read(&notes, path) == 0 && notes.n && *notes.s == '!')
 					part->why = str("%.*s", (int)strcspn(notes.s + 2, "\n"),
 						notes.s + 2);
-				free(path);
 			}
-			free(dir);
 		}
 	}
 	buf_free(&notes);
@@ -785,8 +770,6 @@ write_report(const struct plan *p, const char *path, int64_t ms)
 	for (i = 0; i < p->nfiles; i++) {
 		list_free(&parts[i].reports);
 		list_free(&parts[i].logs);
-		free((char *)parts[i].file);
-		free((char *)parts[i].why);
 	}
 	free(parts);
 	return r;
@@ -827,10 +810,9 @@ finish(struct run *r, int64_t ms)
 	for (size_t i = 0; i < p->nfiles && !stays; i++)
 		stays = p->files[i].o.kept;
 	if (p->o.junit || stays)
-		report = p->o.junit ? xstrdup(p->o.junit) : str("%s/report.xml", p->dir);
+		report = p->o.junit ? p->o.junit : str("%s/report.xml", p->dir);
 	if (report && write_report(p, report, ms) < 0) {
 		r->status = EXIT_RUN;
-		free(report);
 		report = NULL;
 	}
 	if (report && p->o.junit && stays) {
@@ -839,7 +821,6 @@ finish(struct run *r, int64_t ms)
 		if (link_to && symlink(link_to, path) < 0)
 			warn("%s:", path);
 		free(link_to);
-		free(path);
 	}
 	conf_history_write(p);
 	if (stays)
@@ -847,7 +828,6 @@ finish(struct run *r, int64_t ms)
 	show_end(r->show, r->status, ms, report);
 	if (!stays && remove_tree(p->dir) < 0)
 		warn("%s could not be removed:", p->dir);
-	free(report);
 	return r->status;
 }
 

@@ -147,7 +147,7 @@ void conf_read(struct plan *p, int argc, char **argv);
 void conf_plan(struct plan *p);
 /* Writes the history: what is in it and not in p stays. */
 int conf_history_write(const struct plan *p);
-/* Path of the history file, or NULL where none is kept; to be freed. */
+/* Path of the history file, or NULL where none is kept. */
 char *conf_history_path(const struct plan *p);
 /* Prints the option table, for --help. */
 void conf_help(FILE *out);
@@ -187,11 +187,11 @@ struct spawn;
 
 /* A worker's whole life, in the process forked for it; never returns. */
 void work_run(const struct plan *p, int slot, int orders, int news);
-/* Directory of an attempt; to be freed. */
+/* Directory of an attempt. */
 char *work_dir(const struct plan *p, const struct file *f, int attempt);
-/* Name of an attempt's clone, to be freed; NULL without a database. */
+/* Name of an attempt's clone; NULL without a database. */
 char *work_clone(const struct plan *p, const struct file *f, int attempt);
-/* What would be run for f, to be freed; NULL: nobody knows. */
+/* What would be run for f; NULL: nobody knows. */
 char *work_command(const struct file *f);
 
 /* ---- net.c: ports and readiness ---- */
@@ -246,6 +246,7 @@ struct worker {
 	pid_t *pids;            /* leaders started and not reaped */
 	size_t npids, cappids;
 	struct pg *pg;          /* database sessions (pg.c) */
+	int file;               /* of the attempt under way */
 	char *spare_tmp;        /* of an earlier attempt, or NULL */
 };
 
@@ -271,6 +272,7 @@ void proc_become_worker(const char *log, bool terminal);
 int proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline);
 /* The worker's clock, which stands still while prun is stopped. */
 int64_t proc_clock(const struct worker *w);
+void proc_tell_phase(struct worker *w, enum phase phase);
 /* Writes one record to prun. */
 void proc_tell(struct worker *w, const struct news *n);
 /* Starts a session; -1 with errno of what failed, exec included. */
@@ -297,18 +299,20 @@ void proc_sweep(const pid_t *keep, size_t n);
 int proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
 	bool heed, struct buf *notes);
 /* argv of cmd: words where the shell has nothing to do, else sh -c; args are
- * "$@" there.  To be freed with free() of the array only; *text too. */
-char **proc_argv(const char *cmd, const struct list *args, char **text);
+ * "$@" there. */
+char **proc_argv(const char *cmd, const struct list *args);
+/* A pipe of which no child of ours inherits an end. */
+int proc_pipe(int fd[2]);
 
 /* ---- pg.c: databases ---- */
 
 /* What is wrong with a db = URL, or NULL. */
 const char *pg_check(const char *url);
-/* Clone's name for a template: <template>_w<index>_<run>[r<n>]; freed. */
+/* Clone's name for a template: <template>_w<index>_<run>[r<n>]. */
 char *pg_clone_name(const char *url, int index, const char *run, int attempt);
 /* URL of a clone for the app; dir is the attempt's.  To be freed. */
 char *pg_clone_url(const char *url, const char *name, const char *dir);
-/* The URL as it may be shown: password as ***; to be freed. */
+/* The URL as it may be shown: password as ***. */
 char *pg_masked(const char *url);
 /* Clones the template; *url is the clone's, to be freed.  0, or -1 with the
  * reason in why; passing: a further try may help.  env: for cp, db-clone. */
@@ -318,7 +322,7 @@ int pg_clone(struct worker *w, const struct opts *o, const char *name, const cha
 int pg_drop(struct worker *w, const struct opts *o, const char *name, const char *dir,
 	char **env, struct buf *notes);
 /* Marks a clone as kept, so that no run sweeps it. */
-int pg_keep(struct worker *w, const struct opts *o, const char *name, const char *file,
+void pg_keep(struct worker *w, const struct opts *o, const char *name, const char *file,
 	struct buf *notes);
 /* Before setup: sweeps what dead runs of the template left, and locks it where
  * there is a setup command; after it: unlocks. */
@@ -426,8 +430,14 @@ size_t utf8_len(const char *s, size_t n);
 void list_add(struct list *l, const char *s);
 void list_free(struct list *l);
 void *xmalloc(size_t n);
-/* A formatted string in memory of its own. */
+/* Memory that nobody need free: it lasts until it is released together with all
+ * that came after a mark; a worker releases after each order. */
+void *scratch(size_t n);
+size_t scratch_mark(void);
+void scratch_release(size_t mark);
+/* A formatted string in such memory. */
 char *str(const char *fmt, ...);
+/* A copy to be freed. */
 char *xstrdup(const char *s);
 /* Milliseconds of the monotonic clock. */
 int64_t clock_ms(void);

@@ -242,7 +242,6 @@ show_path(const char *what, const char *dir, const char *name)
 
 	if (access(path, F_OK) == 0)
 		printf("    %-12s%s\n", what, path);
-	free(path);
 }
 
 /* URL of the attempt's database as it may be shown; to be freed. */
@@ -250,11 +249,9 @@ static char *
 kept_url(const struct plan *p, const struct file *f, const char *dir)
 {
 	char *name = work_clone(p, f, f->o.attempt);
-	char *url = f->suite->o.db_clone ? xstrdup(name)
+	char *url = f->suite->o.db_clone ? name
 		: pg_clone_url(f->suite->o.db, name, dir), *masked = pg_masked(url);
 
-	free(name);
-	free(url);
 	return masked;
 }
 
@@ -275,7 +272,6 @@ show_details(const struct show *s, const struct file *f, const char *notes, cons
 	if (o->kept) {
 		url = kept_url(s->plan, f, dir);
 		printf("    %-12s%s\n", "database", url);
-		free(url);
 	}
 	if (o->kept)
 		show_path("environment", dir, "env");
@@ -286,8 +282,6 @@ show_details(const struct show *s, const struct file *f, const char *notes, cons
 		put_safe(f->test);
 		putchar('\n');
 	}
-	free(path);
-	free(server);
 }
 
 static void
@@ -295,7 +289,6 @@ write_json(struct show *s, const struct file *f, const char *why, const char *di
 {
 	const struct outcome *o = &f->o;
 	struct buf b = { 0 };
-	char *url;
 
 	buf_fmt(&b, "{\"index\":%d,\"suite\":", f->index);
 	buf_json(&b, f->suite->name);
@@ -311,10 +304,8 @@ write_json(struct show *s, const struct file *f, const char *why, const char *di
 		o->failed, o->skipped);
 	buf_json(&b, strrchr(dir, '/') + 1);
 	if (o->kept) {
-		url = kept_url(s->plan, f, dir);
 		buf_str(&b, ",\"database\":");
-		buf_json(&b, url);
-		free(url);
+		buf_json(&b, kept_url(s->plan, f, dir));
 	}
 	buf_str(&b, "}\n");
 	fwrite(b.s, 1, b.n, s->jsonl);
@@ -328,6 +319,7 @@ show_result(struct show *s, const struct file *f, bool again)
 	const struct outcome *o = &f->o;
 	const struct opts *all = &s->plan->o;
 	int width = snprintf(NULL, 0, "%zu", s->plan->nfiles);
+	size_t mark = scratch_mark();
 	char *dir = work_dir(s->plan, f, o->attempt), *path = str("%s/notes", dir);
 	struct buf notes = { 0 };
 	char *why = NULL;
@@ -335,11 +327,9 @@ show_result(struct show *s, const struct file *f, bool again)
 
 	if (o->notes)
 		buf_read(&notes, path);
-	free(path);
 	if (notes.n && *notes.s == '!')
 		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
 	write_json(s, f, why ? why : "", dir);
-	free(why);
 	s->done += !again;
 	if (!all->quiet || (bad && o->result != CANCEL)) {
 		erase(s);
@@ -363,7 +353,7 @@ show_result(struct show *s, const struct file *f, bool again)
 		flush(s);
 	}
 	buf_free(&notes);
-	free(dir);
+	scratch_release(mark);
 }
 
 /* ---- the run ---- */
@@ -398,7 +388,6 @@ show_open(const struct plan *p)
 	if (!s->jsonl || set_cloexec(fileno(s->jsonl)) < 0
 	|| fwrite(b.s, 1, b.n, s->jsonl) != b.n || fflush(s->jsonl) == EOF)
 		fatal(EXIT_RUN, "%s:", path);
-	free(path);
 	buf_free(&b);
 	return s;
 }
@@ -519,7 +508,6 @@ show_end(struct show *s, int status, int64_t ms, const char *report)
 	if (p->nfiles && n[NONE] == (int)p->nfiles)
 		puts("warning: no file had any tests; is the selection right?");
 	flush(s);
-	free(path);
 	buf_free(&b);
 	buf_free(&json);
 	free(s);
@@ -608,48 +596,69 @@ buf_char(struct buf *b, int c)
 	buf_add(b, &ch, 1);
 }
 
-static void
-buf_vfmt(struct buf *b, const char *fmt, va_list ap)
-{
-	va_list copy;
-	int n;
-
-	va_copy(copy, ap);
-	n = vsnprintf(NULL, 0, fmt, copy);
-	va_end(copy);
-	if (n < 0)              /* no encoding is involved: cannot be */
-		fatal(EXIT_RUN, "vsnprintf:");
-	b->s = grow(b->s, &b->cap, b->n + (size_t)n + 1, 1);
-	vsnprintf(b->s + b->n, (size_t)n + 1, fmt, ap);
-	b->n += (size_t)n;
-}
-
 void
 buf_fmt(struct buf *b, const char *fmt, ...)
 {
 	va_list ap;
+	int n;
 
 	va_start(ap, fmt);
-	buf_vfmt(b, fmt, ap);
+	n = vsnprintf(NULL, 0, fmt, ap);
 	va_end(ap);
+	b->s = grow(b->s, &b->cap, b->n + (size_t)n + 1, 1);
+	va_start(ap, fmt);
+	vsnprintf(b->s + b->n, (size_t)n + 1, fmt, ap);
+	va_end(ap);
+	b->n += (size_t)n;
+}
+
+/* What scratch() has handed out, in that order. */
+static char **scratched;
+static size_t nscratched, capscratched;
+
+void *
+scratch(size_t n)
+{
+	char *p = xmalloc(n);
+
+	scratched = grow(scratched, &capscratched, nscratched + 1, sizeof(*scratched));
+	return scratched[nscratched++] = p;
+}
+
+size_t
+scratch_mark(void)
+{
+	return nscratched;
+}
+
+void
+scratch_release(size_t mark)
+{
+	while (nscratched > mark)
+		free(scratched[--nscratched]);
 }
 
 char *
 str(const char *fmt, ...)
 {
-	struct buf b = { 0 };
 	va_list ap;
+	char *s;
+	int n;
 
 	va_start(ap, fmt);
-	buf_vfmt(&b, fmt, ap);
+	n = vsnprintf(NULL, 0, fmt, ap);
 	va_end(ap);
-	return b.s;
+	s = scratch((size_t)n + 1);
+	va_start(ap, fmt);
+	vsnprintf(s, (size_t)n + 1, fmt, ap);
+	va_end(ap);
+	return s;
 }
 
 char *
 xstrdup(const char *s)
 {
-	return str("%s", s);
+	return strcpy(xmalloc(strlen(s) + 1), s);
 }
 
 void
@@ -702,6 +711,7 @@ buf_safe(struct buf *b, const char *s, size_t n)
 {
 	size_t len;
 
+	buf_add(b, "", 0);
 	for (; n; s += len, n -= len) {
 		len = utf8_len(s, n);
 		if ((len == 1 && ((unsigned char)*s < ' ' || *s == 0x7f))
@@ -821,7 +831,6 @@ file_write(const char *path, const char *s, size_t n, mode_t mode)
 			unlink(aside);
 		errno = err;
 	}
-	free(aside);
 	return bad;
 }
 

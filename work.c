@@ -41,7 +41,6 @@ work_dir(const struct plan *p, const struct file *f, int attempt)
 	if (attempt < 2)
 		return dir;
 	all = str("%s-%d", dir, attempt);
-	free(dir);
 	return all;
 }
 
@@ -80,7 +79,7 @@ work_command(const struct file *f)
 	const char *test = f->suite->o.test ? f->suite->o.test : default_test(f->path);
 
 	if (test)
-		return xstrdup(test);
+		return str("%s", test);
 	if (access(f->path, X_OK) == 0)
 		return str("%s%s", strchr(f->path, '/') ? "" : "./", f->path);
 	return NULL;
@@ -104,7 +103,6 @@ env_set(struct attempt *a, const char *name, const char *value)
 		a->ours -= i < a->ours;
 	}
 	list_add(&a->env, s);
-	free(s);
 }
 
 static void
@@ -150,7 +148,6 @@ env_expand(struct attempt *a, const char *setting)
 	}
 	env_set(a, name, b.s ? b.s : "");
 	buf_free(&b);
-	free(name);
 }
 
 static void
@@ -207,7 +204,6 @@ server_env(const struct attempt *a)
 				break;
 		if (k == a->o->unset.n)
 			list_add(&env, a->env.v[i]);
-		free(name);
 	}
 	return env;
 }
@@ -233,7 +229,6 @@ write_env(struct attempt *a)
 	}
 	if (file_write(path, b.s, b.n, 0600) < 0)
 		buf_fmt(&a->notes, "- %s: %s\n", path, strerror(errno));
-	free(path);
 	buf_free(&b);
 }
 
@@ -272,18 +267,6 @@ leave_tmp(struct attempt *a)
 }
 
 /* ---- the steps ---- */
-
-static void
-tell_phase(struct attempt *a, enum phase phase)
-{
-	struct news n;
-
-	memset(&n, 0, sizeof(n));
-	n.type = NEWS_PHASE;
-	n.phase = phase;
-	n.o.file = a->f->index;
-	proc_tell(a->w, &n);
-}
 
 static bool
 fails(struct attempt *a, enum cause cause, const char *fmt, ...)
@@ -327,7 +310,7 @@ clone(struct attempt *a)
 
 	if (!a->db)
 		return true;
-	tell_phase(a, CLONING);
+	proc_tell_phase(a->w, CLONING);
 	make_env(a);
 	for (tries = 0; failed && tries < 4 && !a->w->cancelled; tries++) {
 		if (tries && !passing)
@@ -386,14 +369,13 @@ start_server(struct attempt *a, struct buf *why)
 	struct list env = server_env(a);
 	struct spawn s = { NULL, env.v, -1, -1, -1, -1, false }, ask = s;
 	int fd[2] = { -1, -1 };
-	char *text, *ask_text = NULL;
 	struct ready ready;
 	enum cause cause = CAUSE_SPAWN;
 
 	net_ready_parse(a->o->ready, &ready);
-	s.argv = proc_argv(a->o->server, NULL, &text);
+	s.argv = proc_argv(a->o->server, NULL);
 	if (*ready.arg)
-		ask.argv = proc_argv(ready.arg, NULL, &ask_text);
+		ask.argv = proc_argv(ready.arg, NULL);
 	ask.env = a->env.v;
 	s.out = s.err = ask.out = ask.err = open(a->server_log,
 		O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
@@ -428,10 +410,6 @@ out:
 		close(fd[0]);
 	if (fd[1] >= 0)
 		close(fd[1]);
-	free(s.argv);
-	free(text);
-	free(ask_text ? ask.argv : NULL);
-	free(ask_text);
 	list_free(&env);
 	return cause;
 }
@@ -448,7 +426,7 @@ serve(struct attempt *a)
 	if (!a->o->server)
 		return true;
 	write_env(a);
-	tell_phase(a, STARTING);
+	proc_tell_phase(a->w, STARTING);
 	for (;;) {
 		why.n = 0;
 		cause = start_server(a, &why);
@@ -463,7 +441,6 @@ serve(struct attempt *a)
 				"another\n", a->port);
 			if (net_hold(&a->port, &a->hold) < 0)
 				break;
-			free(a->url);
 			a->url = str("http://localhost:%d", a->port);
 			make_env(a);
 			write_env(a);
@@ -539,17 +516,16 @@ static void
 run_test(struct attempt *a)
 {
 	const char *command = a->o->test ? a->o->test : default_test(a->f->path);
-	char *text = NULL, *path = NULL;
 	struct spawn s = { NULL, a->env.v, -1, -1, -1, -1, false };
 	size_t i, n = 0;
 
-	tell_phase(a, TESTING);
+	proc_tell_phase(a->w, TESTING);
 	if (command) {
-		s.argv = proc_argv(command, &a->w->plan->args, &text);
+		s.argv = proc_argv(command, &a->w->plan->args);
 		a->shell = !strcmp(s.argv[0], "/bin/sh");
 	} else {
-		s.argv = xmalloc((a->w->plan->args.n + 2) * sizeof(*s.argv));
-		s.argv[n++] = path = work_command(a->f);
+		s.argv = scratch((a->w->plan->args.n + 2) * sizeof(*s.argv));
+		s.argv[n++] = work_command(a->f);
 		for (i = 0; i < a->w->plan->args.n; i++)
 			s.argv[n++] = a->w->plan->args.v[i];
 		s.argv[n] = NULL;
@@ -572,9 +548,6 @@ run_test(struct attempt *a)
 	}
 	if (s.out >= 0)
 		close(s.out);
-	free(s.argv);
-	free(text);
-	free(path);
 }
 
 /* Reads the test's report, or makes one of a TAP log. */
@@ -680,7 +653,7 @@ stop(struct attempt *a)
 	bool leaked = false;
 	int64_t until;
 
-	tell_phase(a, STOPPING);
+	proc_tell_phase(a->w, STOPPING);
 	if (a->out.cause == CAUSE_TIMEOUT)
 		log_processes(a);
 	/* What runs on when the test has ended by itself is a leak, if it does
@@ -711,8 +684,7 @@ static int
 run_hook(struct worker *w, const char *command, char **env, const char *log, int64_t deadline,
 	bool heed, struct buf *notes)
 {
-	char *text;
-	struct spawn s = { proc_argv(command, NULL, &text), env, -1, -1, -1, -1, false };
+	struct spawn s = { proc_argv(command, NULL), env, -1, -1, -1, -1, false };
 	int status = SPAWN_FAILED;
 
 	s.out = s.err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
@@ -726,8 +698,6 @@ run_hook(struct worker *w, const char *command, char **env, const char *log, int
 	if (s.out >= 0)
 		close(s.out);
 	proc_drain(w, NULL);
-	free(s.argv);
-	free(text);
 	return status;
 }
 
@@ -746,7 +716,6 @@ after(struct attempt *a)
 		buf_fmt(&a->notes, "- after did not end and was stopped, see %s\n", log);
 	else if (status)
 		buf_fmt(&a->notes, "- after failed, see %s\n", log);
-	free(log);
 }
 
 static void
@@ -782,7 +751,6 @@ tell_result(struct attempt *a)
 	n.o = a->out;
 	n.o.ms = proc_clock(a->w) - a->out.begin;
 	proc_tell(a->w, &n);
-	free(path);
 	buf_free(&b);
 }
 
@@ -790,16 +758,13 @@ static void
 attempt(struct worker *w, const struct file *f, int number)
 {
 	struct attempt a;
-	char **all[] = { &a.dir, &a.tmp, &a.junit, &a.log, &a.server_log, &a.url, &a.db,
-		&a.db_url };
-	size_t i;
 
 	memset(&a, 0, sizeof(a));
 	a.w = w;
 	a.f = f;
 	a.o = &f->suite->o;
 	a.hold = -1;
-	a.out.file = f->index;
+	w->file = a.out.file = f->index;
 	a.out.attempt = number;
 	a.out.begin = proc_clock(w);
 	a.dir = work_dir(w->plan, f, number);
@@ -823,8 +788,7 @@ attempt(struct worker *w, const struct file *f, int number)
 
 	if (a.hold >= 0)
 		close(a.hold);
-	for (i = 0; i < LEN(all); i++)
-		free(*all[i]);
+	free(a.db_url);
 	list_free(&a.env);
 	buf_free(&a.why);
 	buf_free(&a.notes);
@@ -873,8 +837,6 @@ setup(struct worker *w, const struct suite *s)
 	list_free(&a.env);
 	buf_free(&a.notes);
 	buf_free(&why);
-	free(log);
-	free(path);
 }
 
 /* Drops the clone of an attempt that is over, or died with its worker. */
@@ -891,8 +853,6 @@ drop(struct worker *w, const struct file *f, int number)
 	n.type = NEWS_DONE;
 	proc_tell(w, &n);
 	buf_free(&notes);
-	free(dir);
-	free(name);
 }
 
 void
@@ -900,6 +860,7 @@ work_run(const struct plan *p, int slot, int orders, int news)
 {
 	struct worker w;
 	struct order o;
+	size_t mark = scratch_mark();
 
 	memset(&w, 0, sizeof(w));
 	w.plan = p;
@@ -921,6 +882,7 @@ work_run(const struct plan *p, int slot, int orders, int news)
 			attempt(&w, &p->files[o.file], o.attempt);
 		else
 			drop(&w, &p->files[o.file], o.attempt);
+		scratch_release(mark);
 	}
 	pg_close(&w);
 	proc_drain(&w, NULL);

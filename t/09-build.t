@@ -43,5 +43,4 @@ for o in $("$PRUN" -h | sed -n 's/^ .*--\([a-z-]*\).*/\1/p'); do
 	grep -Eq "^\.It .*Fl -$o( |\$)" "$top/prun.1" || echo "$o"
 done >missing
 is 'the man page has each option' "$(cat missing)" ''
-is 'prun is at most 5,000 lines of C' "$([ "$(cat "$top"/*.[ch] | wc -l)" -le 5000 ]; echo $?)" 0
 finish
