@@ -41,7 +41,7 @@ struct run {
 	bool alone;             /* one of them wants nothing beside it */
 	bool stopping;          /* no more files */
 	bool settled;           /* what waited for the end of the run is queued */
-	int sig, status, restarts;
+	int sig, signals, status, restarts;
 };
 
 /* ---- workers ---- */
@@ -65,23 +65,23 @@ order(struct slot *s, enum order_type type, int file, int attempt, int64_t ms)
 		warn("order to a worker:");
 }
 
-static void
+/* Forks a worker; -1 with errno when the system has no room for one more. */
+static int
 start_worker(struct run *r, int i)
 {
 	struct slot *s = &r->slots[i];
 	int orders[2], news[2], k;
 	char *log = str("%s/worker.log", r->p->dir);
 
-	if (pipe(orders) < 0 || pipe(news) < 0)
-		fatal(EXIT_RUN, "pipe (%d workers; lower jobs or raise ulimit -n):", r->nslots);
-	for (k = 0; k < 2; k++) {
-		set_cloexec(orders[k]);
-		set_cloexec(news[k]);
-	}
+	s->pid = 0;
+	if (proc_pipe(orders) < 0)
+		return -1;
+	if (proc_pipe(news) < 0)
+		goto err_orders;
 	fflush(NULL);
 	s->pid = fork();
 	if (s->pid < 0)
-		fatal(EXIT_RUN, "fork of a worker (lower jobs?):");
+		goto err_news;
 	if (s->pid == 0) {
 		/* Ends that are open here would hide another's end of file. */
 		for (k = 0; k < r->nslots; k++)
@@ -102,6 +102,20 @@ start_worker(struct run *r, int i)
 	s->news = news[0];
 	s->busy = false;
 	r->views[i].phase = IDLE;
+	return 0;
+
+err_news:
+	k = errno;
+	close(news[0]);
+	close(news[1]);
+	errno = k;
+err_orders:
+	k = errno;
+	close(orders[0]);
+	close(orders[1]);
+	s->pid = 0;
+	errno = k;
+	return -1;
 }
 
 static void
@@ -294,7 +308,10 @@ bury(struct run *r, int i)
 		r->status = EXIT_RUN;
 		cancel(r, r->p->o.grace_ms);
 	}
-	start_worker(r, i);
+	if (start_worker(r, i) < 0) {
+		show_say(r->show, "prun: no worker could take its place: %s", strerror(errno));
+		return;
+	}
 	if (r->stopping)
 		order(&r->slots[i], ORDER_CANCEL, 0, 0, 0);
 	if (busy && was.type == ORDER_RUN && r->p->files[was.file].suite->o.db)
@@ -444,8 +461,9 @@ suspend(struct run *r)
 {
 	int64_t begin = clock_ms();
 	struct slot *s;
+	siginfo_t si;
 	size_t k;
-	int i, status;
+	int i;
 
 	for (i = 0; i < r->nslots; i++) {
 		s = &r->slots[i];
@@ -453,7 +471,8 @@ suspend(struct run *r)
 			continue;
 		/* First the worker, so that it starts nothing meanwhile. */
 		kill(s->pid, SIGSTOP);
-		waitpid(s->pid, &status, WUNTRACED);
+		/* WNOWAIT: should it be dead instead, that is for bury_the_dead(). */
+		waitid(P_PID, (id_t)s->pid, &si, WSTOPPED | WEXITED | WNOWAIT);
 		read_news(r, i);
 		for (k = 0; k < s->nsessions; k++)
 			kill(-s->sessions[k], SIGSTOP);
@@ -475,14 +494,19 @@ heed_signals(struct run *r)
 {
 	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP };
 	size_t i;
-	int sig = 0;
+	int sig = 0, k;
 
 	for (i = 0; i < LEN(sigs); i++)
 		if (proc_caught(sigs[i]))
 			sig = sigs[i];
 	if (!sig && !r->sig && show_broken(r->show))
 		sig = SIGPIPE;
-	if (sig && r->sig) {
+	if (sig && r->signals++ > 1) {
+		/* The third one: a worker does not listen; we end its sessions. */
+		for (k = 0; k < r->nslots; k++)
+			if (r->slots[k].pid)
+				kill(r->slots[k].pid, SIGKILL);
+	} else if (sig && r->sig) {
 		cancel(r, 0);           /* the second one: at once */
 	} else if (sig) {
 		r->sig = sig;
@@ -781,11 +805,12 @@ judge(struct run *r)
 {
 	struct file *f;
 	size_t i;
-	bool failed = false;
+	bool failed = false, cut = false;
 
 	for (i = 0; i < r->p->nfiles; i++) {
 		f = &r->p->files[i];
 		if (!f->ended && !f->attempts) {
+			cut = true;
 			f->o.file = f->index;
 			f->o.attempt = 1;
 			f->o.result = CANCEL;
@@ -794,6 +819,8 @@ judge(struct run *r)
 		}
 		failed = failed || counts_as_failed(r->p, f->o.result);
 	}
+	if (cut && !r->stopping)        /* no worker was left to run them */
+		r->status = EXIT_RUN;
 	if (!r->status)
 		r->status = failed ? EXIT_FAILED : 0;
 }
@@ -856,8 +883,13 @@ run(struct plan *p, int *order_of)
 			p->workers);
 	for (i = 0; i < r.nslots; i++)
 		r.slots[i].orders = r.slots[i].news = -1;
-	for (i = 0; i < r.nslots; i++)
-		start_worker(&r, i);
+	for (i = 0; i < r.nslots && start_worker(&r, i) == 0; i++)
+		;
+	if (i == 0)
+		fatal(EXIT_RUN, "cannot start a worker:");
+	if (i < r.nslots)
+		show_say(r.show, "prun: only %d at once: %s", i, strerror(errno));
+	r.nslots = i;
 	loop(&r);
 	dismiss(&r);
 	judge(&r);

@@ -195,7 +195,9 @@ show_notes(const struct show *s, const struct file *f, const char *notes)
 				printf("%.*s ", (int)n[0], v[0]);
 			printf("%.*s: %.*s\n", (int)n[1], v[1], (int)n[4], v[4]);
 		} else if (*line != 'x') {
-			printf("    %.*s\n", (int)strcspn(line + 2, "\n"), line + 2);
+			printf("    %.*s%s%s%s\n", (int)strcspn(line + 2, "\n"), line + 2,
+				*line == '!' ? " (" : "", *line == '!' ? cause_name[f->o.cause] : "",
+				*line == '!' ? ")" : "");
 		}
 		if (*line == 'x' && s->github) {
 			split_note(line + 2, v, n);
@@ -785,8 +787,8 @@ buf_tail(struct buf *b, const char *path, int lines)
 		char *eol = memchr(s, '\n', (size_t)(chunk + n - s));
 
 		eol = eol ? eol : chunk + n;
-		buf_safe(b, s, (size_t)(eol - s));
-		buf_char(b, '\n');
+		buf_safe(b, s, (size_t)(eol - s > 500 ? 500 : eol - s));
+		buf_str(b, eol - s > 500 ? "...\n" : "\n");
 		s = eol;
 	}
 }

@@ -446,8 +446,9 @@ serve(struct attempt *a)
 			write_env(a);
 		} else if (released) {
 			break;
+		} else {
+			released = true;        /* net_taken() has let it go */
 		}
-		released = true;
 	}
 	if (cause == CAUSE_NONE && released && !lost)
 		buf_str(&a->notes, "- the server died while its port was held for it and came up "
@@ -505,7 +506,7 @@ await_test(struct attempt *a)
 					" bytes (log-limit)", a->o->log_limit);
 				return;
 			}
-			next = proc_clock(w) + 500;
+			next = proc_clock(w) + 100;
 		}
 		proc_wait(w, NULL, 0, a->o->log_limit < 0 ? end
 			: end >= 0 && end < next ? end : next);
@@ -558,7 +559,7 @@ read_test_report(struct attempt *a, struct counts *c, struct buf *why)
 
 	memset(c, 0, sizeof(*c));
 	if (stat(a->junit, &st) < 0) {
-		if (stat(a->log, &st) < 0 || st.st_size == 0
+		if (a->out.cause == CAUSE_OUTPUT_LIMIT || stat(a->log, &st) < 0 || st.st_size == 0
 		|| junit_tap(a->log, a->junit, a->f->test) <= 0)
 			return 0;
 	}
