@@ -759,10 +759,12 @@ make_parts(const struct plan *p)
 			list_add(&part->reports, path);
 			path = str("%s/test.log", dir);
 			list_add(&part->logs, path);
-			if (k == f->o.attempt && f->o.notes) {
+			if (k == f->o.attempt) {
 				path = str("%s/notes", dir);
 				notes.n = 0;
-				if (buf_read(&notes, path) == 0 && notes.n && *notes.s == '!')
+				if (!f->o.notes || buf_read(&notes, path) < 0)
+					buf_str(&notes, f->o.why);
+				if (notes.n && *notes.s == '!')
 					part->why = str("%.*s", (int)strcspn(notes.s + 2, "\n"),
 						notes.s + 2);
 			}

@@ -101,6 +101,7 @@ struct outcome {
 	bool fatal;             /* the run cannot go on */
 	int64_t begin, ms;
 	int64_t tests, failed, skipped;
+	char why[200];          /* the cause in words, where notes cannot be written */
 };
 
 struct file {

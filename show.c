@@ -329,6 +329,8 @@ show_result(struct show *s, const struct file *f, bool again)
 
 	if (o->notes)
 		buf_read(&notes, path);
+	else
+		buf_str(&notes, o->why);
 	if (notes.n && *notes.s == '!')
 		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
 	write_json(s, f, why ? why : "", dir);

@@ -747,6 +747,8 @@ tell_result(struct attempt *a)
 		buf_fmt(&b, "! %.*s\n", (int)strcspn(a->why.s, "\n"), a->why.s);
 	buf_add(&b, a->notes.s, a->notes.n);
 	a->out.notes = b.n && file_write(path, b.s, b.n, 0666) == 0;
+	if (b.n && !a->out.notes)
+		snprintf(a->out.why, sizeof(a->out.why), "%s", b.s);
 	memset(&n, 0, sizeof(n));
 	n.type = NEWS_RESULT;
 	n.o = a->out;

@@ -23,7 +23,7 @@ cause 'exit 3' prun.exit FAIL 'exit status 3'
 cause 'kill -9 $$' prun.signal FAIL 'killed by signal 9 \(Killed\)'
 cause 'sleep 60' prun.timeout TIMEOUT 'not over after 0.3s' -t 300ms
 cause 'cat /dev/zero' prun.output-limit FAIL 'wrote more than 100000 bytes' --log-limit=100000
-cause 'kill $(ps -A -o pid= -o args= | sed -n "s,^ *\([0-9]*\) .*app $PRUN_PORT .*,\1,p"); sleep 60' prun.server-died ERROR 'the server died during the test: killed by signal 15' --server "$serve"
+cause 'kill $(ps -A -o pid= -o args= | sed -n "s,^ *\([0-9]*\) .*app $PRUN_PORT .*,\1,p"); sleep 60' prun.server-died ERROR 'the server died during the test: (killed by signal 15|exit status 143)' --server "$serve"
 cause 'exit 0' prun.server-not-ready ERROR 'the server is not ready after 0.2s' \
 	--server 'sleep 60' --ready-timeout=0.2s
 cat >steal.py <<'END'

@@ -1,0 +1,170 @@
+#!/bin/sh
+# At the limits: a clear message, other files unharmed, never a hang.
+. "${0%/*}/lib.sh"
+
+for i in 1 2 3 4 5 6; do echo 'exit 0' | script t/test_$i.sh; done
+
+# Descriptors.
+(ulimit -n 32; "$PRUN" -j64 t >out 2>err </dev/null; echo $? >status)
+is 'with 32 descriptors -j64 runs' "$(cat status)" 0
+for i in $(awk 'BEGIN { for (i = 10; i < 40; i++) print i }'); do echo 'exit 0' | script many/test_$i.sh; done
+(ulimit -n 32; "$PRUN" -j64 many >out 2>err </dev/null; echo $? >status)
+is 'also more files than there are descriptors' "$(cat status)" 0
+has 'and says how many run at once, and why' err 'only [0-9]+ files at once: ulimit -n allows 32'
+
+# What cannot be had: faults are injected into prun, not into its children.
+cat >fault.c <<'END'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+extern char *program_invocation_short_name;
+/* FAULT=name:nth:errno: the nth call and all after it fail, in each process */
+static int due(const char *name)
+{
+	static int calls;
+	const char *f = getenv("FAULT");
+	size_t n = strlen(name);
+	if (!f || strncmp(f, name, n) || f[n] != ':' || strncmp(program_invocation_short_name, "prun", 4))
+		return 0;
+	if (++calls < atoi(f + n + 1))
+		return 0;
+	errno = atoi(strrchr(f, ':') + 1);
+	return 1;
+}
+pid_t fork(void)
+{
+	pid_t (*real)(void) = (pid_t (*)(void))dlsym(RTLD_NEXT, "fork");
+	return due("fork") ? -1 : real();
+}
+int mkdir(const char *p, mode_t m)
+{
+	int (*real)(const char *, mode_t) = (int (*)(const char *, mode_t))dlsym(RTLD_NEXT, "mkdir");
+	return due("mkdir") ? -1 : real(p, m);
+}
+ssize_t write(int fd, const void *s, size_t n)
+{
+	ssize_t (*real)(int, const void *, size_t) = (ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+	struct stat st;
+	/* only into files, as a full disk would */
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && due("write"))
+		return -1;
+	return real(fd, s, n);
+}
+void *realloc(void *p, size_t n)
+{
+	static void *(*real)(void *, size_t);
+	if (!real)
+		real = (void *(*)(void *, size_t))dlsym(RTLD_NEXT, "realloc");
+	return n > 16 && due("realloc") ? NULL : real(p, n);
+}
+int clock_gettime(clockid_t id, struct timespec *t)
+{
+	int (*real)(clockid_t, struct timespec *) = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+	static int n;
+	int r = real(id, t);
+	/* the wall clock jumps back and forth by a day; the monotonic one never does */
+	if (id == CLOCK_REALTIME && getenv("FAULT") && !strncmp(getenv("FAULT"), "clock", 5))
+		t->tv_sec += n++ % 2 ? 86400 : -86400;
+	return r;
+}
+END
+if cc -shared -fPIC -o fault.so fault.c -ldl 2>cc.err && LD_PRELOAD=$dir/fault.so true 2>/dev/null; then
+	# fault WHAT NAME...: sets FAULT and runs with a bound on time
+	fault() {
+		FAULT=$1
+		export FAULT
+		shift
+		LD_PRELOAD=$dir/fault.so timeout 60 "$PRUN" "$@" >out 2>err </dev/null
+		status=$?
+		unset FAULT
+	}
+	fault fork:1:11 -j4 t
+	is 'no process at all: status 3' $status 3
+	has 'and why' err 'cannot start a worker: Resource temporarily unavailable'
+	fault fork:3:11 -j4 t
+	has 'room for two workers: two at once' out 'only 2 at once: Resource temporarily unavailable'
+	has 'whose tests cannot be started, which is told' out 'ERROR  t/test_.*'
+	has 'with the reason' out 'cannot run t/test_[0-9].sh: Resource temporarily unavailable'
+	fault realloc:30:12 -j2 t
+	is 'out of memory: status 3, or a file in error' "$([ $status = 3 ] || [ $status = 1 ]; echo $?)" 0
+	cat out err >both
+	has 'and it says so' both 'out of memory|worker [0-9] died'
+	for n in 20 40 60 80 100 150; do
+		fault realloc:$n:12 -j2 t
+		[ $status -lt 124 ] || echo "hang or crash at $n: $status"
+	done >hangs
+	is 'out of memory anywhere: never a hang or a crash' "$(cat hangs)" ''
+	fault mkdir:1:28 -j2 t
+	is 'no space for the run directory: status 3' $status 3
+	has 'and why' err 'No space left on device'
+	fault mkdir:5:28 -j1 t -d full.d
+	has 'no space for an attempt: that file is in error' out 'ERROR  t/test_2.sh'
+	has 'with the reason' out 'No space left on device \(prun'
+	has 'and those before it passed' out '^t/test_1.sh +PASS'
+	echo old >report.xml
+	fault write:1:28 -j1 t -o report.xml
+	is 'no space for the report: status 3' $status 3
+	has 'which is told' err 'report.xml could not be written, what was there is untouched: No space'
+	is 'and true' "$(cat report.xml)" old
+	fault clock:0:0 -j2 -t 20 t
+	is 'a wall clock that jumps is not looked at' $status 0
+else
+	skip 'no LD_PRELOAD' 'faults: no process, memory, space'
+fi
+
+# A full disk, really.
+if [ "$(id -u)" = 0 ] && mkdir small && mount -t tmpfs -o size=256k none small 2>/dev/null; then
+	echo 'head -c 300000 /dev/zero; exit 1' | script f/test_1.sh
+	echo 'exit 0' | script f/test_2.sh
+	run -j1 f -d small/run -o small.xml
+	is 'a run on a full disk ends' "$([ $status = 1 ] || [ $status = 3 ]; echo $?)" 0
+	has 'and says what it could not write' err 'No space left on device|could not be written'
+	umount small
+fi
+
+# A run directory that vanishes, or cannot be written.
+echo 'rm -rf "${PRUN_DIR%/*}"' | script v/test_1.sh
+echo 'exit 0' | script v/test_2.sh
+run -j1 v -d v.d
+has 'in a run directory that has vanished the next file is in error' out 'ERROR  v/test_2.sh'
+has 'with the reason' out 'v.d/1-test_2.sh: No such file'
+if [ "$(id -u)" = 0 ] && have setpriv; then
+	chmod 755 "$dir"
+	mkdir locked
+	for where in locked/run /proc/run; do
+		setpriv --reuid nobody --regid nogroup --clear-groups "$PRUN" -d $where t >out 2>err
+		is "a run directory that cannot be made gives status 3 ($where)" $? 3
+		has 'in one line' err 'Permission denied|No such file'
+	done
+	# RLIMIT_NPROC does not hold for root.
+	mkdir open
+	chmod 777 open
+	(ulimit -u 12; exec setpriv --reuid 54321 --regid 54321 --clear-groups "$PRUN" -j30 many -d open/run) >out 2>err
+	is 'with 12 processes -j30 ends' "$([ $? -le 3 ]; echo $?)" 0
+	cat err >>out
+	has 'and says what was wrong' out 'Resource temporarily unavailable'
+fi
+
+# Ten thousand files.
+mkdir big
+true=$(command -v true)
+awk 'BEGIN { for (i = 0; i < 10000; i++) print "big/test_" i }' | while read -r f; do ln -s "$true" "$f"; done
+run -q -j2 big
+is 'ten thousand files run' "$status $(grep -c '10000 files: 10000 passed' out)" '0 1'
+
+# Standard descriptors that are closed, signals that are ignored.
+"$PRUN" t <&- >out 2>err
+is 'with a closed standard input it runs' $? 0
+"$PRUN" t <&- >&- 2>&-
+is 'with all three closed, too' $? 0
+(trap '' CHLD PIPE HUP; exec "$PRUN" t >out 2>err)
+is 'when its parent ignores CHLD, PIPE and HUP, too' $? 0
+finish
