@@ -38,6 +38,17 @@ demo-shared: prun $(DEMO)
 test: prun $(DEMO)
 	t/run
 
+# All tests with a prun that is watched; what it does wrong makes it abort.
+check-asan: prun $(DEMO)
+	$(CC) $(ALL_CFLAGS) -g -fsanitize=address,undefined -fno-sanitize-recover=all \
+		-o t/prun-asan *.c $(LDLIBS)
+	PRUN=$$PWD/t/prun-asan t/run
+
+# The same under valgrind, which takes minutes.
+check-valgrind: prun $(DEMO)
+	$(CC) $(ALL_CFLAGS) -g -o t/prun-debug *.c $(LDLIBS)
+	t/valgrind
+
 bench: prun
 	t/bench/spawn
 	t/bench/ready
@@ -51,4 +62,4 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/prun $(DESTDIR)$(PREFIX)/share/man/man1/prun.1
 
 clean:
-	rm -f prun $(OBJ) $(DEMO)
+	rm -f prun $(OBJ) $(DEMO) t/prun-asan t/prun-debug

@@ -325,6 +325,9 @@ resolve(const struct reading *r, struct opts *o, int suite)
 	const char *wrong;
 	size_t i, k;
 
+	for (i = 0; i < LEN(table); i++)
+		if (table[i].type == LIST || table[i].type == BLANKS)
+			list_free((struct list *)(void *)((char *)o + table[i].offset));
 	memset(o, 0, sizeof(*o));
 	o->workers = INT_MAX;
 	o->jobs = sysconf(_SC_NPROCESSORS_ONLN);
@@ -534,6 +537,8 @@ drop_junitxml(struct list *args)
 		}
 		warn("%s is dropped: each attempt has its own report; use -o FILE for the merged "
 			"one", args->v[i]);
+		for (k = 0; k < take; k++)
+			free(args->v[i + k]);
 		memmove(args->v + i, args->v + i + take, (args->n - i - take + 1)
 			* sizeof(*args->v));
 		args->n -= take;
@@ -557,8 +562,10 @@ conf_read(struct plan *p, int argc, char **argv)
 		read_words(&r, words.v, PRUNFLAGS);
 	read_words(&r, argv + 1, COMMAND_LINE);
 	resolve(&r, &p->o, -1);
-	if (p->o.help || p->o.version)
+	if (p->o.help || p->o.version) {
+		free(r.v);
 		return;
+	}
 	if (p->o.chdir && chdir(p->o.chdir) < 0)
 		bad("-C", "%s: %s", p->o.chdir, strerror(errno));
 	drop_junitxml(&p->args);
@@ -578,9 +585,9 @@ conf_read(struct plan *p, int argc, char **argv)
 		read_file(&r, path);
 	p->o.config = path && strcmp(path, "prun.conf") ? path : NULL;
 	/* The file's settings are farther away: they come first. */
-	from_file = xmalloc((r.n + 1) * sizeof(*from_file));
-	memcpy(from_file, r.v + first, (r.n - first) * sizeof(*from_file));
-	memcpy(from_file + (r.n - first), r.v, first * sizeof(*from_file));
+	from_file = scratch((r.n + 1) * sizeof(*from_file));
+	for (i = 0; i < r.n; i++)
+		from_file[i] = r.v[(first + i) % r.n];
 	free(r.v);
 	r.v = from_file;
 	path = p->o.config;

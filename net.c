@@ -185,7 +185,7 @@ await(const struct probe *p, int fd, short events, int64_t deadline)
 	pfd.events = events;
 	for (;;) {
 		if (p->w->cancelled || proc_ended(p->server)
-		|| proc_clock(p->w) >= deadline)
+		|| proc_late(p->w, deadline))
 			return false;
 		if (proc_wait(p->w, &pfd, fd >= 0, deadline) & SAW_FD)
 			return true;
@@ -351,7 +351,7 @@ net_ready(struct worker *w, struct proc *server, const struct ready *r,
 		wait = wait < 1 ? 1 : wait > 25 ? 25 : wait;
 		next = proc_clock(w) + wait;
 	} while (!yes && (await(&p, -1, 0, next), !w->cancelled)
-	&& !proc_ended(server) && proc_clock(w) < p.deadline);
+	&& !proc_ended(server) && !proc_late(w, p.deadline));
 	if (r->kind == READY_LOG)
 		regfree(&re);
 	if (w->cancelled)

@@ -518,7 +518,7 @@ await_fd(struct worker *w, int fd, int events, int64_t deadline, bool heed)
 	for (;;) {
 		if (heed && w->cancelled)
 			return STOPPED;
-		if (deadline >= 0 && proc_clock(w) >= deadline)
+		if (proc_late(w, deadline))
 			return LATE;
 		if (proc_wait(w, &p, 1, deadline) & SAW_FD)
 			return REPLIED;

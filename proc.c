@@ -247,8 +247,6 @@ proc_poll(struct pollfd *fds, size_t n, int64_t deadline)
 		saw |= SAW_CHILD;
 	if (all != few)
 		free(all);
-	if (deadline >= 0 && clock_ms() >= deadline)
-		saw |= SAW_TIME;
 	return saw;
 }
 
@@ -323,6 +321,21 @@ read_order(struct worker *w)
 	}
 }
 
+bool
+proc_late(struct worker *w, int64_t deadline)
+{
+	struct pollfd p = { w->orders, POLLIN, 0 };
+
+	if (deadline < 0 || proc_clock(w) < deadline)
+		return false;
+	/* We may have been stopped: the order that says so comes first. */
+	while (w->orders >= 0 && poll(&p, 1, 0) > 0) {
+		read_order(w);
+		p.fd = w->orders;
+	}
+	return proc_clock(w) >= deadline;
+}
+
 int
 proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 {
@@ -335,16 +348,12 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 		memcpy(all, fds, n * sizeof(*fds));
 	all[n].fd = w->orders;          /* poll passes over a negative one */
 	all[n].events = POLLIN;
-	saw = proc_poll(all, n + 1,
-		deadline < 0 ? -1 : deadline + w->paused_ms);
+	saw = proc_poll(all, n + 1, deadline < 0 ? -1 : deadline + w->paused_ms);
 	if (n)
 		memcpy(fds, all, n * sizeof(*fds));
 	if (all[n].revents) {
 		read_order(w);
 		saw |= SAW_ORDER;
-		/* A pause may just have moved the deadline. */
-		if (deadline >= 0 && proc_clock(w) < deadline)
-			saw &= ~SAW_TIME;
 	}
 	return saw;
 }
@@ -635,7 +644,7 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient,
 		while (!all_gone(w, p, patient)) {
 			if (w->cancelled && w->cancel_by < end)
 				end = w->cancel_by;
-			if (proc_clock(w) >= end)
+			if (proc_late(w, end))
 				break;
 			proc_wait(w, NULL, 0, end);
 		}
@@ -644,7 +653,7 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient,
 	kill(-p->pid, SIGKILL);
 	end = proc_clock(w) + 5000;
 	while (!proc_ended(p)) {
-		if (proc_clock(w) >= end) {
+		if (proc_late(w, end)) {
 			buf_fmt(notes, "- process %ld could not be killed\n",
 				(long)p->pid);
 			return -1;
@@ -741,7 +750,7 @@ proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
 	while (!proc_ended(&p)) {
 		if (heed && w->cancelled)
 			break;
-		if (deadline >= 0 && proc_clock(w) >= deadline)
+		if (proc_late(w, deadline))
 			break;
 		proc_wait(w, NULL, 0, deadline);
 	}

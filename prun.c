@@ -928,11 +928,10 @@ count_workers(const struct plan *p)
 int
 main(int argc, char **argv)
 {
-	struct plan p;
+	static struct plan p;   /* lives as long as the process: never freed */
 	int *order_of;
 	int status = 0;
 
-	memset(&p, 0, sizeof(p));
 	proc_init();
 	conf_read(&p, argc, argv);
 	if (p.o.help)

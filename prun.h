@@ -224,7 +224,7 @@ enum cause net_ready(struct worker *w, struct proc *server,
 enum { SPAWN_FAILED = INT_MIN, RUN_STOPPED };
 
 /* What a wait saw; bits. */
-enum { SAW_CHILD = 1, SAW_FD = 2, SAW_TIME = 4, SAW_ORDER = 8 };
+enum { SAW_CHILD = 1, SAW_FD = 2, SAW_ORDER = 4 };
 
 /* A child that leads a session of its own. */
 struct proc {
@@ -264,13 +264,17 @@ struct spawn {
 void proc_init(void);
 /* Whether sig has come since last asked. */
 bool proc_caught(int sig);
-/* Waits for a signal, one of fds or the deadline (-1: none); SAW_ bits. */
+/* Waits for a signal, one of fds or the deadline (-1: none); SAW_ bits, 0 for
+ * the deadline. */
 int proc_poll(struct pollfd *fds, size_t n, int64_t deadline);
 /* Makes the process a worker's: session, descriptors, signals. */
 void proc_become_worker(const char *log, bool terminal);
 /* The one wait of a worker: as proc_poll, and reads orders.  The deadline is
  * on the worker's clock. */
 int proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline);
+/* Whether the deadline has passed (-1: never); what orders there are have been
+ * read before that is judged. */
+bool proc_late(struct worker *w, int64_t deadline);
 /* The worker's clock, which stands still while prun is stopped. */
 int64_t proc_clock(const struct worker *w);
 void proc_tell_phase(struct worker *w, enum phase phase);

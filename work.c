@@ -318,7 +318,7 @@ clone(struct attempt *a)
 		if (tries) {    /* an answer may have been lost: drop what is there */
 			int64_t until = proc_clock(a->w) + (250 << tries);
 
-			while (!a->w->cancelled && proc_clock(a->w) < until)
+			while (!a->w->cancelled && !proc_late(a->w, until))
 				proc_wait(a->w, NULL, 0, until);
 			pg_drop(a->w, a->o, a->db, a->dir, a->env.v, &a->notes);
 			why.n = 0;
@@ -494,7 +494,7 @@ await_test(struct attempt *a)
 		}
 		if (proc_ended(&a->test))
 			return;
-		if (end >= 0 && proc_clock(w) >= end) {
+		if (proc_late(w, end)) {
 			fails(a, CAUSE_TIMEOUT, "not over after %.1fs",
 				(double)a->f->timeout_ms / 1000);
 			return;
@@ -661,7 +661,7 @@ stop(struct attempt *a)
 	 * so for longer than it takes to go. */
 	if (a->test.ended && !a->w->cancelled) {
 		until = proc_clock(a->w) + 100;
-		while (proc_left(a->w, &a->test, NULL) > 0 && proc_clock(a->w) < until)
+		while (proc_left(a->w, &a->test, NULL) > 0 && !proc_late(a->w, until))
 			proc_wait(a->w, NULL, 0, until);
 		leaked = proc_left(a->w, &a->test, &left) > 0;
 		add_lines(&a->notes, "left running by the test, stopped", &left);

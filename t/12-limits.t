@@ -76,7 +76,8 @@ int clock_gettime(clockid_t id, struct timespec *t)
 	return r;
 }
 END
-if cc -shared -fPIC -o fault.so fault.c -ldl 2>cc.err && LD_PRELOAD=$dir/fault.so true 2>/dev/null; then
+if cc -shared -fPIC -o fault.so fault.c -ldl 2>cc.err &&
+		LD_PRELOAD=$dir/fault.so "$PRUN" -V >/dev/null 2>&1; then
 	# fault WHAT NAME...: sets FAULT and runs with a bound on time
 	fault() {
 		FAULT=$1
@@ -147,7 +148,8 @@ if [ "$(id -u)" = 0 ] && have setpriv; then
 	# RLIMIT_NPROC does not hold for root.
 	mkdir open
 	chmod 777 open
-	(ulimit -u 12; exec setpriv --reuid 54321 --regid 54321 --clear-groups "$PRUN" -j30 many -d open/run) >out 2>err
+	prlimit --nproc=12 setpriv --reuid 54321 --regid 54321 --clear-groups \
+		"$PRUN" -j30 many -d open/run >out 2>err
 	is 'with 12 processes -j30 ends' "$([ $? -le 3 ]; echo $?)" 0
 	cat err >>out
 	has 'and says what was wrong' out 'Resource temporarily unavailable'
@@ -155,7 +157,8 @@ fi
 
 # Ten thousand files.
 mkdir big
-true=$(command -v true)
+true=/bin/true
+[ -x $true ] || true=/usr/bin/true
 awk 'BEGIN { for (i = 0; i < 10000; i++) print "big/test_" i }' | while read -r f; do ln -s "$true" "$f"; done
 run -q -j2 big
 is 'ten thousand files run' "$status $(grep -c '10000 files: 10000 passed' out)" '0 1'

@@ -68,10 +68,11 @@ if have python3; then
 	    if os.fork() == 0:
 	        os.setsid()
 	        time.sleep(60)
+	    time.sleep(0.3)     # or its session ends with us
 	    os._exit(1)
 	os.execlp("sh", "sh", "server.sh")
 	END
-	run --server 'python3 steal-once.py' t/test_1000.sh
+	run --server 'python3 steal-once.py' --ready='http /items' t/test_1000.sh
 	is 'a lost port: the attempt goes on with another' $status 0
 	has 'and says so' out 'port [0-9]+ was taken by another process; tried another'
 

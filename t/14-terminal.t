@@ -1,0 +1,58 @@
+#!/bin/sh
+# Job control and terminals: stopped, continued, closed, drawn upon.
+. "${0%/*}/lib.sh"
+
+stopped() { [ -n "$(ps -A -o stat= -o args= | grep '^T.*[s]leep 5000')" ]; }
+cat <<'END' | script t/test_pause.sh
+: >started
+i=0
+while [ $((i += 1)) -le 15 ]; do sh -c 'sleep 0.1; : 5000'; done
+sh -c 'sleep 0.5000'
+END
+"$PRUN" -t 4 t >out 2>err </dev/null &
+pid=$!
+await test -e started
+kill -TSTP $pid
+is_stopped() { ps -o stat= -p $pid | grep -q T; }
+ok 'TSTP stops prun' await is_stopped
+running() { ps -A -o stat= -o args= | grep -v '^T' | grep -q '[s]h -c sleep 0.1; : 5000'; }
+sleep 0.3
+ok 'and its tests' not running
+sleep 4
+kill -CONT $pid
+wait $pid
+is 'a pause does not count against the time-out' $? 0
+has 'nor does the run notice' out 'PASS  t/test_pause.sh'
+
+if have tmux; then
+	tmux="tmux -L prun$$ -f /dev/null"
+	trap '$tmux kill-server 2>/dev/null; cd /; rm -rf "$dir"' EXIT
+	echo ': >on-terminal; exec sleep 5000.1' | script s/test_a.sh
+	echo 'exit 1' | script s/test_b.sh
+	$tmux new-session -d -x 60 -y 20 "cd '$dir' && env PS1='$ ' sh"
+	$tmux send-keys "'$PRUN' -j2 s" Enter
+	ok 'it runs on a terminal' await test -e on-terminal
+	screen() { $tmux capture-pane -p | grep -Eq -e "$1"; }
+	ok 'finished files scroll up' await screen 'FAIL  s/test_b.sh'
+	ok 'below them is a line for each worker' await screen '^  test +s/test_a.sh  [0-9]+s'
+	$tmux send-keys C-z
+	ok '^Z stops it' await stopped
+	ok 'and the shell says so' await screen '[Ss]topped'
+	$tmux send-keys 'fg' Enter
+	not_stopped() { ! stopped; }
+	ok 'fg goes on' await not_stopped
+	$tmux send-keys C-c
+	ok '^C ends it' await screen '2 files: 0 passed, 1 failed, 1 cancelled'
+	ok 'and leaves nothing' gone 'sleep 5000[.]1'
+	rm -f on-terminal
+	$tmux send-keys "'$PRUN' -j2 s" Enter
+	await test -e on-terminal
+	$tmux kill-server
+	ok 'a terminal that is closed ends it, too' await gone 'sleep 5000[.]1'
+	ok 'and no prun is left' await gone "$PRUN -j2 s"
+	NO_COLOR=1 TERM=xterm run s/test_b.sh
+	lacks 'no escapes go into a file' out "$(printf '\033')"
+else
+	skip 'no tmux' 'it runs on a terminal' '^Z stops it' '^C ends it' 'a terminal that is closed ends it, too'
+fi
+finish
