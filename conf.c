@@ -398,7 +398,8 @@ read_words(struct reading *r, char **words, enum level level)
 			if (!value && o->type != BOOL && !(o->flags & OPTIONAL)
 			&& !(value = *++words))
 				bad(w, "wants a value: %s", o->arg);
-			add_setting(r, o, value, level, -1, str("--%s", o->name));
+			add_setting(r, o, value ? str("%s", value) : NULL, level, -1,
+				str("--%s", o->name));
 			continue;
 		}
 		for (w++; *w; w++) {
@@ -413,7 +414,8 @@ read_words(struct reading *r, char **words, enum level level)
 				if (!value)
 					bad(str("-%c", *w), "wants a value: %s", o->arg);
 			}
-			add_setting(r, o, value, level, -1, str("-%c", o->letter));
+			add_setting(r, o, value ? str("%s", value) : NULL, level, -1,
+				str("-%c", o->letter));
 			if (value)
 				break;
 		}
@@ -560,6 +562,7 @@ conf_read(struct plan *p, int argc, char **argv)
 		list_add(&words, w);
 	if (words.n)
 		read_words(&r, words.v, PRUNFLAGS);
+	list_free(&words);
 	read_words(&r, argv + 1, COMMAND_LINE);
 	resolve(&r, &p->o, -1);
 	if (p->o.help || p->o.version) {
@@ -1087,8 +1090,12 @@ choose_suites(struct plan *p)
 		p->suites[i].chosen = true;
 	}
 	for (i = 0; i < p->nsuites; i++)
-		if (p->suites[i].o.enabled && (p->suites[i].chosen || !p->o.suite.n))
+		if (p->suites[i].o.enabled && (p->suites[i].chosen || !p->o.suite.n)) {
+			struct suite s = p->suites[n];
+
 			p->suites[n++] = p->suites[i];
+			p->suites[i] = s;
+		}
 	p->nsuites = n;
 }
 
@@ -1103,8 +1110,10 @@ conf_plan(struct plan *p)
 	choose_suites(p);
 	for (i = 0; i < p->nsuites; i++) {
 		s = &p->suites[i];
-		if (!in_suites && p->paths.n)
+		if (!in_suites && p->paths.n) {
+			list_free(&s->o.files);
 			s->o.files = p->paths;
+		}
 		if (!s->o.files.n)
 			bad(*s->name ? s->name : "command line", "no path is given, and no files = "
 				"in prun.conf");

@@ -61,7 +61,7 @@ emit_char(struct sink *t, const char *s, size_t n)
 	unsigned char c = (unsigned char)*s;
 	char hex[8];
 
-	if (n == 0 || (c < ' ' && !strchr("\t\n\r", c))) {
+	if (n == 0 || c == 0 || (c < ' ' && !strchr("\t\n\r", c))) {
 		snprintf(hex, sizeof(hex), "\\x%02x", c);
 		emit(t, hex, 4);
 	} else if (n == 3 && !memcmp(s, "\xef\xbf", 2) && (unsigned char)s[2] >= 0xbe) {
@@ -457,6 +457,7 @@ static void
 read_until(struct reader *r, struct sink *t, int stop, bool raw)
 {
 	char *hit, *to, *p;
+	int k;
 
 	do {
 		if (r->end - r->s <= HELD)
@@ -468,10 +469,10 @@ read_until(struct reader *r, struct sink *t, int stop, bool raw)
 			for (p = to - 1; p > to - HELD && *p != '&'; p--)
 				;
 			to = *p == '&' ? p : to;
-			while (to > r->s && ((unsigned char)to[-1] & 0xc0) == 0x80)
+			for (k = 0; k < 3 && ((unsigned char)to[-1] & 0xc0) == 0x80; k++)
 				to--;
-			to -= to > r->s && (unsigned char)to[-1] >= 0xc0;
-			to -= to > r->s && to[-1] == '\r';
+			to -= (unsigned char)to[-1] >= 0xc0;
+			to -= to[-1] == '\r';
 		}
 		if (t)
 			put_text(t, r->s, (size_t)(to - r->s), raw);
@@ -522,7 +523,7 @@ read_attribute(struct reader *r)
 		if (i % 2 == 0 && !strcmp(have, name))
 			return true;    /* twice: the first one wins */
 	/* A name that could not be written, or one of a namespace, is passed over. */
-	for (i = 0; i < n && is_name(name[i]) && name[i] != ':'; i++)
+	for (i = 0; i < n && is_name(name[i]) && !((unsigned char)name[i] & 0x80) && name[i] != ':'; i++)
 		;
 	if (i == n && n && !strchr("-.0123456789", *name) && strncmp(name, "xmlns", 5)) {
 		buf_add(&r->attrs, name, n + 1);
@@ -724,7 +725,7 @@ struct merger {
 	struct buf props, suite_out, suite_err;
 	enum kind outer_kind, inner_kind;       /* K_OTHER: none */
 	struct sink outer, inner;       /* text of a failure; of what is a leaf */
-	struct buf outer_attrs, message, property, nested;
+	struct buf outer_attrs, message, property, nested, bad_attrs, bad_text;
 	bool in_case, not_run;  /* not_run: its attributes say so */
 	struct buf classname, name, file, line, attrs, child[K_ERR + 1];
 	int64_t case_us;
@@ -799,6 +800,9 @@ here(const struct merger *m)
 static void
 open_suite(struct merger *m)
 {
+	const char *own;
+	size_t i;
+
 	if (m->open || m->collect)
 		return;
 	m->open = true;
@@ -806,9 +810,11 @@ open_suite(struct merger *m)
 	add_attribute(&m->out, "name", here(m));
 	buf_fmt(&m->out, " id=\"%d\"", m->id++);
 	m->suite_at = leave_room(m);
-	if (m->nframes)
-		buf_str(&m->out, m->heads.s + m->frames[m->nframes - 1].head);
-	if (m->part->file && !strstr(m->heads.s, " file=\""))
+	for (i = m->nframes; i && m->frames[i - 1].kind != K_SUITE; i--)
+		;
+	own = i ? m->heads.s + m->frames[i - 1].head : "";
+	buf_str(&m->out, own);
+	if (m->part->file && !strstr(own, " file=\""))
 		add_attribute(&m->out, "file", m->part->file);
 	buf_str(&m->out, ">\n");
 	if (m->first && m->part->synthetic)
@@ -903,6 +909,13 @@ add_attachments(struct buf *to, const char *report, const struct buf *text)
 	buf_str(to, s);
 }
 
+static void
+set(struct buf *b, const char *s)
+{
+	b->n = 0;
+	buf_str(b, s);
+}
+
 /* Hangs the failures of other attempts on the case: it passed, so they were flaky; or it
  * failed, so they were reruns. */
 static void
@@ -924,6 +937,18 @@ add_retries(struct merger *m)
 	}
 }
 
+/* A failure or an error of the case; the first one stands for it in another attempt. */
+static void
+add_verdict(struct merger *m, enum kind kind, const char *attrs, const char *message,
+	const char *text)
+{
+	if (!m->child[K_FAILURE].n && !m->child[K_ERROR].n) {
+		set(&m->bad_attrs, attrs);
+		set(&m->bad_text, text);
+	}
+	add_result(&m->child[kind], kind, attrs, message, text);
+}
+
 /* The case is over: counts it, and writes or collects it. */
 static void
 end_case(struct merger *m)
@@ -935,7 +960,7 @@ end_case(struct merger *m)
 	m->in_case = false;
 	if (m->collect && bad) {
 		struct retry t = { xstrdup(m->classname.s), xstrdup(m->name.s),
-			xstrdup(m->outer_attrs.s), xstrdup(m->outer.b.s), !c[K_FAILURE].n, false };
+			xstrdup(m->bad_attrs.s), xstrdup(m->bad_text.s), !c[K_FAILURE].n, false };
 
 		m->retries = grow(m->retries, &m->capretries, m->nretries + 1, sizeof(t));
 		m->retries[m->nretries++] = t;
@@ -979,13 +1004,6 @@ end_case(struct merger *m)
 		c[k].n = 0;
 }
 
-static void
-set(struct buf *b, const char *s)
-{
-	b->n = 0;
-	buf_str(b, s);
-}
-
 /* Begins a case, from its tag or (r NULL) of our own. */
 static void
 begin_case(struct merger *m, const struct reader *r, const char *name)
@@ -1006,7 +1024,7 @@ begin_case(struct merger *m, const struct reader *r, const char *name)
 			|| !strcmp(result, "suppressed");
 		add_attributes(&m->attrs, r, " name classname time type ");
 	}
-	if (!m->file.n && m->part->file)
+	if (m->part->file && !(r && attr(r, "file")))
 		add_attribute(&m->attrs, "file", m->part->file);
 }
 
@@ -1071,7 +1089,9 @@ end_result(struct merger *m)
 		begin_case(m, NULL, "[suite error]");
 	if (bad && m->notes && !m->child[K_FAILURE].n && !m->child[K_ERROR].n)
 		note_failure(m, m->message.n ? m->message.s : m->outer.b.s);
-	if (bad || kind == K_SKIPPED)
+	if (bad)
+		add_verdict(m, kind, m->outer_attrs.s, m->message.s, m->outer.b.s);
+	else if (kind == K_SKIPPED)
 		add_result(&m->child[kind], kind, m->outer_attrs.s, m->message.s, m->outer.b.s);
 	else if (m->nested.n && strstr(m->nested.s, "<stackTrace>"))
 		add_element(&m->child[kind], kind, m->outer_attrs.s, &m->nested);
@@ -1088,16 +1108,21 @@ static void
 end_leaf(struct merger *m)
 {
 	enum kind kind = m->inner_kind;
-	struct buf *to = m->in_case ? &m->child[kind == K_PROP ? K_PROPS : kind]
-		: kind == K_PROP ? &m->props : kind == K_OUT ? &m->suite_out : &m->suite_err;
+	struct buf *to;
 
 	m->inner_kind = K_OTHER;
 	sink_end(&m->inner);
 	if (m->outer_kind != K_OTHER) {
 		add_element(&m->nested, kind, "", &m->inner.b);
-	} else if (kind == K_PROP) {
-		add_property(to, m->property.s, m->inner.b.s);
-	} else if ((int64_t)to->n < m->o->limit) {
+		return;
+	}
+	if (kind == K_PROP) {
+		add_property(m->in_case ? &m->child[K_PROPS] : &m->props, m->property.s,
+			m->inner.b.s);
+		return;
+	}
+	to = m->in_case ? &m->child[kind] : kind == K_OUT ? &m->suite_out : &m->suite_err;
+	if ((int64_t)to->n < m->o->limit) {
 		if (to->n && m->inner.b.n)
 			buf_char(to, '\n');
 		buf_add(to, m->inner.b.s, m->inner.b.n);
@@ -1199,8 +1224,8 @@ pop(struct merger *m, bool forced)
 
 	if (f.kind == K_CASE) {
 		if (forced && !m->child[K_FAILURE].n && !m->child[K_ERROR].n)
-			add_result(&m->child[K_ERROR], K_ERROR, " message=\"the report ends in this "
-				"case\" type=\"prun.report\"", cut, cut);
+			add_verdict(m, K_ERROR, " message=\"the report ends in this case\" "
+				"type=\"prun.report\"", cut, cut);
 		end_case(m);
 	} else if (f.kind == K_SUITE) {
 		close_suite(m);
@@ -1340,7 +1365,7 @@ free_merger(struct merger *m)
 {
 	struct buf *all[] = { &m->out, &m->path, &m->heads, &m->props, &m->suite_out,
 		&m->suite_err, &m->classname, &m->name, &m->attrs, &m->outer_attrs, &m->message,
-		&m->property, &m->nested, &m->file, &m->line, &m->outer.b, &m->inner.b };
+		&m->property, &m->nested, &m->bad_attrs, &m->bad_text, &m->file, &m->line, &m->outer.b, &m->inner.b };
 	size_t i;
 
 	for (i = 0; i < LEN(all); i++)
@@ -1419,7 +1444,7 @@ collect_exit(struct merger *m, size_t attempt)
 	add_attribute(&m->outer_attrs, "message", message);
 	add_attribute(&m->outer_attrs, "type", "prun.exit");
 	begin_case(m, NULL, "[exit]");
-	set(&m->child[K_FAILURE], message);
+	add_verdict(m, K_FAILURE, m->outer_attrs.s, "", m->outer.b.s);
 	end_case(m);
 	buf_free(&tail);
 }
