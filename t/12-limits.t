@@ -148,13 +148,15 @@ if [ "$(id -u)" = 0 ] && have setpriv && [ -z "$PRUN_VALGRIND" ]; then
 		has 'in one line' err 'Permission denied|No such file'
 	done
 	# RLIMIT_NPROC does not hold for root.
-	mkdir open
-	chmod 777 open
+	open=$(mktemp -d /tmp/prun-limits.XXXXXX)       # ours is private
+	chmod 777 "$open"
+	cp -R many "$open"
 	prlimit --nproc=12 setpriv --reuid 54321 --regid 54321 --clear-groups \
-		"$PRUN" -j30 many -d open/run >out 2>err
+		"$PRUN" -C "$open" -j30 many -d run >out 2>err
 	is 'with 12 processes -j30 ends' "$([ $? -le 3 ]; echo $?)" 0
 	cat err >>out
 	has 'and says what was wrong' out 'Resource temporarily unavailable'
+	rm -rf "$open"
 fi
 
 # Ten thousand files.
