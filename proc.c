@@ -617,6 +617,25 @@ proc_left(struct worker *w, const struct proc *p, struct buf *names)
 	return n < 0 ? -1 : left;
 }
 
+/* Asks ps whether a group has members besides its leader, other than zombies; 10 ms or
+ * so.  stat is not of POSIX, but of every ps; where not, nothing is said. */
+static bool
+ps_says_gone(pid_t leader)
+{
+	FILE *f = popen("ps -A -o pid= -o pgid= -o stat= 2>/dev/null", "r");
+	long pid, group;
+	char stat[16];
+	bool any = false, others = false;
+
+	while (f && fscanf(f, "%ld %ld %15s", &pid, &group, stat) == 3) {
+		any = true;
+		others = others || (group == leader && pid != leader && *stat != 'Z');
+	}
+	if (f)
+		pclose(f);
+	return any && !others;
+}
+
 /* Whether nothing of the session is left but the leader's zombie. */
 static bool
 all_gone(struct worker *w, struct proc *p, bool patient)
@@ -626,8 +645,8 @@ all_gone(struct worker *w, struct proc *p, bool patient)
 	if (!proc_ended(p))
 		return false;
 	n = proc_left(w, p, NULL);
-	/* Where nobody tells, sh -c may be gone while the server flushes. */
-	return n == 0 || (n < 0 && !patient);
+	/* Where the kernel does not tell: sh -c may be gone while the server flushes. */
+	return n == 0 || (n < 0 && (!patient || ps_says_gone(p->pid)));
 }
 
 int
@@ -646,7 +665,9 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient,
 				end = w->cancel_by;
 			if (proc_late(w, end))
 				break;
-			proc_wait(w, NULL, 0, end);
+			/* Only where we are the subreaper does every end tell itself. */
+			proc_wait(w, NULL, 0, proc_clock(w) + 100 < end
+				? proc_clock(w) + 100 : end);
 		}
 	}
 	/* What has left the group, not the session, is for proc_drain(). */

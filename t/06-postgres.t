@@ -74,7 +74,7 @@ for way in libpq psql; do
 	is "$way: one failing file fails the run" $status 1
 	has 'all files ran' out '^5 files: 4 passed, 1 failed'
 	is 'setup ran once' "$(cat setup.out)" "setup $url"
-	clone=$(databases | grep _w2_)
+	clone=$(databases | grep "^${base}_w2_")
 	is 'passed clones are dropped, the failed one stays' "$(databases | tr '\n' ' ')" "$base $clone "
 	has 'its URL is printed' out "database +${PRUN_TEST_PG%/postgres}/$clone$"
 	is 'what the test did is in it' "$(psql -XAtq "${PRUN_TEST_PG%/postgres}/$clone" -c \
@@ -133,6 +133,24 @@ for way in libpq psql; do
 	only_template() { [ "$(databases)" = "$base" ]; }
 	ok 'nor does one that was killed' await only_template
 	ok 'and its processes are gone' await gone 'sleep 3000[.]1'
+	# prun and all its workers at once: nobody is left to drop the clones.
+	rm -f started
+	"$PRUN" --server none --test ': >started; exec sleep 3000.2' tests/e2e/test_1.py tests/e2e/test_2.py >out 2>&1 &
+	pid=$!
+	await test -e started
+	kill -9 $pid $(ps -A -o pid= -o ppid= | awk -v p=$pid '$2 == p { print $1 }')
+	wait $pid 2>/dev/null
+	ok 'a clone is left when prun and all workers are killed' test "$(databases)" != "$base"
+	idle() { [ -z "$(sql "SELECT 1 FROM pg_stat_activity WHERE application_name = 'prun'
+		OR datname LIKE '${base}_w%'")" ]; }
+	await idle              # the server has noticed
+	run --server none --test true tests/e2e/test_1.py
+	is 'and the next run sweeps it' "$status $(databases)" "0 $base"
+	ok 'the leaders of its sessions died with the workers' gone 'sleep 3000[.]2'
+
+	# A server that cannot start: no clone of any file is left.
+	run --server 'exit 3' tests/e2e
+	is 'a server that cannot start leaves no clone' "$status $(databases)" "3 $base"
 	sql "CREATE DATABASE ${base}_w0_aaaaaa"
 	sql "CREATE DATABASE ${base}_w0_bbbbbb"
 	sql "COMMENT ON DATABASE ${base}_w0_bbbbbb IS 'prun keep now x'"
@@ -143,7 +161,7 @@ for way in libpq psql; do
 	sql "DROP DATABASE ${base}_mine"
 	sql "DROP DATABASE ${base}_w0_bbbbbb"
 	[ $way = libpq ] && run tests/e2e/test_1.py --keep=always &&
-		sql "DROP DATABASE $(databases | grep _w0_)"
+		sql "DROP DATABASE $(databases | grep "^${base}_w0_")"
 done
 
 # Passwords.
@@ -159,6 +177,6 @@ for way in libpq none; do
 	has 'where it is masked' out 'postgres:\*\*\*@'
 	ok 'nor in a report' not grep -r s3kr3t build secret.d/results.jsonl secret.d/report.xml
 	has 'the env file has it' secret.d/0-test_1.py/env 's3kr3t'
-	for db in $(databases | grep _w); do sql "DROP DATABASE $db"; done
+	for db in $(databases | grep "^${base}_w"); do sql "DROP DATABASE $db"; done
 done
 finish

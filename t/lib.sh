@@ -102,9 +102,20 @@ await() {
 	done
 }
 
-# alive WORD: processes with this word among their arguments.
-alive() { ps -A -o pid= -o args= | grep -e "$1" | grep -v grep; }
-gone() { [ -z "$(alive "$1")" ]; }
+# alive ERE: processes of this test whose arguments match.  Whoever runs the same
+# test at the same time has a directory of its own.
+alive() {
+	ps -A -o pid= -o args= | grep -E -e "$1" | grep -v grep | while read -r pid args; do
+		if [ -d /proc/self/fd ]; then
+			case $(readlink "/proc/$pid/cwd" 2>/dev/null) in
+			"$dir"*) ;;
+			*) continue ;;
+			esac
+		fi
+		echo "$pid $args"
+	done
+}
+gone() { survivors=$(alive "$1"); echo "$survivors"; [ -z "$survivors" ]; }
 
 finish() {
 	echo "1..$tests"
