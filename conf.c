@@ -574,9 +574,9 @@ conf_read(struct plan *p, int argc, char **argv)
 	drop_junitxml(&p->args);
 	first = r.n;
 	path = p->o.config;
-	if (!path && !p->o.merge && stat("prun.conf", &st) == 0)
+	if (!path && stat("prun.conf", &st) == 0)
 		path = "prun.conf";
-	if (!path && !p->o.merge && p->paths.n) {
+	if (!path && p->paths.n) {
 		path = str("%s", p->paths.v[0]);
 		if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
 			*(strrchr(path, '/') ? strrchr(path, '/') : path) = '\0';
@@ -952,8 +952,8 @@ find_locks(struct plan *p, struct file *f)
 
 /* ---- the history ---- */
 
-char *
-conf_history_path(const struct plan *p)
+static char *
+history_path(const struct plan *p)
 {
 	if (p->o.history)
 		return str("%s", p->o.history);
@@ -987,7 +987,7 @@ by_line(const void *a, const void *b)
 static void
 read_history(const struct plan *p, struct list *lines)
 {
-	char *path = conf_history_path(p), *s, *end;
+	char *path = history_path(p), *s, *end;
 	struct buf text = { 0 };
 
 	if (path && buf_read(&text, path) == 0)
@@ -1037,7 +1037,7 @@ use_history(struct plan *p)
 int
 conf_history_write(const struct plan *p)
 {
-	char *path = conf_history_path(p);
+	char *path = history_path(p);
 	struct list lines = { 0 };
 	struct buf b = { 0 }, all = { 0 };
 	const struct file *f;
@@ -1105,7 +1105,7 @@ conf_plan(struct plan *p)
 	bool in_suites = p->nsuites && p->suites[0].where;
 	struct suite *s;
 	size_t i, k;
-	char *command;
+	char *command, *c;
 
 	choose_suites(p);
 	for (i = 0; i < p->nsuites; i++) {
@@ -1123,7 +1123,6 @@ conf_plan(struct plan *p)
 	}
 	if (in_suites && p->paths.n)
 		select_paths(p);
-	p->partial = p->paths.n > 0;
 	remove_twins(p);
 	use_history(p);
 	for (i = 0; i < p->nfiles; i++) {
@@ -1136,6 +1135,10 @@ conf_plan(struct plan *p)
 			bad(p->files[i].path, "nothing says how to run it: make it executable, or "
 				"set test = in prun.conf");
 	}
+	p->hash = 2166136261u;          /* FNV-1a over all names */
+	for (i = 0; i < p->nfiles; i++)
+		for (c = str("%s/%s\n", p->files[i].suite->name, p->files[i].test); *c; c++)
+			p->hash = (p->hash ^ (unsigned char)*c) * 16777619u;
 	p->held = xmalloc(p->locks.n + 1);
 	memset(p->held, 0, p->locks.n + 1);
 }

@@ -785,8 +785,6 @@ add_own_properties(struct merger *m)
 	add_property(b, "prun.attempts", str("%d", p->attempts));
 	add_property(b, "prun.run", m->o->run);
 	add_property(b, "prun.plan", str("%08" PRIx32, m->o->hash));
-	if (m->o->shards)
-		add_property(b, "prun.shard", str("%d/%d", m->o->shard, m->o->shards));
 }
 
 /* Name for what has none: the suites that are open, else the file. */

@@ -153,6 +153,19 @@ queue_drop(struct run *r, int file, int attempt)
 	r->drops[r->ndrops++].attempt = attempt;
 }
 
+/* Tells of an attempt that is over; again: another will follow. */
+static void
+tell(struct run *r, const struct file *f, bool again)
+{
+	size_t mark = scratch_mark();
+	const struct opts *o = &f->suite->o;
+	char *dir = work_dir(r->p, f, f->o.attempt), *name = work_clone(r->p, f, f->o.attempt);
+
+	show_result(r->show, f, again, dir, !f->o.kept ? NULL : o->db_clone ? name
+		: pg_masked(pg_clone_url(o->db, name, dir)));
+	scratch_release(mark);
+}
+
 /* An attempt is over: decides whether another follows, tells, goes on. */
 static void
 take_result(struct run *r, const struct outcome *o)
@@ -180,7 +193,7 @@ take_result(struct run *r, const struct outcome *o)
 	r->running--;
 	if (f->alone || o->attempt > 1)
 		r->alone = false;
-	show_result(r->show, f, again);
+	tell(r, f, again);
 	if (o->fatal && !r->stopping) {
 		show_say(r->show, "prun: %s: the run cannot go on", f->test);
 		r->status = EXIT_RUN;
@@ -785,8 +798,6 @@ write_report(const struct plan *p, const char *path, int64_t ms)
 
 	m.run = p->id;
 	m.hash = p->hash;
-	m.shard = p->shard;
-	m.shards = p->shards;
 	m.limit = p->o.report_limit < 0 ? INT64_MAX / 2 : p->o.report_limit;
 	m.name = "prun";
 	m.ms = ms;
@@ -817,7 +828,7 @@ judge(struct run *r)
 			f->o.attempt = 1;
 			f->o.result = CANCEL;
 			f->o.cause = CAUSE_CANCELLED;
-			show_result(r->show, f, false);
+			tell(r, f, false);
 		}
 		failed = failed || counts_as_failed(r->p, f->o.result);
 	}
@@ -938,8 +949,6 @@ main(int argc, char **argv)
 		conf_help(stdout);
 	else if (p.o.version)
 		puts("prun " PRUN_VERSION);
-	else if (p.o.merge && false)
-		;
 	else {
 		conf_plan(&p);
 		p.workers = count_workers(&p);

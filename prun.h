@@ -68,11 +68,9 @@ struct opts {
 	int64_t timeout_ms, ready_timeout_ms, grace_ms;
 	int64_t log_limit, report_limit;
 	int keep, split, server_failure, flaky, leak, no_tests, github;
-	bool fail_fast, list, interactive, quiet, verbose, help, version;
-	bool last_failed, enabled, db_terminate, merge, strict, partial, clean;
-	bool do_shuffle, do_audit;
-	char *config, *chdir, *junit, *history, *run_dir, *shard, *shuffle;
-	char *audit, *reopen;
+	bool fail_fast, list, quiet, verbose, help, version;
+	bool last_failed, enabled, db_terminate;
+	char *config, *chdir, *junit, *history, *run_dir, *shuffle;
 	char *test, *server, *setup, *after, *ready;
 	char *db, *db_admin, *db_clone, *db_drop;
 	struct list suite, files, exclude, db_env, url_env, port_env, env;
@@ -115,12 +113,10 @@ struct file {
 	int *locks;             /* indices into plan.locks, sorted */
 	size_t nlocks, caplocks;
 	int64_t expect_ms;      /* from the history; -1: unknown */
-	int shard;              /* 1..N */
 	/* written by prun.c as the run goes */
 	struct outcome o;       /* of the last attempt */
 	int attempts;
 	bool ended;
-	bool free_try;          /* its worker died under it once */
 };
 
 struct plan {
@@ -133,10 +129,8 @@ struct plan {
 	bool *held;             /* held[i]: locks.v[i] is taken (prun.c) */
 	struct list args;       /* test arguments, after -- */
 	struct list paths;      /* of the command line */
-	uint32_t hash;          /* of the whole plan, shards and all */
-	int shard, shards;      /* 0 of 0: not sharded */
+	uint32_t hash;          /* of the suites' and files' names */
 	int workers;            /* how many attempts may be beside each other */
-	bool partial;           /* only some files of the plan were asked for */
 	char id[7];             /* of the run */
 	char *dir;              /* run directory, absolute */
 };
@@ -144,20 +138,17 @@ struct plan {
 /* Reads command line, PRUNFLAGS and prun.conf into p; all errors end prun
  * with one line and status 2.  Changes directory for -C. */
 void conf_read(struct plan *p, int argc, char **argv);
-/* Finds the files, reads their marks, the history, deals the shards. */
+/* Finds the files, reads their marks and the history. */
 void conf_plan(struct plan *p);
 /* Writes the history: what is in it and not in p stays. */
 int conf_history_write(const struct plan *p);
-/* Path of the history file, or NULL where none is kept. */
-char *conf_history_path(const struct plan *p);
 /* Prints the option table, for --help. */
 void conf_help(FILE *out);
 
 /* ---- talk between prun and its workers: fixed-size records in pipes ---- */
 
 enum order_type {
-	ORDER_SETUP, ORDER_RUN, ORDER_DROP, ORDER_KEEP, ORDER_CANCEL,
-	ORDER_PAUSED, ORDER_QUIT
+	ORDER_SETUP, ORDER_RUN, ORDER_DROP, ORDER_CANCEL, ORDER_PAUSED, ORDER_QUIT
 };
 
 struct order {
@@ -335,8 +326,6 @@ int pg_setup(struct worker *w, const struct opts *o, bool begin, struct buf *not
 	struct buf *why);
 /* Closes the sessions. */
 void pg_close(struct worker *w);
-/* prun --clean; returns the exit status. */
-int pg_clean(const struct plan *p);
 
 /* ---- junit.c: reports ---- */
 
@@ -346,7 +335,7 @@ struct counts {
 
 /* One file's part of a merged report. */
 struct part {
-	const char *file;       /* as shown; NULL in --merge of a bare report */
+	const char *file;       /* as shown; NULL where only a report is known */
 	const char *suite;
 	struct list reports;    /* files or directories, an attempt each */
 	struct list logs;       /* test logs, an attempt each; may be absent */
@@ -362,7 +351,6 @@ struct part {
 struct merge {
 	const char *run;        /* id */
 	uint32_t hash;          /* plan */
-	int shard, shards;
 	int64_t limit;          /* report-limit, bytes */
 	const char *name;       /* of the testsuites */
 	int64_t ms;             /* wall clock; -1: sum of the cases */
@@ -379,8 +367,6 @@ int junit_tap(const char *log, const char *path, const char *name);
 /* Merges parts into out ("-": standard output), aside and renamed. */
 int junit_merge(const struct merge *m, const struct part *parts, size_t n,
 	const char *out, struct counts *total);
-/* prun --merge; returns the exit status. */
-int junit_merge_main(const struct plan *p);
 
 /* ---- show.c: what people and machines read; the shared helpers ---- */
 
@@ -400,8 +386,10 @@ struct slot_view {              /* what a worker is doing */
 struct show *show_open(const struct plan *p);
 /* Prints a line about the run, above the moving lines. */
 void show_say(struct show *s, const char *fmt, ...);
-/* An attempt has ended; again: another attempt will follow. */
-void show_result(struct show *s, const struct file *f, bool again);
+/* An attempt has ended; again: another will follow.  dir is its directory, url that
+ * of its database if it was kept, without the password. */
+void show_result(struct show *s, const struct file *f, bool again, const char *dir,
+	const char *url);
 /* Draws the workers' lines if they are due; returns when next. */
 int64_t show_draw(struct show *s, const struct slot_view *v, int n, bool now);
 /* The table and the last lines, summary.json; frees s. */

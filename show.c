@@ -246,37 +246,24 @@ show_path(const char *what, const char *dir, const char *name)
 		printf("    %-12s%s\n", what, path);
 }
 
-/* URL of the attempt's database as it may be shown; to be freed. */
-static char *
-kept_url(const struct plan *p, const struct file *f, const char *dir)
-{
-	char *name = work_clone(p, f, f->o.attempt);
-	char *url = f->suite->o.db_clone ? name
-		: pg_clone_url(f->suite->o.db, name, dir), *masked = pg_masked(url);
-
-	return masked;
-}
-
 static void
-show_details(const struct show *s, const struct file *f, const char *notes, const char *dir)
+show_details(const struct show *s, const struct file *f, const char *notes, const char *dir,
+	const char *url)
 {
 	const struct outcome *o = &f->o;
-	char *path = str("%s/test.log", dir), *server = str("%s/server.log", dir), *url;
 
 	show_notes(s, f, notes);
 	if (o->cause == CAUSE_SERVER_DIED || o->cause == CAUSE_SERVER_NOT_READY
 	|| o->cause == CAUSE_PORT)
-		show_tail(server, "server");
+		show_tail(str("%s/server.log", dir), "server");
 	else if (o->result != CANCEL && !strstr(notes, "\nx ") && strncmp(notes, "x ", 2))
-		show_tail(path, "test");
+		show_tail(str("%s/test.log", dir), "test");
 	show_path("test log", dir, "test.log");
 	show_path("server log", dir, "server.log");
-	if (o->kept) {
-		url = kept_url(s->plan, f, dir);
+	if (url) {
 		printf("    %-12s%s\n", "database", url);
-	}
-	if (o->kept)
 		show_path("environment", dir, "env");
+	}
 	if (o->result != CANCEL) {
 		printf("    %-12sprun ", "again");
 		if (s->plan->o.config)
@@ -287,7 +274,8 @@ show_details(const struct show *s, const struct file *f, const char *notes, cons
 }
 
 static void
-write_json(struct show *s, const struct file *f, const char *why, const char *dir)
+write_json(struct show *s, const struct file *f, const char *why, const char *dir,
+	const char *url)
 {
 	const struct outcome *o = &f->o;
 	struct buf b = { 0 };
@@ -305,9 +293,9 @@ write_json(struct show *s, const struct file *f, const char *why, const char *di
 		",\"skipped\":%" PRId64 ",\"dir\":", o->status, (double)o->ms / 1000, o->tests,
 		o->failed, o->skipped);
 	buf_json(&b, strrchr(dir, '/') + 1);
-	if (o->kept) {
+	if (url) {
 		buf_str(&b, ",\"database\":");
-		buf_json(&b, kept_url(s->plan, f, dir));
+		buf_json(&b, url);
 	}
 	buf_str(&b, "}\n");
 	fwrite(b.s, 1, b.n, s->jsonl);
@@ -316,24 +304,22 @@ write_json(struct show *s, const struct file *f, const char *why, const char *di
 }
 
 void
-show_result(struct show *s, const struct file *f, bool again)
+show_result(struct show *s, const struct file *f, bool again, const char *dir, const char *url)
 {
 	const struct outcome *o = &f->o;
 	const struct opts *all = &s->plan->o;
 	int width = snprintf(NULL, 0, "%zu", s->plan->nfiles);
-	size_t mark = scratch_mark();
-	char *dir = work_dir(s->plan, f, o->attempt), *path = str("%s/notes", dir);
 	struct buf notes = { 0 };
 	char *why = NULL;
 	bool bad = o->result >= FAIL;
 
 	if (o->notes)
-		buf_read(&notes, path);
+		buf_read(&notes, str("%s/notes", dir));
 	else
 		buf_str(&notes, o->why);
 	if (notes.n && *notes.s == '!')
 		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
-	write_json(s, f, why ? why : "", dir);
+	write_json(s, f, why ? why : "", dir, url);
 	s->done += !again;
 	if (!all->quiet || (bad && o->result != CANCEL)) {
 		erase(s);
@@ -351,13 +337,12 @@ show_result(struct show *s, const struct file *f, bool again)
 		}
 		printf("  %.1fs\n", (double)o->ms / 1000);
 		if (bad && (o->result != CANCEL || all->verbose))
-			show_details(s, f, notes.s ? notes.s : "", dir);
+			show_details(s, f, notes.s ? notes.s : "", dir, url);
 		else if (o->result != CANCEL)
 			show_notes(s, f, notes.s);
 		flush(s);
 	}
 	buf_free(&notes);
-	scratch_release(mark);
 }
 
 /* ---- the run ---- */
@@ -378,8 +363,8 @@ show_open(const struct plan *p)
 		&& strcmp(term, "dumb");
 	s->github = p->o.github == 0 && github && !strcmp(github, "true");
 	s->began = s->told = clock_ms();
-	buf_fmt(&b, "{\"prun\":\"%s\",\"run\":\"%s\",\"plan\":\"%08" PRIx32 "\",\"shard\":%d,"
-		"\"shards\":%d,\"files\":[", PRUN_VERSION, p->id, p->hash, p->shard, p->shards);
+	buf_fmt(&b, "{\"prun\":\"%s\",\"run\":\"%s\",\"plan\":\"%08" PRIx32 "\","
+		"\"files\":[", PRUN_VERSION, p->id, p->hash);
 	for (i = 0; i < p->nfiles; i++) {
 		buf_fmt(&b, "%s{\"index\":%zu,\"suite\":", i ? "," : "", i);
 		buf_json(&b, p->files[i].suite->name);
