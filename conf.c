@@ -612,8 +612,7 @@ conf_help(FILE *out)
 	char name[64];
 	size_t i;
 
-	fputs("usage: prun [options] [path ...] [-- test arguments ...]\n"
-		"\n"
+	fputs("usage: prun [options] [path ...] [-- test arguments ...]\n\n"
 		"Each long option is a key of prun.conf, too; prun(1) tells more.\n\n", out);
 	for (i = 0; i < LEN(table); i++) {
 		o = &table[i];

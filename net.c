@@ -35,8 +35,7 @@ net_ready_parse(const char *value, struct ready *r)
 	int i;
 
 	for (i = 0; i < (int)LEN(ready_word); i++)
-		if (strlen(ready_word[i]) == n
-		&& !strncmp(value, ready_word[i], n))
+		if (strlen(ready_word[i]) == n && !strncmp(value, ready_word[i], n))
 			break;
 	r->kind = i;
 	r->arg = value + n + strspn(value + n, " \t");
@@ -116,8 +115,7 @@ port_of(int fd)
 
 	if (getsockname(fd, (struct sockaddr *)&a, &len) < 0)
 		return -1;
-	return ntohs(a.ss_family == AF_INET
-		? ((struct sockaddr_in *)&a)->sin_port
+	return ntohs(a.ss_family == AF_INET ? ((struct sockaddr_in *)&a)->sin_port
 		: ((struct sockaddr_in6 *)&a)->sin6_port);
 }
 
@@ -184,8 +182,7 @@ await(const struct probe *p, int fd, short events, int64_t deadline)
 	pfd.fd = fd;
 	pfd.events = events;
 	for (;;) {
-		if (p->w->cancelled || proc_ended(p->server)
-		|| proc_late(p->w, deadline))
+		if (p->w->cancelled || proc_ended(p->server) || proc_late(p->w, deadline))
 			return false;
 		if (proc_wait(p->w, &pfd, fd >= 0, deadline) & SAW_FD)
 			return true;
@@ -248,12 +245,10 @@ try_connect(const struct probe *p, int family)
 			goto out;
 		/* One at a time: a second would hang on a backlog of 0. */
 		if (!await(p, fd, POLLOUT, p->deadline)
-		|| getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &errlen) < 0
-		|| err)
+		|| getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &errlen) < 0 || err)
 			goto out;
 	}
-	yes = !to_itself(fd)
-		&& (p->ready->kind == READY_TCP || http_says_yes(p, fd));
+	yes = !to_itself(fd) && (p->ready->kind == READY_TCP || http_says_yes(p, fd));
 out:
 	close(fd);
 	return yes;
@@ -339,8 +334,7 @@ net_ready(struct worker *w, struct proc *server, const struct ready *r,
 	p.deadline = begin + timeout_ms;
 	if (r->kind == READY_NONE)
 		return CAUSE_NONE;
-	if (r->kind == READY_LOG
-	&& regcomp(&re, r->arg, REG_EXTENDED | REG_NOSUB))
+	if (r->kind == READY_LOG && regcomp(&re, r->arg, REG_EXTENDED | REG_NOSUB))
 		fatal(EXIT_RUN, "ready = log %s: bad expression", r->arg);
 	if (r->kind == READY_FD) {
 		wrong = await_newline(&p, fd);

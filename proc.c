@@ -145,8 +145,7 @@ list_children(struct buf *b, pid_t **pids, size_t *cap)
 	char path[64], *s;
 	int n = 0;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%ld/children",
-		(long)getpid());
+	snprintf(path, sizeof(path), "/proc/self/task/%ld/children", (long)getpid());
 	b->n = 0;
 	if (buf_read(b, path) < 0)
 		return -1;
@@ -183,8 +182,7 @@ proc_init(void)
 		r = files_limit;
 		if (r.rlim_cur != RLIM_INFINITY && r.rlim_cur < 65536) {
 			r.rlim_cur = 65536;
-			if (r.rlim_max != RLIM_INFINITY
-			&& r.rlim_cur > r.rlim_max)
+			if (r.rlim_max != RLIM_INFINITY && r.rlim_cur > r.rlim_max)
 				r.rlim_cur = r.rlim_max;
 			setrlimit(RLIMIT_NOFILE, &r);   /* else as it is */
 		}
@@ -425,8 +423,7 @@ child(const struct spawn *s, pid_t parent, int gate[2], int report)
 	setrlimit(RLIMIT_NOFILE, &files_limit);
 	if (s->fd >= 0 && report == 3)
 		report = fcntl(report, F_DUPFD_CLOEXEC, 4);
-	if ((s->in < 0 || dup2(s->in, 0) == 0)
-	&& dup2(s->out, 1) == 1 && dup2(s->err, 2) == 2
+	if ((s->in < 0 || dup2(s->in, 0) == 0) && dup2(s->out, 1) == 1 && dup2(s->err, 2) == 2
 	&& (s->fd < 0 || (s->fd == 3 ? fcntl(3, F_SETFD, 0) == 0
 			: dup2(s->fd, 3) == 3))) {
 		environ = s->env;
@@ -560,8 +557,7 @@ proc_ended(struct proc *p)
 	if (p->ended || !p->pid)
 		return p->ended;
 	memset(&si, 0, sizeof(si));
-	if (waitid(P_PID, p->pid, &si, WEXITED | WNOWAIT | WNOHANG) < 0
-	|| si.si_pid != p->pid)
+	if (waitid(P_PID, p->pid, &si, WEXITED | WNOWAIT | WNOHANG) < 0 || si.si_pid != p->pid)
 		return false;
 	p->ended = true;
 	p->status = si.si_code == CLD_EXITED ? si.si_status : -si.si_status;
@@ -604,8 +600,7 @@ proc_left(struct worker *w, const struct proc *p, struct buf *names)
 	int i, left = 0, n = list_children(&b, &pids, &cap);
 
 	for (i = 0; i < n; i++) {
-		if (is_ours(w, pids[i])
-		|| waitpid(pids[i], NULL, WNOHANG) == pids[i]
+		if (is_ours(w, pids[i]) || waitpid(pids[i], NULL, WNOHANG) == pids[i]
 		|| getsid(pids[i]) != p->pid)
 			continue;
 		left++;
@@ -650,8 +645,7 @@ all_gone(struct worker *w, struct proc *p, bool patient)
 }
 
 int
-proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient,
-	struct buf *notes)
+proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, struct buf *notes)
 {
 	int64_t now = proc_clock(w), end = now + grace_ms;
 
@@ -675,8 +669,7 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient,
 	end = proc_clock(w) + 5000;
 	while (!proc_ended(p)) {
 		if (proc_late(w, end)) {
-			buf_fmt(notes, "- process %ld could not be killed\n",
-				(long)p->pid);
+			buf_fmt(notes, "- process %ld could not be killed\n", (long)p->pid);
 			return -1;
 		}
 		proc_wait(w, NULL, 0, end);

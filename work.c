@@ -25,7 +25,8 @@ struct attempt {
 	size_t ours;
 	struct proc server, test;
 	bool cloned, shell;     /* shell: the test runs under sh -c */
-	struct buf why, notes;
+	const char *why;        /* the cause in words, or NULL */
+	struct buf notes;
 };
 
 char *
@@ -268,23 +269,14 @@ leave_tmp(struct attempt *a)
 
 /* ---- the steps ---- */
 
+/* Notes the cause, if it is the first; false, for whoever goes no further. */
 static bool
-fails(struct attempt *a, enum cause cause, const char *fmt, ...)
+fails(struct attempt *a, enum cause cause, const char *why)
 {
-	char text[512];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	if (a->w->cancelled)
-		cause = CAUSE_CANCELLED;
-	if (a->out.cause == CAUSE_NONE) {
-		a->out.cause = cause;
-		a->why.n = 0;
-		buf_str(&a->why, cause == CAUSE_CANCELLED
-			? "stopped before its end" : text);
-	}
+	if (a->out.cause != CAUSE_NONE)
+		return false;
+	a->out.cause = a->w->cancelled ? CAUSE_CANCELLED : cause;
+	a->why = a->w->cancelled ? "stopped before its end" : str("%s", why);
 	return false;
 }
 
@@ -294,9 +286,9 @@ prepare(struct attempt *a)
 	if (a->w->cancelled)
 		return fails(a, CAUSE_CANCELLED, "never ran");
 	if (mkdir(a->dir, 0777) < 0 || make_tmp(a) < 0)
-		return fails(a, CAUSE_SPAWN, "%s: %s", a->dir, strerror(errno));
+		return fails(a, CAUSE_SPAWN, str("%s: %s", a->dir, strerror(errno)));
 	if (net_hold(&a->port, &a->hold) < 0)
-		return fails(a, CAUSE_PORT, "no free port: %s", strerror(errno));
+		return fails(a, CAUSE_PORT, str("no free port: %s", strerror(errno)));
 	a->url = str("http://localhost:%d", a->port);
 	return true;
 }
@@ -329,37 +321,32 @@ clone(struct attempt *a)
 	}
 	if (failed) {
 		a->out.fatal = !a->w->cancelled && !passing;
-		fails(a, CAUSE_DATABASE, "%s", why.s ? why.s : "");
+		fails(a, CAUSE_DATABASE, why.s ? why.s : "");
 	}
 	buf_free(&why);
 	return !failed && !a->w->cancelled;
 }
 
 /* Words for how a process ended. */
-static void
-how_ended(struct buf *b, const struct proc *p)
+static char *
+how_ended(const struct proc *p)
 {
-	if (p->status >= 0)
-		buf_fmt(b, "exit status %d", p->status);
-	else
-		buf_fmt(b, "killed by signal %d (%s)%s", -p->status, strsignal(-p->status),
-			p->core ? ", core dumped" : "");
+	return p->status >= 0 ? str("exit status %d", p->status)
+		: str("killed by signal %d (%s)%s", -p->status, strsignal(-p->status),
+		p->core ? ", core dumped" : "");
 }
 
-static void
-why_not_started(struct buf *b, const char *prog, int err)
+/* Words for why a program could not be run. */
+static char *
+why_not_started(const char *prog, int err)
 {
 	struct stat st;
 
-	if (err == ENOENT && strchr(prog, '/') && stat(prog, &st) == 0)
-		buf_fmt(b, "cannot run %s: the interpreter in its first line is missing", prog);
-	else if (err == ENOEXEC)
-		buf_fmt(b, "cannot run %s: neither a program nor a script with #!", prog);
-	else if (err == EACCES)
-		buf_fmt(b, "cannot run %s: not executable", prog);
-	else
-		buf_fmt(b, "cannot run %s: %s", prog, err == ENOENT ? "command not found"
-			: strerror(err));
+	return str("cannot run %s: %s", prog, err == ENOENT && strchr(prog, '/')
+		&& stat(prog, &st) == 0 ? "the interpreter in its first line is missing"
+		: err == ENOEXEC ? "neither a program nor a script with #!"
+		: err == EACCES ? "not executable"
+		: err == ENOENT ? "command not found" : strerror(err));
 }
 
 /* Starts the server once and awaits it; the cause if it is not to be had. */
@@ -391,7 +378,7 @@ start_server(struct attempt *a, struct buf *why)
 		s.env = env.v;
 	}
 	if (proc_start(a->w, &a->server, &s) < 0) {
-		why_not_started(why, s.argv[0], errno);
+		buf_str(why, why_not_started(s.argv[0], errno));
 		goto out;
 	}
 	if (fd[1] >= 0)
@@ -399,10 +386,8 @@ start_server(struct attempt *a, struct buf *why)
 	fd[1] = -1;
 	cause = net_ready(a->w, &a->server, &ready, a->port, a->o->ready_timeout_ms,
 		a->server_log, fd[0], &ask, why);
-	if (cause == CAUSE_SERVER_DIED) {
-		buf_str(why, "the server died before it was ready: ");
-		how_ended(why, &a->server);
-	}
+	if (cause == CAUSE_SERVER_DIED)
+		buf_fmt(why, "the server died before it was ready: %s", how_ended(&a->server));
 out:
 	if (s.out >= 0)
 		close(s.out);
@@ -453,18 +438,13 @@ serve(struct attempt *a)
 	if (cause == CAUSE_NONE && released && !lost)
 		buf_str(&a->notes, "- the server died while its port was held for it and came up "
 			"when it was not: does it set SO_REUSEADDR?\n");
-	if (cause == CAUSE_SERVER_NOT_READY) {
-		struct buf all = { 0 };
-
-		buf_fmt(&all, "the server is not ready after %.1fs: %s",
-			(double)a->o->ready_timeout_ms / 1000, why.s);
-		fails(a, cause, "%s", all.s);
-		buf_free(&all);
-	} else if (cause == CAUSE_PORT) {
-		fails(a, cause, "port %d was taken by another process", a->port);
-	} else if (cause != CAUSE_NONE) {
-		fails(a, cause, "%s", why.s ? why.s : "");
-	}
+	if (cause == CAUSE_SERVER_NOT_READY)
+		fails(a, cause, str("the server is not ready after %.1fs: %s",
+			(double)a->o->ready_timeout_ms / 1000, why.s));
+	else if (cause == CAUSE_PORT)
+		fails(a, cause, str("port %d was taken by another process", a->port));
+	else if (cause != CAUSE_NONE)
+		fails(a, cause, why.s ? why.s : "");
 	if (cause != CAUSE_NONE && !a->w->cancelled)
 		a->out.fatal = a->o->server_failure == 0;
 	buf_free(&why);
@@ -478,7 +458,6 @@ await_test(struct attempt *a)
 	struct worker *w = a->w;
 	int64_t end = a->f->timeout_ms < 0 ? -1 : proc_clock(w) + a->f->timeout_ms;
 	int64_t next = proc_clock(w);
-	struct buf how = { 0 };
 	struct stat st;
 
 	for (;;) {
@@ -487,23 +466,22 @@ await_test(struct attempt *a)
 			return;
 		}
 		if (a->server.pid && proc_ended(&a->server)) {
-			how_ended(&how, &a->server);
-			fails(a, CAUSE_SERVER_DIED, "the server died during the test: %s", how.s);
-			buf_free(&how);
+			fails(a, CAUSE_SERVER_DIED, str("the server died during the test: %s",
+				how_ended(&a->server)));
 			return;
 		}
 		if (proc_ended(&a->test))
 			return;
 		if (proc_late(w, end)) {
-			fails(a, CAUSE_TIMEOUT, "not over after %.1fs",
-				(double)a->f->timeout_ms / 1000);
+			fails(a, CAUSE_TIMEOUT, str("not over after %.1fs",
+				(double)a->f->timeout_ms / 1000));
 			return;
 		}
 		if (a->o->log_limit >= 0 && proc_clock(w) >= next) {
 			if ((stat(a->log, &st) == 0 && st.st_size > a->o->log_limit)
 			|| (stat(a->server_log, &st) == 0 && st.st_size > a->o->log_limit)) {
-				fails(a, CAUSE_OUTPUT_LIMIT, "wrote more than %" PRId64
-					" bytes (log-limit)", a->o->log_limit);
+				fails(a, CAUSE_OUTPUT_LIMIT, str("wrote more than %" PRId64
+					" bytes (log-limit)", a->o->log_limit));
 				return;
 			}
 			next = proc_clock(w) + 100;
@@ -533,16 +511,12 @@ run_test(struct attempt *a)
 	}
 	s.out = s.err = open(a->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
 	if (s.out < 0) {
-		fails(a, CAUSE_SPAWN, "%s: %s", a->log, strerror(errno));
+		fails(a, CAUSE_SPAWN, str("%s: %s", a->log, strerror(errno)));
 	} else if (!s.argv[0]) {
-		fails(a, CAUSE_SPAWN, "%s: not executable, and no test = says how to run it",
-			a->f->path);
+		fails(a, CAUSE_SPAWN, str("%s: not executable, and no test = says how to run it",
+			a->f->path));
 	} else if (proc_start(a->w, &a->test, &s) < 0) {
-		struct buf b = { 0 };
-
-		why_not_started(&b, s.argv[0], errno);
-		fails(a, CAUSE_SPAWN, "%s", b.s);
-		buf_free(&b);
+		fails(a, CAUSE_SPAWN, why_not_started(s.argv[0], errno));
 	} else {
 		a->out.tested = true;
 		await_test(a);
@@ -586,24 +560,23 @@ classify(struct attempt *a)
 			: o->cause == CAUSE_TIMEOUT ? TIMEOUT
 			: o->cause == CAUSE_OUTPUT_LIMIT ? FAIL : ERROR;
 	} else if (status < 0) {
-		how_ended(&why, &a->test);
-		fails(a, CAUSE_SIGNAL, "%s", why.s);
+		fails(a, CAUSE_SIGNAL, how_ended(&a->test));
 		o->result = FAIL;
 	} else if (a->shell && (status == 126 || status == 127) && !reports) {
 		buf_tail(&why, a->log, 1);
-		fails(a, CAUSE_SPAWN, "exit status %d: %.*s", status, why.n ? (int)why.n - 1 : 0,
-			why.s ? why.s : "");
+		fails(a, CAUSE_SPAWN, str("exit status %d: %.*s", status, why.n ? (int)why.n - 1 : 0,
+			why.s ? why.s : ""));
 		o->result = ERROR;
 	} else if (status == 77 && !reports) {
 		o->result = SKIP;
 	} else if (status == 5 && reports > 0 && c.tests == 0) {
 		o->result = NONE;
 	} else if (status > 0) {
-		fails(a, CAUSE_EXIT, "exit status %d%s", status, reports > 0 && !c.failures
-			? ", though its report has no failure" : "");
+		fails(a, CAUSE_EXIT, str("exit status %d%s", status, reports > 0 && !c.failures
+			? ", though its report has no failure" : ""));
 		o->result = FAIL;
 	} else if (reports < 0) {
-		fails(a, CAUSE_REPORT, "%s", why.s);
+		fails(a, CAUSE_REPORT, why.s);
 		o->result = ERROR;
 	} else if (c.failures) {
 		fails(a, CAUSE_EXIT, "exit status 0, but its report has failures");
@@ -691,11 +664,8 @@ run_hook(struct worker *w, const char *command, char **env, const char *log, int
 	s.out = s.err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
 	if (s.out >= 0)
 		status = proc_run(w, &s, deadline, heed, notes);
-	if (status == SPAWN_FAILED) {
-		buf_str(notes, "- ");
-		why_not_started(notes, s.out < 0 ? log : s.argv[0], errno);
-		buf_char(notes, '\n');
-	}
+	if (status == SPAWN_FAILED)
+		buf_fmt(notes, "- %s\n", why_not_started(s.out < 0 ? log : s.argv[0], errno));
 	if (s.out >= 0)
 		close(s.out);
 	proc_drain(w, NULL);
@@ -743,8 +713,8 @@ tell_result(struct attempt *a)
 	struct buf b = { 0 };
 	struct news n;
 
-	if (a->why.n)
-		buf_fmt(&b, "! %.*s\n", (int)strcspn(a->why.s, "\n"), a->why.s);
+	if (a->why)
+		buf_fmt(&b, "! %.*s\n", (int)strcspn(a->why, "\n"), a->why);
 	buf_add(&b, a->notes.s, a->notes.n);
 	a->out.notes = b.n && file_write(path, b.s, b.n, 0666) == 0;
 	if (b.n && !a->out.notes)
@@ -783,17 +753,16 @@ attempt(struct worker *w, const struct file *f, int number)
 	stop(&a);
 	after(&a);
 	keep_or_drop(&a);
+	if ((a.out.result > NONE || a.out.kept) && !a.o->server && a.env.n)
+		write_env(&a);
 	if (a.out.result <= NONE)
 		leave_tmp(&a);
-	else if (!a.o->server && a.env.n)
-		write_env(&a);
 	tell_result(&a);
 
 	if (a.hold >= 0)
 		close(a.hold);
 	free(a.db_url);
 	list_free(&a.env);
-	buf_free(&a.why);
 	buf_free(&a.notes);
 }
 
