@@ -214,6 +214,8 @@ count(const struct setting *s)
 
 	if (s->opt->type == JOBS && !strcmp(s->value, "max"))
 		return INT_MAX;
+	if (s->opt->type == INT && !strcmp(s->value, "none"))
+		return s->opt->def ? strtoll(s->opt->def, NULL, 10) : INT_MAX;
 	n = number(s->value, &end);
 	if (n < 0 || *end || n % 1000 || (s->opt->type == JOBS && !n) || n / 1000 > INT_MAX)
 		bad(s->where, "%s wants a whole number%s, not \"%s\"", s->opt->name,

@@ -176,10 +176,9 @@ make_env(struct attempt *a)
 	env_set(a, "PRUN_JUNIT", a->junit);
 	env_set(a, "TMPDIR", a->tmp);
 	env_all(a, &a->o->port_env, strrchr(a->url, ':') + 1);
-	if (a->o->server) {
-		env_set(a, "PRUN_URL", a->url);
+	env_set(a, "PRUN_URL", a->url);
+	if (a->o->server)       /* else they may name a server of the user's own */
 		env_all(a, &a->o->url_env, a->url);
-	}
 	if (a->db) {
 		env_set(a, "PRUN_DB", a->db);
 		env_set(a, "PRUN_DB_URL", a->db_url ? a->db_url : "");

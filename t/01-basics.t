@@ -83,7 +83,7 @@ END
 OUT=$dir/env.out run --env 'HELLO=a $PRUN_INDEX ${PRUN_WORKER}b $x' env -- one 'two three'
 is 'a test that looks at its environment passes' $status 0
 for name in RUN= SUITE= FILE=env/test_env.sh TEST=env/test_env.sh INDEX=0 WORKER=0 ATTEMPT=1 \
-	PORT= DIR=/ JUNIT=/ CPUS=; do
+	PORT= URL=http://localhost: DIR=/ JUNIT=/ CPUS=; do
 	has "a test gets PRUN_${name%%=*}" env.out "^PRUN_$name"
 done
 has 'env sets variables, and expands ours' env.out '^HELLO=a 0 0b \$x$'
