@@ -511,7 +511,8 @@ read_attribute(struct reader *r)
 			read_until(r, &r->value, quote, false);
 			r->s += peek(r) == quote;
 		} else {
-			for (; (c = peek(r)) >= 0 && !is_space(c) && c != '>' && c != '<'; r->s++)
+			for (; (c = peek(r)) >= 0 && !is_space(c) && c != '>' && c != '<'
+			&& !(c == '/' && ahead(r, "/>")); r->s++)
 				put_text(&r->value, r->s, 1, true);
 		}
 	} else if (!n) {
