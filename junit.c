@@ -1364,7 +1364,8 @@ free_merger(struct merger *m)
 {
 	struct buf *all[] = { &m->out, &m->path, &m->heads, &m->props, &m->suite_out,
 		&m->suite_err, &m->classname, &m->name, &m->attrs, &m->outer_attrs, &m->message,
-		&m->property, &m->nested, &m->bad_attrs, &m->bad_text, &m->file, &m->line, &m->outer.b, &m->inner.b };
+		&m->property, &m->nested, &m->bad_attrs, &m->bad_text, &m->file, &m->line,
+		&m->outer.b, &m->inner.b };
 	size_t i;
 
 	for (i = 0; i < LEN(all); i++)
