@@ -626,12 +626,13 @@ stop(struct attempt *a)
 	bool leaked = false;
 	int64_t until;
 
-	proc_tell_phase(a->w, STOPPING);
+	if (a->server.pid || !a->test.ended)    /* else it takes no time */
+		proc_tell_phase(a->w, STOPPING);
 	if (a->out.cause == CAUSE_TIMEOUT)
 		log_processes(a);
 	/* What runs on when the test has ended by itself is a leak, if it does
 	 * so for longer than it takes to go. */
-	if (a->test.ended && !a->w->cancelled) {
+	if (a->test.ended && !a->w->cancelled && proc_left(a->w, &a->test, NULL) > 0) {
 		until = proc_clock(a->w) + 100;
 		while (proc_left(a->w, &a->test, NULL) > 0 && !proc_late(a->w, until))
 			proc_wait(a->w, NULL, 0, until);
