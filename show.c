@@ -75,6 +75,24 @@ put_safe(const char *text)
 	buf_free(&b);
 }
 
+/* As put_safe(), so that a shell takes it for one word. */
+static void
+put_word(const char *text)
+{
+	const char *s;
+
+	if (!strpbrk(text, " \t\"'$`\\*?[](){}<>|&;#~!")) {
+		put_safe(text);
+		return;
+	}
+	putchar('\'');
+	for (s = text; *s; s += strcspn(s, "'"), s += *s == '\'') {
+		put_safe(str("%.*s", (int)strcspn(s, "'"), s));
+		fputs(s[strcspn(s, "'")] ? "'\\''" : "", stdout);
+	}
+	putchar('\'');
+}
+
 static const char *
 colour(const struct show *s, enum result r)
 {
@@ -266,9 +284,12 @@ show_details(const struct show *s, const struct file *f, const char *notes, cons
 	}
 	if (o->result != CANCEL) {
 		printf("    %-12sprun ", "again");
-		if (s->plan->o.config)
-			printf("-f %s ", s->plan->o.config);
-		put_safe(f->test);
+		if (s->plan->o.config) {
+			fputs("-f ", stdout);
+			put_word(s->plan->o.config);
+			putchar(' ');
+		}
+		put_word(f->test);
 		putchar('\n');
 	}
 }

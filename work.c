@@ -437,6 +437,8 @@ serve(struct attempt *a)
 	if (cause == CAUSE_NONE && released && !lost)
 		buf_str(&a->notes, "- the server died while its port was held for it and came up "
 			"when it was not: does it set SO_REUSEADDR?\n");
+	if (cause == CAUSE_SERVER_DIED && released)
+		buf_str(&a->notes, "- it was tried twice, the second time with its port not held\n");
 	if (cause == CAUSE_SERVER_NOT_READY)
 		fails(a, cause, str("the server is not ready after %.1fs: %s",
 			(double)a->o->ready_timeout_ms / 1000, why.s));

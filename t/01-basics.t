@@ -64,6 +64,10 @@ echo 'exit 0' | script odd/-x.sh
 run odd ./odd/-x.sh -o odd.xml
 is 'names with blanks, quotes, newlines and wild bytes run' $status 0
 has 'a newline in a name is no new line on the screen' out 'odd/test_new\\x0aline.sh'
+echo 'exit 1' | script "odd/test it's.sh"
+run "odd/test it's.sh"
+has 'how to run it again can be pasted into a shell' out "again +prun 'odd/test it'\\\\''s.sh'\$"
+rm -f "odd/test it's.sh"
 if have xmllint; then
 	ok 'and the report is well-formed all the same' xmllint --noout odd.xml
 else
