@@ -1,16 +1,12 @@
 /*
- * conf.c: what is to be run, and how.
+ * conf.c: the options.
  *
  * One table has every option once; command line, PRUNFLAGS and prun.conf are
  * read into a list of settings, each with its level, and a suite's options
- * are those settings applied from the farthest level to the nearest.  Then
- * the suites' files are found, their marks read, and what the history knows
- * of them.  Every mistake ends prun with one line and status 2.
+ * are those settings applied from the farthest level to the nearest.  Every
+ * mistake ends prun with one line and status 2.
  */
 #include "prun.h"
-#include <dirent.h>
-#include <fnmatch.h>
-#include <glob.h>
 
 enum type { BOOL, INT, JOBS, STR, LIST, BLANKS, DURATION, SIZE, ENUM, URL, READY };
 enum level { DEFAULT, FILE_GLOBAL, SUITE, PRUNFLAGS, COMMAND_LINE };
@@ -54,6 +50,19 @@ static const struct option table[] = {
 	{ "last-failed", 0, BOOL, NOT_IN_SUITE, AT(last_failed), NULL, "no",
 		"only what did not pass last time" },
 	{ "shuffle", 0, STR, NOT_IN_SUITE | OPTIONAL, AT(shuffle), "SEED", NULL, "random order" },
+	{ "shard", 0, STR, NOT_IN_SUITE, AT(shard), "I/N|auto", NULL, "this part of the files" },
+	{ "merge", 0, BOOL, NOT_IN_FILE, AT(merge), NULL, "no",
+		"only merge reports and run directories" },
+	{ "strict", 0, BOOL, NOT_IN_FILE, AT(strict), NULL, "no",
+		"--merge: status 1 if there are failures" },
+	{ "partial", 0, BOOL, NOT_IN_FILE, AT(partial), NULL, "no",
+		"--merge: shards may be missing" },
+	{ "clean", 0, BOOL, NOT_IN_FILE, AT(clean), NULL, "no",
+		"only drop what earlier runs left" },
+	{ "reopen", 0, STR, NOT_IN_FILE, AT(reopen), "DIR", NULL,
+		"start an attempt's server again" },
+	{ "audit", 0, INT, NOT_IN_FILE | OPTIONAL, AT(audit), "ROUNDS", "0",
+		"find files that hurt each other" },
 	{ "github", 0, ENUM, NOT_IN_SUITE, AT(github), "auto no", "auto",
 		"annotations in GitHub's log" },
 	{ "files", 0, BLANKS, 0, AT(files), "PATH", NULL, "files, directories, globs" },
@@ -111,8 +120,7 @@ struct reading {
 	struct plan *plan;
 };
 
-/* Bad input: one line, where first. */
-static void
+void
 bad(const char *where, const char *fmt, ...)
 {
 	va_list ap;
@@ -212,6 +220,8 @@ count(const struct setting *s)
 	const char *end;
 	int64_t n;
 
+	if (!s->value)
+		return 5;               /* --audit: its rounds */
 	if (s->opt->type == JOBS && !strcmp(s->value, "max"))
 		return INT_MAX;
 	if (s->opt->type == INT && !strcmp(s->value, "none"))
@@ -351,7 +361,7 @@ resolve(const struct reading *r, struct opts *o, int suite)
 		if (!strcmp(s->opt->name, "db"))
 			db = s;
 	}
-	if (o->db && !o->db_clone && (wrong = pg_check(o->db)))
+	if (o->db && !o->db_clone && (wrong = url_check(o->db)))
 		bad(db->where, "db = %s %s", o->db, wrong);
 }
 
@@ -550,7 +560,7 @@ drop_junitxml(struct list *args)
 }
 
 void
-conf_read(struct plan *p, int argc, char **argv)
+conf_read(struct plan *p, char **argv)
 {
 	struct reading r = { NULL, 0, 0, p };
 	char *flags = getenv("PRUNFLAGS") ? str("%s", getenv("PRUNFLAGS")) : NULL, *w, *path;
@@ -559,7 +569,6 @@ conf_read(struct plan *p, int argc, char **argv)
 	struct stat st;
 	size_t i, first;
 
-	(void)argc;
 	for (w = flags ? strtok(flags, " \t\n") : NULL; w; w = strtok(NULL, " \t\n"))
 		list_add(&words, w);
 	if (words.n)
@@ -607,6 +616,15 @@ conf_read(struct plan *p, int argc, char **argv)
 		resolve(&r, &p->suites[i].o, p->suites[i].where ? (int)i : -1);
 }
 
+int64_t
+conf_number(const char *key, const char *value, const char *where)
+{
+	struct setting s = { find_option(key, strlen(key), where, "mark", ""), value, COMMAND_LINE,
+		-1, where };
+
+	return s.opt->type == DURATION ? with_unit(&s) : count(&s);
+}
+
 void
 conf_help(FILE *out)
 {
@@ -614,7 +632,11 @@ conf_help(FILE *out)
 	char name[64];
 	size_t i;
 
-	fputs("usage: prun [options] [path ...] [-- test arguments ...]\n\n"
+	fputs("usage: prun [options] [path ...] [-- test arguments ...]\n"
+		"       prun --merge -o OUT path ...\n"
+		"       prun --clean [-n] [run directory ...]\n"
+		"       prun --reopen DIR\n"
+		"       prun --audit[=ROUNDS] [path ...]\n\n"
 		"Each long option is a key of prun.conf, too; prun(1) tells more.\n\n", out);
 	for (i = 0; i < LEN(table); i++) {
 		o = &table[i];
@@ -627,519 +649,4 @@ conf_help(FILE *out)
 			o->def && strcmp(o->def, "no") ? o->def : "",
 			o->def && strcmp(o->def, "no") ? "]" : "", "");
 	}
-}
-
-/* ---- finding files ---- */
-
-static bool
-is_test(const char *dir, const char *name)
-{
-	static const char *const globs[] = { "test_*.py", "*_test.py", "*.bats", "*.t",
-		"test_*.sh", "*_test.sh", "test-*.sh" };
-	static const char *const playwright[] = { "*.spec.[jt]s", "*.test.[jt]s" };
-	static int have_playwright = -1;
-	char *path;
-	glob_t g;
-	size_t i;
-	bool is;
-
-	for (i = 0; i < LEN(globs); i++)
-		if (fnmatch(globs[i], name, 0) == 0)
-			return true;
-	for (i = 0; i < LEN(playwright); i++) {
-		if (fnmatch(playwright[i], name, 0) != 0)
-			continue;
-		if (have_playwright < 0) {
-			have_playwright = glob("playwright.config.*", 0, NULL, &g) == 0;
-			if (have_playwright)
-				globfree(&g);
-		}
-		return have_playwright;
-	}
-	if (strncmp(name, "test_", 5) && strncmp(name, "test-", 5))
-		return false;
-	path = str("%s/%s", dir, name);
-	is = access(path, X_OK) == 0;
-	return is;
-}
-
-static void
-walk(const char *dir, struct list *found)
-{
-	DIR *d = opendir(dir);
-	struct dirent *e;
-	struct stat st;
-	char *path;
-
-	if (!d)
-		bad(dir, "%s", strerror(errno));
-	while ((e = readdir(d))) {
-		if (*e->d_name == '.' || !strcmp(e->d_name, "node_modules")
-		|| !strcmp(e->d_name, "__pycache__"))
-			continue;
-		path = strcmp(dir, ".") ? str("%s/%s", dir, e->d_name) : str("%s", e->d_name);
-		if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
-			walk(path, found);
-		else if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && is_test(dir, e->d_name))
-			list_add(found, path);
-	}
-	closedir(d);
-}
-
-static int
-by_bytes(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static void
-add_file(struct plan *p, struct suite *s, const char *path, const char *test)
-{
-	struct file *f;
-	size_t i;
-
-	for (i = 0; i < s->o.exclude.n; i++)
-		if (fnmatch(s->o.exclude.v[i], path, 0) == 0)
-			return;
-	p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(*p->files));
-	f = &p->files[p->nfiles];
-	memset(f, 0, sizeof(*f));
-	f->path = str("%s", path);
-	f->test = str("%s", test);
-	f->suite = s;
-	f->index = (int)p->nfiles++;
-	f->timeout_ms = s->o.timeout_ms;
-	f->retries = s->o.retries;
-	f->expect_ms = -1;
-}
-
-/* Adds what a path, a glob or FILE::NODE names; false if it is nothing. */
-static bool
-add_path(struct plan *p, struct suite *s, const char *given)
-{
-	const char *node = strstr(given, "::");
-	char *path = str("%.*s", node ? (int)(node - given) : (int)strlen(given), given), *start;
-	struct list found = { 0 };
-	struct stat st;
-	glob_t g;
-	size_t i, n = strlen(path);
-	bool is;
-
-	while (n > 1 && path[n - 1] == '/')
-		path[--n] = '\0';
-	for (start = path; !strncmp(start, "./", 2) && start[2];)
-		start += 2;
-	is = stat(start, &st) == 0;
-	if (is && s->o.split == SPLIT_SUITE) {
-		add_file(p, s, start, given);
-	} else if (is && S_ISDIR(st.st_mode)) {
-		walk(start, &found);
-		if (found.n)
-			qsort(found.v, found.n, sizeof(*found.v), by_bytes);
-		for (i = 0; i < found.n; i++)
-			add_file(p, s, found.v[i], found.v[i]);
-	} else if (is) {
-		add_file(p, s, start, node ? given + (start - path) : start);
-	} else if (strpbrk(start, "*?[") && glob(start, 0, NULL, &g) == 0) {
-		for (i = 0; i < g.gl_pathc; i++)
-			add_path(p, s, g.gl_pathv[i]);
-		globfree(&g);
-		is = true;
-	}
-	list_free(&found);
-	return is;
-}
-
-/* Whether path is f or a directory above it. */
-static bool
-covers(const char *path, const struct file *f)
-{
-	size_t n;
-
-	while (!strncmp(path, "./", 2) && path[2])
-		path += 2;
-	n = strlen(path);
-	while (n > 1 && path[n - 1] == '/')
-		n--;
-	return !strncmp(path, f->path, n) && (f->path[n] == '\0' || f->path[n] == '/'
-		|| !strcmp(path, "."));
-}
-
-/* Keeps only the files that paths select; each must select one. */
-static void
-select_paths(struct plan *p)
-{
-	size_t i, k, n = 0;
-	char *path, *node, *hit = xmalloc(p->paths.n + 1);
-	bool keep;
-
-	memset(hit, 0, p->paths.n + 1);
-	for (i = 0; i < p->nfiles; i++) {
-		keep = false;
-		for (k = 0; k < p->paths.n; k++) {
-			path = str("%s", p->paths.v[k]);
-			node = strstr(path, "::");
-			if (node)
-				*node = '\0';
-			if (covers(path, &p->files[i])) {
-				keep = true;
-				hit[k] = 1;
-				if (node)
-					p->files[i].test = str("%s", p->paths.v[k]);
-			}
-		}
-		if (keep)
-			p->files[n++] = p->files[i];
-	}
-	for (k = 0; k < p->paths.n; k++)
-		if (!hit[k])
-			bad(p->paths.v[k], access(p->paths.v[k], F_OK) == 0
-				|| strstr(p->paths.v[k], "::") ? "is in no suite" : "%s",
-				strerror(ENOENT));
-	free(hit);
-	p->nfiles = n;
-}
-
-/* Takes out what stands in a suite twice; the first one stays. */
-static int
-by_place(const void *a, const void *b)
-{
-	const struct file *f = *(struct file *const *)a, *g = *(struct file *const *)b;
-	int by = f->suite == g->suite ? strcmp(f->test, g->test) : f->suite < g->suite ? -1 : 1;
-
-	return by ? by : f->index - g->index;
-}
-
-static void
-remove_twins(struct plan *p)
-{
-	struct file **sorted = xmalloc((p->nfiles + 1) * sizeof(*sorted));
-	size_t i, n = 0;
-
-	for (i = 0; i < p->nfiles; i++) {
-		p->files[i].index = (int)i;
-		sorted[i] = &p->files[i];
-	}
-	qsort(sorted, p->nfiles, sizeof(*sorted), by_place);
-	for (i = 1; i < p->nfiles; i++)
-		if (sorted[i]->suite == sorted[i - 1]->suite
-		&& !strcmp(sorted[i]->test, sorted[i - 1]->test))
-			sorted[i]->index = -1;
-	free(sorted);
-	for (i = 0; i < p->nfiles; i++)
-		if (p->files[i].index >= 0) {
-			p->files[n] = p->files[i];
-			p->files[n].index = (int)n;
-			n++;
-		}
-	p->nfiles = n;
-}
-
-/* ---- marks and locks ---- */
-
-static void
-add_lock(struct plan *p, struct file *f, const char *name, size_t n)
-{
-	char *lock = str("%.*s", (int)n, name);
-	size_t i, k;
-
-	for (i = 0; i < p->locks.n && strcmp(p->locks.v[i], lock); i++)
-		;
-	if (i == p->locks.n)
-		list_add(&p->locks, lock);
-	for (k = 0; k < f->nlocks; k++)
-		if (f->locks[k] == (int)i)
-			return;
-	f->locks = grow(f->locks, &f->caplocks, f->nlocks + 1, sizeof(*f->locks));
-	f->locks[f->nlocks++] = (int)i;
-}
-
-/* One mark, what stands behind "prun:". */
-static void
-read_mark(struct plan *p, struct file *f, const char *mark, const char *where)
-{
-	static const char *const keys[] = { "timeout=", "retries=" };
-	struct setting s = { NULL, NULL, COMMAND_LINE, -1, where };
-	size_t n = strcspn(mark, " \t\r\n*"), i;
-	char *text;
-
-	if (n == 6 && !strncmp(mark, "serial", n))
-		add_lock(p, f, "serial", 6);
-	else if (n == 5 && !strncmp(mark, "alone", n))
-		f->alone = true;
-	else if (n > 5 && !strncmp(mark, "lock=", 5))
-		add_lock(p, f, mark + 5, n - 5);
-	for (i = 0; i < LEN(keys); i++) {
-		if (strncmp(mark, keys[i], 8))
-			continue;
-		text = str("%.*s", (int)n - 8, mark + 8);
-		s.value = text;
-		s.opt = find_option(keys[i], 7, where, "mark", "");
-		if (i == 0)
-			f->timeout_ms = with_unit(&s);
-		else
-			f->retries = count(&s);
-	}
-}
-
-static void
-read_marks(struct plan *p, struct file *f)
-{
-	struct buf text = { 0 };
-	char *line, *hit;
-	size_t n = strlen(f->path);
-	bool py = n > 3 && !strcmp(f->path + n - 3, ".py");
-	FILE *in = fopen(f->path, "r");
-	char head[4097];
-
-	if (!in)
-		return;         /* running it will say why */
-	n = fread(head, 1, sizeof(head) - 1, in);
-	head[n] = '\0';
-	fclose(in);
-	for (line = head; line; line = strchr(line, '\n'), line += line != NULL) {
-		hit = line + strspn(line, " \t#/*-;%!\"'<>(");
-		if (hit > line && !strncmp(hit, "prun:", 5)) {
-			hit += 5 + strspn(hit + 5, " ");
-			read_mark(p, f, hit, f->path);
-		}
-	}
-	if (py && buf_read(&text, f->path) == 0)
-		for (line = text.s; line; line = strchr(line, '\n'), line += line != NULL) {
-			hit = strstr(line, "pytest.mark.");
-			if (!hit)
-				break;
-			while ((line = strchr(line, '\n')) && line < hit)
-				line++;
-			for (line = hit; line > text.s && line[-1] != '\n'; line--)
-				;
-			if (line[strspn(line, " \t")] != '#' && (!strncmp(hit + 12, "serial", 6)
-			|| !strncmp(hit + 12, "parallel_unsafe", 15)))
-				add_lock(p, f, "serial", 6);
-			line = hit;
-		}
-	buf_free(&text);
-}
-
-static bool
-matches(const struct list *globs, const char *path)
-{
-	size_t i;
-
-	for (i = 0; i < globs->n; i++)
-		if (fnmatch(globs->v[i], path, 0) == 0)
-			return true;
-	return false;
-}
-
-static void
-find_locks(struct plan *p, struct file *f)
-{
-	const struct opts *o = &f->suite->o;
-	char *text, *name, *glob_word;
-	size_t i;
-
-	if (matches(&o->serial, f->path))
-		add_lock(p, f, "serial", 6);
-	f->alone = f->alone || matches(&o->alone, f->path);
-	for (i = 0; i < o->lock.n; i++) {
-		text = str("%s", o->lock.v[i]);
-		name = strtok(text, " \t");
-		while ((glob_word = strtok(NULL, " \t")))
-			if (fnmatch(glob_word, f->path, 0) == 0)
-				add_lock(p, f, name, strlen(name));
-	}
-}
-
-/* ---- the history ---- */
-
-static char *
-history_path(const struct plan *p)
-{
-	if (p->o.history)
-		return str("%s", p->o.history);
-	return p->o.junit ? str("%s.history", p->o.junit) : NULL;
-}
-
-/* One line: seconds, result, suite, path; the last may hold blanks. */
-static void
-history_line(struct buf *b, int64_t ms, const char *result, const struct file *f)
-{
-	buf_fmt(b, "%.3f %s ", (double)ms / 1000, result);
-	buf_safe(b, *f->suite->name ? f->suite->name : "-", *f->suite->name
-		? strcspn(f->suite->name, " ") : 1);
-	buf_char(b, ' ');
-	buf_safe(b, f->test, strlen(f->test));
-}
-
-static int
-by_line(const void *a, const void *b)
-{
-	const char *s = *(char *const *)a, *t = *(char *const *)b;
-
-	/* by what stands behind seconds and result */
-	s += strcspn(s, " ");
-	t += strcspn(t, " ");
-	s += strcspn(s + (*s != 0), " ") + (*s != 0);
-	t += strcspn(t + (*t != 0), " ") + (*t != 0);
-	return strcmp(s, t);
-}
-
-static void
-read_history(const struct plan *p, struct list *lines)
-{
-	char *path = history_path(p), *s, *end;
-	struct buf text = { 0 };
-
-	if (path && buf_read(&text, path) == 0)
-		for (s = strtok(text.s, "\n"); s; s = strtok(NULL, "\n")) {
-			strtod(s, &end);
-			if (end > s && *end == ' ' && strchr(end + 1, ' '))
-				list_add(lines, s);
-		}
-	if (lines->n)
-		qsort(lines->v, lines->n, sizeof(*lines->v), by_line);
-	buf_free(&text);
-}
-
-static char **
-find_line(const struct list *lines, const char *like)
-{
-	return lines->n ? bsearch(&like, lines->v, lines->n, sizeof(*lines->v), by_line) : NULL;
-}
-
-static void
-use_history(struct plan *p)
-{
-	struct list lines = { 0 };
-	struct buf key = { 0 };
-	char **hit;
-	size_t i, n = 0;
-	struct file *f;
-
-	read_history(p, &lines);
-	for (i = 0; i < p->nfiles; i++) {
-		f = &p->files[i];
-		key.n = 0;
-		history_line(&key, 0, "PASS", f);
-		hit = find_line(&lines, key.s);
-		if (hit)
-			f->expect_ms = (int64_t)(strtod(*hit, NULL) * 1000 + 0.5);
-		if (p->o.last_failed && (!hit || strstr(*hit, " PASS ") || strstr(*hit, " FLAKY ")
-		|| strstr(*hit, " SKIP ") || strstr(*hit, " NONE ")))
-			continue;
-		p->files[n++] = *f;
-	}
-	p->nfiles = n;
-	list_free(&lines);
-	buf_free(&key);
-}
-
-int
-conf_history_write(const struct plan *p)
-{
-	char *path = history_path(p);
-	struct list lines = { 0 };
-	struct buf b = { 0 }, all = { 0 };
-	const struct file *f;
-	char **hit, *replaced;
-	size_t i;
-	int r = 0;
-
-	if (!path)
-		return 0;
-	read_history(p, &lines);
-	replaced = xmalloc(lines.n + 1);
-	memset(replaced, 0, lines.n + 1);
-	for (i = 0; i < p->nfiles; i++) {
-		f = &p->files[i];
-		if (!f->ended || f->o.result == CANCEL)
-			continue;
-		b.n = 0;
-		history_line(&b, f->o.ms, result_name[f->o.result], f);
-		hit = find_line(&lines, b.s);
-		if (hit)
-			replaced[hit - lines.v] = 1;
-		buf_fmt(&all, "%s\n", b.s);
-	}
-	for (i = 0; i < lines.n; i++)
-		if (!replaced[i])
-			buf_fmt(&all, "%s\n", lines.v[i]);
-	if (all.n)
-		r = file_write(path, all.s, all.n, 0666);
-	if (r < 0)
-		warn("%s:", path);
-	list_free(&lines);
-	free(replaced);
-	buf_free(&b);
-	buf_free(&all);
-	return r;
-}
-
-/* ---- the plan ---- */
-
-static void
-choose_suites(struct plan *p)
-{
-	size_t i, k, n = 0;
-
-	for (k = 0; k < p->o.suite.n; k++) {
-		for (i = 0; i < p->nsuites && strcmp(p->suites[i].name, p->o.suite.v[k]); i++)
-			;
-		if (i == p->nsuites)
-			bad("-s", "there is no suite \"%s\"", p->o.suite.v[k]);
-		p->suites[i].chosen = true;
-	}
-	for (i = 0; i < p->nsuites; i++)
-		if (p->suites[i].o.enabled && (p->suites[i].chosen || !p->o.suite.n)) {
-			struct suite s = p->suites[n];
-
-			p->suites[n++] = p->suites[i];
-			p->suites[i] = s;
-		}
-	p->nsuites = n;
-}
-
-void
-conf_plan(struct plan *p)
-{
-	bool in_suites = p->nsuites && p->suites[0].where;
-	struct suite *s;
-	size_t i, k;
-	char *command, *c;
-
-	choose_suites(p);
-	for (i = 0; i < p->nsuites; i++) {
-		s = &p->suites[i];
-		if (!in_suites && p->paths.n) {
-			list_free(&s->o.files);
-			s->o.files = p->paths;
-		}
-		if (!s->o.files.n)
-			bad(*s->name ? s->name : "command line", "no path is given, and no files = "
-				"in prun.conf");
-		for (k = 0; k < s->o.files.n && (k == 0 || s->o.split == SPLIT_FILE); k++)
-			if (!add_path(p, s, s->o.files.v[k]))
-				bad(s->o.files.v[k], "%s", strerror(ENOENT));
-	}
-	if (in_suites && p->paths.n)
-		select_paths(p);
-	remove_twins(p);
-	use_history(p);
-	for (i = 0; i < p->nfiles; i++) {
-		p->files[i].index = (int)i;
-		if (p->files[i].suite->o.split == SPLIT_FILE)
-			read_marks(p, &p->files[i]);
-		find_locks(p, &p->files[i]);
-		command = work_command(&p->files[i]);
-		if (!command)
-			bad(p->files[i].path, "nothing says how to run it: make it executable, or "
-				"set test = in prun.conf");
-	}
-	p->hash = 2166136261u;          /* FNV-1a over all names */
-	for (i = 0; i < p->nfiles; i++)
-		for (c = str("%s/%s\n", p->files[i].suite->name, p->files[i].test); *c; c++)
-			p->hash = (p->hash ^ (unsigned char)*c) * 16777619u;
-	p->held = xmalloc(p->locks.n + 1);
-	memset(p->held, 0, p->locks.n + 1);
 }

@@ -1,12 +1,9 @@
 /*
- * junit.c: reads reports as tools write them, writes one that all can read.
+ * junit.c: merges the reports that tools wrote into one that all can read.
  *
- * The reader pulls: next() gives a start tag, an end tag or text, out of a window of
- * the file that slides along.  It is iterative and forgiving: no entity is expanded,
- * nothing is fetched, an unknown byte becomes \xNN.  What is not well-formed is read as
- * far as it goes; then the report gets a case [report] that says where it broke.
- *
- * The merger keeps one test case in memory, its children sorted into buffers as the
+ * What xml.c reads is taken for what it means by where it stands.  A report that is not
+ * well-formed is read as far as it goes; then it gets a case [report] that says where it
+ * broke.  The merger keeps one test case in memory, its children sorted into buffers as the
  * dialect orders them, and streams it out when it ends.  A start tag leaves room for
  * totals, which are written there when the suite is over.  Nested suites become suites
  * of their own, named outer/inner.
@@ -17,666 +14,9 @@
  */
 #include "prun.h"
 #include <dirent.h>
-#include <strings.h>
 
-#define WINDOW 65536
-#define HELD 32         /* bytes held back, so that no reference is cut */
 #define TOTALS 150      /* columns kept free in a start tag */
-
-/* ---- text: whatever comes in, clean UTF-8 goes out ---- */
-
-/* Where text goes: cleaned, escaped if wanted, at most limit bytes of it. */
-struct sink {
-	struct buf b;
-	int64_t limit, used, cut;
-	bool escape;            /* < > & CR as references */
-	char pending[256];      /* an escape sequence that has not ended */
-	size_t npending;
-};
-
-static void
-sink_begin(struct sink *t, int64_t limit, bool escape)
-{
-	t->b.n = t->npending = 0;
-	t->limit = limit;
-	t->used = t->cut = 0;
-	t->escape = escape;
-}
-
-static void
-emit(struct sink *t, const char *s, size_t n)
-{
-	if (t->used + (int64_t)n > t->limit) {
-		t->cut += (int64_t)n;
-		return;
-	}
-	t->used += (int64_t)n;
-	buf_add(&t->b, s, n);
-}
-
-/* One character, valid UTF-8, that the fast path has not taken; n 0: a wild byte. */
-static void
-emit_char(struct sink *t, const char *s, size_t n)
-{
-	unsigned char c = (unsigned char)*s;
-	char hex[8];
-
-	if (n == 0 || c == 0 || (c < ' ' && !strchr("\t\n\r", c))) {
-		snprintf(hex, sizeof(hex), "\\x%02x", c);
-		emit(t, hex, 4);
-	} else if (n == 3 && !memcmp(s, "\xef\xbf", 2) && (unsigned char)s[2] >= 0xbe) {
-		emit(t, "\xef\xbf\xbd", 3);     /* U+FFFE, U+FFFF: no XML */
-	} else if (t->escape && strchr("<>&\r", c)) {
-		emit(t, c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : "&#13;",
-			c == '<' || c == '>' ? 4 : 5);
-	} else {
-		emit(t, s, n);
-	}
-}
-
-/* A terminal's escape sequence, whole, vanishes: CSI, ESC [ ... final, or OSC, ESC ] ...
- * BEL or ESC \.  What only looks like one is text. */
-static void
-put_char(struct sink *t, const char *s, size_t n)
-{
-	unsigned char c = (unsigned char)*s;
-	bool csi = t->npending > 1 && t->pending[1] == '[';
-	size_t i, held = t->npending;
-
-	if (!held && c != 27) {
-		emit_char(t, s, n);
-		return;
-	}
-	if (held == 0 || (held == 1 && (c == '[' || c == ']')) || (held > 1 && n == 1
-	&& held < sizeof(t->pending) && (csi ? c >= ' ' && c < 0x7f
-	: c >= ' ' || c == 7 || c == 27))) {
-		t->pending[t->npending++] = (char)c;
-		if (held > 1 && (csi ? c >= '@' : c == 7 || (c == '\\'
-		&& t->pending[held - 1] == 27)))
-			t->npending = 0;
-		return;
-	}
-	t->npending = 0;
-	for (i = 0; i < held; i++)
-		emit_char(t, t->pending + i, 1);
-	put_char(t, s, n);      /* once at most: nothing is pending now */
-}
-
-static size_t
-encode(char *s, unsigned long c)
-{
-	size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4, i;
-
-	if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
-		return encode(s, 0xfffd);
-	for (i = n - 1; i > 0; i--, c >>= 6)
-		s[i] = (char)(0x80 | (c & 63));
-	s[0] = (char)(n == 1 ? c : (0xf00 >> n & 0xff) | c);
-	return n;
-}
-
-/* A reference at s, of at most n bytes; how many it took, 0: it is none. */
-static size_t
-put_reference(struct sink *t, const char *s, size_t n)
-{
-	static const char *const named[] = { "&lt;<", "&gt;>", "&amp;&", "&quot;\"", "&apos;'" };
-	unsigned long code = 0;
-	size_t i, k, base = n > 2 && s[2] == 'x' ? 16 : 10, digit;
-	char utf8[4];
-
-	for (k = 0; k < LEN(named); k++) {
-		i = strlen(named[k]) - 1;
-		if (i <= n && !memcmp(s, named[k], i)) {
-			put_char(t, named[k] + i, 1);
-			return i;
-		}
-	}
-	if (n < 4 || s[1] != '#')
-		return 0;
-	for (i = k = base == 16 ? 3 : 2; i < n && s[i] != ';'; i++) {
-		digit = s[i] >= '0' && s[i] <= '9' ? (size_t)(s[i] - '0')
-			: (s[i] | 32) >= 'a' && (s[i] | 32) <= 'f' ? (size_t)(s[i] | 32) - 'a' + 10 : 16;
-		if (digit >= base)
-			return 0;
-		code = code < 0x200000 ? code * base + digit : code;
-	}
-	if (i == n || i == k)
-		return 0;
-	put_char(t, utf8, encode(utf8, code));
-	return i + 1;
-}
-
-/* How many bytes from s on need no thought: ASCII but controls, < > &. */
-static size_t
-plain(const char *s, size_t n)
-{
-	static const uint64_t ones = UINT64_C(0x0101010101010101);
-	uint64_t v, hit;
-	unsigned char c;
-	size_t i = 0;
-
-	/* Eight at a time.  A byte is hit when it is above 0x7f, below 0x20 or one of
-	 * three; a borrow may hit one too many, which the second loop sorts out. */
-	for (; i + 8 <= n; i += 8) {
-		memcpy(&v, s + i, 8);
-		hit = v | (v - ones * 0x20) | ((v ^ ones * '<') - ones) | ((v ^ ones * '>') - ones)
-			| ((v ^ ones * '&') - ones);
-		if (hit & ones * 0x80)
-			break;
-	}
-	for (; i < n; i++) {
-		c = (unsigned char)s[i];
-		if ((c < ' ' && c != '\n' && c != '\t') || c >= 0x80 || c == '<' || c == '>' || c == '&')
-			break;
-	}
-	return i;
-}
-
-/* Takes n bytes as they stand in a file, which end in the middle of nothing; raw: & is
- * no reference (CDATA). */
-static void
-put_text(struct sink *t, const char *s, size_t n, bool raw)
-{
-	size_t i, k;
-
-	for (i = 0; i < n; i += k) {
-		if (!t->npending && (k = plain(s + i, n - i))) {
-			if (t->used + (int64_t)k > t->limit) {
-				t->cut += t->used + (int64_t)k - t->limit;
-				emit(t, s + i, (size_t)(t->limit - t->used));
-			} else {
-				emit(t, s + i, k);
-			}
-		} else if (s[i] == '\r') {      /* as XML reads line ends */
-			k = 1 + (i + 1 < n && s[i + 1] == '\n');
-			put_char(t, "\n", 1);
-		} else if (s[i] != '&' || raw || !(k = put_reference(t, s + i, n - i))) {
-			k = utf8_len(s + i, n - i);
-			put_char(t, s + i, k);
-			k += k == 0;
-		}
-	}
-}
-
-static void
-sink_end(struct sink *t)
-{
-	size_t i;
-
-	for (i = 0; i < t->npending; i++)
-		emit_char(t, t->pending + i, 1);
-	if (t->cut)
-		buf_fmt(&t->b, "\n[prun: %" PRId64 " bytes cut, see report-limit]", t->cut);
-	buf_add(&t->b, "", 0);
-}
-
-/* Appends s, which is clean, as text or, quoted, as an attribute's value. */
-static void
-add_escaped(struct buf *b, const char *s, bool attribute)
-{
-	static const char special[] = "<>&\r\"\n\t";
-	static const char *const as[] = {
-		"&lt;", "&gt;", "&amp;", "&#13;", "&quot;", "&#10;", "&#9;"
-	};
-	size_t n;
-
-	for (; *s; s += n) {
-		n = strcspn(s, attribute ? special : "<>&\r");
-		buf_add(b, s, n);
-		if (s[n])
-			buf_str(b, as[strchr(special, s[n++]) - special]);
-	}
-	buf_add(b, "", 0);
-}
-
-static void
-add_attribute(struct buf *b, const char *name, const char *value)
-{
-	buf_fmt(b, " %s=\"", name);
-	add_escaped(b, value, true);
-	buf_char(b, '"');
-}
-
-/* ---- the reader ---- */
-
-enum event { START, END, TEXT, DATA, EOD };
-enum charset { RAW, LATIN1, UTF16LE, UTF16BE };
-
-struct reader {
-	int fd;
-	enum charset charset;
-	bool eof, top;          /* top: outside of all that we know */
-	bool ends;              /* an empty tag's END is due */
-	int64_t limit, at;      /* at: bytes read */
-	char name[64];          /* of the tag, without its prefix */
-	size_t nattrs, nrest;
-	struct buf attrs;       /* name NUL value NUL ... */
-	struct sink value;
-	const char *broken;     /* the first thing that was wrong, or NULL */
-	int64_t broken_at;
-	char *s, *end;          /* what is left of the window */
-	unsigned char rest[4];  /* of a character cut by a read */
-	char window[WINDOW];
-};
-
-/* Converts n bytes of another charset into at most three times as many. */
-static size_t
-convert(struct reader *r, const unsigned char *in, size_t n, char *to)
-{
-	/* windows-1252's 0x80 to 0x9f, which Latin-1 reports mean as well */
-	static const unsigned short cp1252[32] = {
-		0x20ac, 0x81, 0x201a, 0x192, 0x201e, 0x2026, 0x2020, 0x2021, 0x2c6, 0x2030, 0x160,
-		0x2039, 0x152, 0x8d, 0x17d, 0x8f, 0x90, 0x2018, 0x2019, 0x201c, 0x201d, 0x2022,
-		0x2013, 0x2014, 0x2dc, 0x2122, 0x161, 0x203a, 0x153, 0x9d, 0x17e, 0x178
-	};
-	size_t i = 0, made = 0, wide = r->charset == LATIN1 ? 1 : 2, hi = r->charset == UTF16LE;
-	unsigned long c, low;
-
-	for (; i + wide <= n; i += wide) {
-		c = wide == 1 ? in[i] : (unsigned long)in[i + hi] << 8 | in[i + !hi];
-		if (wide == 1 && c >= 0x80 && c < 0xa0)
-			c = cp1252[c - 0x80];
-		if (c >= 0xd800 && c < 0xdc00) {
-			if (i + 3 >= n && !r->eof)
-				break;
-			low = i + 3 < n ? (unsigned long)in[i + 2 + hi] << 8 | in[i + 2 + !hi] : 0;
-			if (low >= 0xdc00 && low < 0xe000) {
-				c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
-				i += 2;
-			}
-		}
-		made += encode(to + made, c);
-	}
-	r->nrest = n - i;
-	memcpy(r->rest, in + i, r->nrest);
-	return made;
-}
-
-/* Slides the window and reads more; false at the end of the file. */
-static bool
-fill(struct reader *r)
-{
-	unsigned char raw[WINDOW / 4];
-	size_t left = (size_t)(r->end - r->s), room = WINDOW - left;
-	ssize_t n;
-
-	if (r->eof || room < WINDOW / 4)
-		return false;
-	memmove(r->window, r->s, left);
-	r->s = r->window;
-	r->end = r->window + left;
-	if (r->charset != RAW) {
-		memcpy(raw, r->rest, r->nrest);
-		room = room / 3 < sizeof(raw) ? room / 3 : sizeof(raw);
-		room -= r->nrest;
-	}
-	do
-		n = read(r->fd, r->charset == RAW ? r->end : (char *)raw + r->nrest, room);
-	while (n < 0 && errno == EINTR);
-	if (n < 0 && !r->broken)
-		r->broken = "cannot be read";
-	r->eof = n <= 0;
-	n = n > 0 ? n : 0;
-	r->at += n;
-	r->end += r->charset == RAW ? (size_t)n : convert(r, raw, r->nrest + (size_t)n, r->end);
-	return !r->eof;
-}
-
-static int
-open_reader(struct reader *r, const char *path, int64_t limit)
-{
-	static const char *const latin[] = {
-		"iso-8859-1", "iso_8859-1", "latin1", "latin-1", "windows-1252", "cp1252"
-	};
-	char head[200], *s;
-	size_t i, n;
-
-	memset(r, 0, offsetof(struct reader, window));
-	r->limit = limit;
-	r->s = r->end = r->window;
-	r->fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (r->fd < 0)
-		return -1;
-	fill(r);
-	n = (size_t)(r->end - r->s);
-	if (n >= 3 && !memcmp(r->s, "\xef\xbb\xbf", 3))
-		r->s += 3;
-	else if (n >= 2 && (!memcmp(r->s, "\xff\xfe", 2) || !memcmp(r->s, "<\0", 2)))
-		r->charset = UTF16LE;
-	else if (n >= 2 && (!memcmp(r->s, "\xfe\xff", 2) || !memcmp(r->s, "\0<", 2)))
-		r->charset = UTF16BE;
-	n = n < sizeof(head) - 1 ? n : sizeof(head) - 1;
-	for (i = 0; i < n; i++)         /* a NUL ends it, which is well */
-		head[i] = (char)(r->s[i] >= 'A' && r->s[i] <= 'Z' ? r->s[i] | 32 : r->s[i]);
-	head[n] = '\0';
-	s = strstr(head, "<?xml") ? strstr(strstr(head, "<?xml"), "encoding") : NULL;
-	s = s ? s + 8 + strspn(s + 8, " =\"'") : NULL;
-	for (i = 0; s && r->charset == RAW && i < LEN(latin); i++)
-		if (!strncmp(s, latin[i], strlen(latin[i])))
-			r->charset = LATIN1;
-	if (r->charset != RAW) {        /* again, from the start */
-		lseek(r->fd, (unsigned char)*r->s >= 0xfe ? 2 : 0, SEEK_SET);
-		r->s = r->end = r->window;
-		r->eof = false;
-		fill(r);
-	}
-	return 0;
-}
-
-static void
-breaks(struct reader *r, const char *what)
-{
-	if (r->broken)
-		return;
-	r->broken = what;
-	r->broken_at = r->at - (r->end - r->s);
-}
-
-static bool
-is_space(int c)
-{
-	return c == ' ' || c == '\n' || c == '\t' || c == '\r';
-}
-
-static bool
-is_name(int c)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')
-		|| (c && strchr("_-.:", c)) || (unsigned char)c >= 0x80;
-}
-
-/* The next byte without taking it; -1 at the end. */
-static int
-peek(struct reader *r)
-{
-	if (r->s == r->end && !fill(r) && r->s == r->end)
-		return -1;
-	return (unsigned char)*r->s;
-}
-
-/* Whether the file goes on with word. */
-static bool
-ahead(struct reader *r, const char *word)
-{
-	size_t n = strlen(word);
-
-	while ((size_t)(r->end - r->s) < n && fill(r))
-		;
-	return (size_t)(r->end - r->s) >= n && !memcmp(r->s, word, n);
-}
-
-/* Skips to behind word; false when it does not come. */
-static bool
-skip_past(struct reader *r, const char *word)
-{
-	char *hit;
-
-	for (; peek(r) >= 0; r->s++) {
-		hit = memchr(r->s, *word, (size_t)(r->end - r->s));
-		r->s = hit ? hit : r->end - 1;
-		if (ahead(r, word)) {
-			r->s += strlen(word);
-			return true;
-		}
-	}
-	return false;
-}
-
-/* Skips <!DOCTYPE with its internal subset: entities are not for us. */
-static void
-skip_doctype(struct reader *r)
-{
-	int c, quote = 0, depth = 0;
-
-	while ((c = peek(r)) >= 0) {
-		if (!quote && ahead(r, "<!--")) {
-			skip_past(r, "-->");
-			continue;
-		}
-		r->s++;
-		if (quote)
-			quote = c == quote ? 0 : quote;
-		else if (c == '"' || c == '\'')
-			quote = c;
-		else if (c == '[' || c == ']')
-			depth += c == '[' ? 1 : -1;
-		else if (c == '>' && depth <= 0)
-			return;
-	}
-}
-
-static void
-skip_space(struct reader *r)
-{
-	while (is_space(peek(r)))
-		r->s++;
-}
-
-/* Reads up to a byte of stop into t (NULL: nowhere), and leaves that byte. */
-static void
-read_until(struct reader *r, struct sink *t, int stop, bool raw)
-{
-	char *hit, *to, *p;
-	int k;
-
-	do {
-		if (r->end - r->s <= HELD)
-			fill(r);
-		hit = memchr(r->s, stop, (size_t)(r->end - r->s));
-		to = hit ? hit : r->end;
-		if (!hit && !r->eof && to - r->s > HELD) {
-			/* Not in the middle of a reference, a character or CR LF. */
-			for (p = to - 1; p > to - HELD && *p != '&'; p--)
-				;
-			to = *p == '&' ? p : to;
-			for (k = 0; k < 3 && ((unsigned char)to[-1] & 0xc0) == 0x80; k++)
-				to--;
-			to -= (unsigned char)to[-1] >= 0xc0;
-			to -= to[-1] == '\r';
-		}
-		if (t)
-			put_text(t, r->s, (size_t)(to - r->s), raw);
-		r->s = to;
-	} while (!hit && (!r->eof || r->s < r->end));
-}
-
-/* Reads name="value" into attrs; false at the end of the tag. */
-static bool
-read_attribute(struct reader *r)
-{
-	char name[256];
-	const char *have;
-	size_t n = 0, i;
-	int c, quote;
-
-	skip_space(r);
-	c = peek(r);
-	if (c < 0 || c == '>' || c == '<' || (c == '/' && ahead(r, "/>")))
-		return false;
-	while ((c = peek(r)) >= 0 && !is_space(c) && !strchr("=<>\"'", c)
-	&& !(c == '/' && ahead(r, "/>"))) {
-		if (n < sizeof(name) - 1)
-			name[n++] = (char)c;
-		r->s++;
-	}
-	name[n] = '\0';
-	skip_space(r);
-	sink_begin(&r->value, r->limit, false);
-	if (peek(r) == '=') {
-		r->s++;
-		skip_space(r);
-		quote = peek(r);
-		if (quote == '"' || quote == '\'') {
-			r->s++;
-			read_until(r, &r->value, quote, false);
-			r->s += peek(r) == quote;
-		} else {
-			for (; (c = peek(r)) >= 0 && !is_space(c) && c != '>' && c != '<'
-			&& !(c == '/' && ahead(r, "/>")); r->s++)
-				put_text(&r->value, r->s, 1, true);
-		}
-	} else if (!n) {
-		r->s++;                 /* a quote out of nowhere */
-		breaks(r, "has a tag that cannot be read");
-	}
-	sink_end(&r->value);
-	for (have = r->attrs.s, i = 0; i < r->nattrs * 2; i++, have += strlen(have) + 1)
-		if (i % 2 == 0 && !strcmp(have, name))
-			return true;    /* twice: the first one wins */
-	/* A name that could not be written, or one of a namespace, is passed over. */
-	for (i = 0; i < n && is_name(name[i]) && !((unsigned char)name[i] & 0x80) && name[i] != ':'; i++)
-		;
-	if (i == n && n && !strchr("-.0123456789", *name) && strncmp(name, "xmlns", 5)) {
-		buf_add(&r->attrs, name, n + 1);
-		buf_add(&r->attrs, r->value.b.s, r->value.b.n + 1);
-		r->nattrs++;
-	}
-	return true;
-}
-
-/* Value of an attribute of the tag, or NULL. */
-static const char *
-attr(const struct reader *r, const char *name)
-{
-	const char *s = r->attrs.s;
-	size_t i;
-
-	for (i = 0; i < r->nattrs; i++, s += strlen(s) + 1) {
-		if (!strcmp(s, name))
-			return s + strlen(s) + 1;
-		s += strlen(s) + 1;
-	}
-	return NULL;
-}
-
-/* Appends the tag's attributes, less those of the list skip: " name id ". */
-static void
-add_attributes(struct buf *b, const struct reader *r, const char *skip)
-{
-	const char *s = r->attrs.s, *value;
-	char word[300];
-	size_t i;
-
-	for (i = 0; i < r->nattrs; i++, s = value + strlen(value) + 1) {
-		value = s + strlen(s) + 1;
-		snprintf(word, sizeof(word), " %s ", s);
-		if (!strstr(skip, word))
-			add_attribute(b, s, value);
-	}
-	buf_add(b, "", 0);
-}
-
-/* Whether the tag ahead is one with which a report can begin, or its end. */
-static bool
-begins(struct reader *r)
-{
-	const char *s, *colon;
-	size_t n;
-
-	ahead(r, "</a-namespace-prefix:testsuites");    /* fills the window */
-	s = r->s + 1;
-	s += s < r->end && *s == '/';
-	for (n = 0; s + n < r->end && is_name(s[n]); n++)
-		;
-	colon = memchr(s, ':', n);
-	n -= colon ? (size_t)(colon + 1 - s) : 0;
-	s = colon ? colon + 1 : s;
-	return (n == 9 || n == 10) && !memcmp(s, "testsuites", n);
-}
-
-/* A start or end tag at '<'; what comes of it. */
-static enum event
-read_tag(struct reader *r)
-{
-	bool end = r->s[1] == '/';
-	size_t n = 0;
-	int c;
-
-	for (r->s += end ? 2 : 1; (c = peek(r)) >= 0 && is_name(c); r->s++)
-		if (c == ':')           /* a prefix, bound or not */
-			n = 0;
-		else if (n < sizeof(r->name) - 1)
-			r->name[n++] = (char)c;
-	r->name[n] = '\0';
-	r->nattrs = r->attrs.n = 0;
-	if (end)
-		skip_space(r);
-	while (!end && read_attribute(r))
-		;
-	if (ahead(r, "/>") && !end) {
-		r->s += 2;
-		r->ends = true;
-	} else if (peek(r) == '>') {
-		r->s++;
-	} else {
-		breaks(r, peek(r) < 0 ? "ends in the middle of a tag" : "has a tag that does not end");
-	}
-	return end ? END : peek(r) < 0 && r->broken ? EOD : START;
-}
-
-/* What comes next; TEXT, or DATA in a CDATA section, is to be read by read_text(). */
-static enum event
-next(struct reader *r)
-{
-	if (r->ends) {
-		r->ends = false;
-		return END;
-	}
-	for (;;) {
-		if (r->top)             /* log lines, blanks, another's tags */
-			read_until(r, NULL, '<', true);
-		if (peek(r) < 0)
-			return EOD;
-		if (*r->s != '<')
-			return TEXT;
-		if (ahead(r, "<!--")) {
-			if (!skip_past(r, "-->"))
-				breaks(r, "ends in a comment");
-		} else if (ahead(r, "<![CDATA[") && !r->top) {
-			r->s += 9;
-			return DATA;
-		} else if (ahead(r, "<?")) {
-			skip_past(r, "?>");
-		} else if (ahead(r, "<!DOCTYPE")) {
-			skip_doctype(r);
-		} else if (r->top ? begins(r) : r->end - r->s > 1 && (r->s[1] == '/'
-		|| (is_name(r->s[1]) && !strchr("-.0123456789", r->s[1])))) {
-			return read_tag(r);
-		} else if (!r->top) {
-			return TEXT;    /* a bare < */
-		} else {
-			r->s++;
-		}
-	}
-}
-
-/* Reads text up to the next tag, or to the end of CDATA, into t (NULL: nowhere). */
-static void
-read_text(struct reader *r, struct sink *t, enum event kind)
-{
-	if (kind == TEXT) {
-		if (*r->s == '<') {
-			if (t)
-				put_text(t, "<", 1, true);
-			r->s++;
-		}
-		read_until(r, t, '<', false);
-		return;
-	}
-	for (;; r->s++) {
-		read_until(r, t, ']', true);
-		if (ahead(r, "]]>")) {
-			r->s += 3;
-			return;
-		}
-		if (peek(r) < 0) {
-			breaks(r, "ends in a CDATA section");
-			return;
-		}
-		if (t)
-			put_text(t, "]", 1, true);
-	}
-}
+#define REPORT_MAX (30 << 20)   /* bytes; GitLab's limit */
 
 /* ---- the merger ---- */
 
@@ -703,6 +43,13 @@ struct retry {
 	bool error, used;
 };
 
+/* Of which something was in an input. */
+struct shard {
+	char plan[16];
+	long i, n;
+	long source;            /* of the part */
+};
+
 struct merger {
 	const struct merge *o;
 	const struct part *part;
@@ -719,6 +66,9 @@ struct merger {
 	bool collect;           /* failing cases go to retries */
 	struct retry *retries;
 	size_t nretries, capretries;
+	struct shard *shards;
+	size_t nshards, capshards;
+	char plan[16];          /* prun.plan of the suite under way */
 
 	struct frame *frames;
 	size_t nframes, capframes, nkind[KINDS];
@@ -769,9 +119,62 @@ static void
 add_property(struct buf *b, const char *name, const char *value)
 {
 	buf_str(b, "   <property");
-	add_attribute(b, "name", name);
-	add_attribute(b, "value", value);
+	xml_attribute(b, "name", name);
+	xml_attribute(b, "value", value);
 	buf_str(b, "/>\n");
+}
+
+/* Notes of which shard of which plan the input under way has something. */
+static void
+note_shard(struct merger *m, const char *plan, const char *shard)
+{
+	struct shard s;
+	char *end;
+	size_t i;
+
+	memset(&s, 0, sizeof(s));
+	s.source = m->part->source;
+	s.i = strtol(shard, &end, 10);
+	s.n = *end == '/' ? strtol(end + 1, NULL, 10) : 0;
+	snprintf(s.plan, sizeof(s.plan), "%s", plan);
+	if (s.n == 1 || !s.source)      /* all there was; or the run's own report */
+		return;
+	for (i = 0; i < m->nshards; i++)
+		if (!memcmp(&m->shards[i], &s, sizeof(s)))
+			return;
+	m->shards = grow(m->shards, &m->capshards, m->nshards + 1, sizeof(s));
+	m->shards[m->nshards++] = s;
+}
+
+/* Says what is wrong with the shards that were merged; false if anything is. */
+static bool
+check_shards(const struct merger *m)
+{
+	const struct shard *s = m->shards;
+	size_t i, k, missing = 0;
+	bool good = true;
+	long n;
+
+	for (i = 0; i < m->nshards; i++) {
+		if (strcmp(s[i].plan, s->plan) || s[i].n != s->n || s[i].i < 1 || s[i].i > s[i].n) {
+			warn("shard %ld/%ld of plan %s does not go with shard %ld/%ld of plan %s: "
+				"their machines had other files or another history", s[i].i, s[i].n,
+				s[i].plan, s->i, s->n, s->plan);
+			return false;
+		}
+		for (k = 0; k < i && s[k].i != s[i].i; k++)
+			;
+		if (k < i)
+			warn("shard %ld/%ld is there twice", s[i].i, s[i].n);
+		good = good && k == i;
+	}
+	for (n = 1; m->nshards && n <= s->n && missing < 10; n++) {
+		for (i = 0; i < m->nshards && s[i].i != n; i++)
+			;
+		if (i == m->nshards && ++missing)
+			warn("shard %ld/%ld is missing", n, s->n);
+	}
+	return good && !missing;
 }
 
 static void
@@ -780,12 +183,16 @@ add_own_properties(struct merger *m)
 	const struct part *p = m->part;
 	struct buf *b = &m->props;
 
-	add_property(b, "prun.file", p->file);
-	add_property(b, "prun.result", result_name[p->result]);
-	add_property(b, "prun.seconds", str("%.3f", (double)p->ms / 1000));
-	add_property(b, "prun.attempts", str("%d", p->attempts));
-	add_property(b, "prun.run", m->o->run);
-	add_property(b, "prun.plan", str("%08" PRIx32, m->o->hash));
+	if (p->file) {          /* else of an empty shard */
+		add_property(b, "prun.file", p->file);
+		add_property(b, "prun.result", result_name[p->result]);
+		add_property(b, "prun.seconds", str("%.3f", (double)p->ms / 1000));
+		add_property(b, "prun.attempts", str("%d", p->attempts));
+	}
+	add_property(b, "prun.run", p->run);
+	add_property(b, "prun.plan", p->plan);
+	add_property(b, "prun.shard", p->shard);
+	note_shard(m, p->plan, p->shard);
 }
 
 /* Name for what has none: the suites that are open, else the file. */
@@ -806,7 +213,7 @@ open_suite(struct merger *m)
 		return;
 	m->open = true;
 	buf_str(&m->out, " <testsuite");
-	add_attribute(&m->out, "name", here(m));
+	xml_attribute(&m->out, "name", here(m));
 	buf_fmt(&m->out, " id=\"%d\"", m->id++);
 	m->suite_at = leave_room(m);
 	for (i = m->nframes; i && m->frames[i - 1].kind != K_SUITE; i--)
@@ -814,7 +221,7 @@ open_suite(struct merger *m)
 	own = i ? m->heads.s + m->frames[i - 1].head : "";
 	buf_str(&m->out, own);
 	if (m->part->file && !strstr(own, " file=\""))
-		add_attribute(&m->out, "file", m->part->file);
+		xml_attribute(&m->out, "file", m->part->file);
 	buf_str(&m->out, ">\n");
 	if (m->first && m->part->synthetic)
 		add_own_properties(m);
@@ -981,8 +388,8 @@ end_case(struct merger *m)
 		m->sum.failures += bad;
 		m->sum.skipped += c[K_SKIPPED].n > 0;
 		buf_str(&m->out, "  <testcase");
-		add_attribute(&m->out, "name", m->name.s);
-		add_attribute(&m->out, "classname", m->classname.s);
+		xml_attribute(&m->out, "name", m->name.s);
+		xml_attribute(&m->out, "classname", m->classname.s);
 		buf_fmt(&m->out, " time=\"%" PRId64 ".%06" PRId64 "\"%s>", m->case_us / 1000000,
 			m->case_us % 1000000, m->attrs.s);
 		if (c[K_PROPS].n)
@@ -996,7 +403,7 @@ end_case(struct merger *m)
 				buf_fmt(&m->out, "</%s>", kind_name[k]);
 			}
 		buf_str(&m->out, "</testcase>\n");
-		if (m->out.n > WINDOW)
+		if (m->out.n > XML_WINDOW)
 			out_flush(m);
 	}
 	for (k = 0; k <= K_ERR; k++)
@@ -1007,24 +414,24 @@ end_case(struct merger *m)
 static void
 begin_case(struct merger *m, const struct reader *r, const char *name)
 {
-	const char *class = r ? attr(r, "classname") : NULL, *status, *result;
+	const char *class = r ? xml_attr(r, "classname") : NULL, *status, *result;
 
 	set(&m->name, name && *name ? name : "(unnamed)");
 	set(&m->classname, class && *class ? class : here(m));
-	set(&m->file, r && attr(r, "file") ? attr(r, "file") : "");
-	set(&m->line, r && attr(r, "line") ? attr(r, "line") : "");
+	set(&m->file, r && xml_attr(r, "file") ? xml_attr(r, "file") : "");
+	set(&m->line, r && xml_attr(r, "line") ? xml_attr(r, "line") : "");
 	set(&m->attrs, "");
-	m->case_us = r ? microseconds(attr(r, "time")) : 0;
+	m->case_us = r ? microseconds(xml_attr(r, "time")) : 0;
 	if (r) {
 		m->in_case = true;
-		status = attr(r, "status") ? attr(r, "status") : "";
-		result = attr(r, "result") ? attr(r, "result") : "";
+		status = xml_attr(r, "status") ? xml_attr(r, "status") : "";
+		result = xml_attr(r, "result") ? xml_attr(r, "result") : "";
 		m->not_run = !strcmp(status, "disabled") || !strcmp(status, "notrun")
 			|| !strcmp(result, "suppressed");
-		add_attributes(&m->attrs, r, " name classname time type ");
+		xml_attributes(&m->attrs, r, " name classname time type ");
 	}
-	if (m->part->file && !(r && attr(r, "file")))
-		add_attribute(&m->attrs, "file", m->part->file);
+	if (m->part->file && !(r && xml_attr(r, "file")))
+		xml_attribute(&m->attrs, "file", m->part->file);
 }
 
 static void
@@ -1056,10 +463,10 @@ add_case(struct merger *m, const char *name, enum kind kind, const char *type,
 	m->case_us = us;
 	if (kind != K_OTHER) {
 		buf_safe(&safe, message, strlen(message));
-		add_attribute(&attrs, "message", safe.s);
-		add_attribute(&attrs, "type", type);
-		add_escaped(&head, safe.s, false);
-		add_escaped(&body, text, false);
+		xml_attribute(&attrs, "message", safe.s);
+		xml_attribute(&attrs, "type", type);
+		xml_escape(&head, safe.s, false);
+		xml_escape(&body, text, false);
 		if (m->notes)
 			note_failure(m, message);
 		add_result(&m->child[kind], kind, attrs.s, head.s, body.s);
@@ -1153,20 +560,20 @@ static void
 result_attrs(struct merger *m, const struct reader *r)
 {
 	static const char taken[] = " yaml symbol array file ";
-	const char *type = attr(r, "type");
+	const char *type = xml_attr(r, "type");
 	bool rename = type && *type && strstr(taken, str(" %s ", type));
 
 	m->outer_attrs.n = 0;
-	add_attributes(&m->outer_attrs, r, rename ? " type " : "");
+	xml_attributes(&m->outer_attrs, r, rename ? " type " : "");
 	if (rename)
-		add_attribute(&m->outer_attrs, "type", str("type %s", type));
+		xml_attribute(&m->outer_attrs, "type", str("type %s", type));
 }
 
 static void
 start_tag(struct merger *m, const struct reader *r)
 {
 	struct frame f = { kind_here(m, r->name), m->path.n, m->heads.n };
-	const char *message = attr(r, "message"), *name = attr(r, "name"), *value = attr(r, "value");
+	const char *message = xml_attr(r, "message"), *name = xml_attr(r, "name"), *value = xml_attr(r, "value");
 
 	switch (f.kind) {
 	case K_SUITE:
@@ -1174,12 +581,16 @@ start_tag(struct merger *m, const struct reader *r)
 		/* A name that is joined 20,000 times would be read by nobody. */
 		if (name && *name && m->path.n < 1000)
 			buf_fmt(&m->path, "%s%s", m->path.n ? "/" : "", name);
-		add_attributes(&m->heads, r, " name id tests failures errors skipped disabled time ");
+		xml_attributes(&m->heads, r, " name id tests failures errors skipped disabled time ");
 		break;
 	case K_CASE:
 		begin_case(m, r, name);
 		break;
 	case K_PROP:
+		if (value && !m->in_case && name && !strcmp(name, "prun.plan"))
+			snprintf(m->plan, sizeof(m->plan), "%s", value);
+		if (value && !m->in_case && name && !strcmp(name, "prun.shard"))
+			note_shard(m, m->plan, value);
 		if (value) {
 			add_property(m->in_case ? &m->child[K_PROPS] : &m->props, name ? name : "", value);
 			f.kind = K_OTHER;
@@ -1207,7 +618,7 @@ start_tag(struct merger *m, const struct reader *r)
 		if (m->notes)
 			set(&m->message, message ? message : "");
 		else
-			add_escaped(&m->message, message ? message : "", false);
+			xml_escape(&m->message, message ? message : "", false);
 	}
 	m->frames = grow(m->frames, &m->capframes, m->nframes + 1, sizeof(*m->frames));
 	m->frames[m->nframes++] = f;
@@ -1250,7 +661,7 @@ end_tag(struct merger *m, struct reader *r)
 	for (k = 0; k < K_OTHER && strcmp(kind_name[k], r->name); k++)
 		;
 	if ((int)top != k && top != K_OTHER) {
-		breaks(r, "has an end tag that nothing began");
+		xml_breaks(r, "has an end tag that nothing began");
 		if (!m->nkind[k])
 			return;
 		while ((int)m->frames[m->nframes - 1].kind != k)
@@ -1269,25 +680,25 @@ read_report(struct merger *m, const char *path, struct buf *why)
 
 	m->report = path;
 	why->n = 0;
-	if (open_reader(&r, path, m->o->limit) < 0)
+	if (xml_open(&r, path, m->o->limit) < 0)
 		buf_fmt(why, "the report %s cannot be read: %s", path, strerror(errno));
 	else
 		do {
 			r.top = m->nframes == 0;
-			e = next(&r);
+			e = xml_next(&r);
 			if (e == START)
 				start_tag(m, &r);
 			else if (e == END)
 				end_tag(m, &r);
 			else if (e != EOD)
-				read_text(&r, m->inner_kind != K_OTHER ? &m->inner
+				xml_text(&r, m->inner_kind != K_OTHER ? &m->inner
 					: m->outer_kind != K_OTHER ? &m->outer : NULL, e);
 			seen = seen || e == START;
 		} while (e != EOD);
 	if (!why->n && !seen)
-		breaks(&r, r.at ? "has no testsuite element" : "is empty");
+		xml_breaks(&r, r.at ? "has no testsuite element" : "is empty");
 	else if (m->nframes)
-		breaks(&r, "ends too early");
+		xml_breaks(&r, "ends too early");
 	while (m->nframes)
 		pop(m, true);
 	if (!why->n && r.broken)
@@ -1295,10 +706,7 @@ read_report(struct merger *m, const char *path, struct buf *why)
 	if (why->n && !m->collect)
 		add_case(m, "[report]", K_ERROR, "prun.report", why->s, "", 0);
 	close_suite(m);
-	if (r.fd >= 0)
-		close(r.fd);
-	buf_free(&r.attrs);
-	buf_free(&r.value.b);
+	xml_close(&r);
 	return !why->n;
 }
 
@@ -1374,6 +782,7 @@ free_merger(struct merger *m)
 		buf_free(&m->child[i]);
 	free_retries(m);
 	free(m->retries);
+	free(m->shards);
 	free(m->frames);
 }
 
@@ -1438,11 +847,11 @@ collect_exit(struct merger *m, size_t attempt)
 	if (attempt < m->part->logs.n)
 		buf_tail(&tail, m->part->logs.v[attempt], 50);
 	sink_begin(&m->outer, m->o->limit, true);
-	put_text(&m->outer, tail.s, tail.n, true);
+	sink_text(&m->outer, tail.s, tail.n, true);
 	sink_end(&m->outer);
 	set(&m->outer_attrs, "");
-	add_attribute(&m->outer_attrs, "message", message);
-	add_attribute(&m->outer_attrs, "type", "prun.exit");
+	xml_attribute(&m->outer_attrs, "message", message);
+	xml_attribute(&m->outer_attrs, "type", "prun.exit");
 	begin_case(m, NULL, "[exit]");
 	add_verdict(m, K_FAILURE, m->outer_attrs.s, "", m->outer.b.s);
 	end_case(m);
@@ -1471,8 +880,12 @@ merge_part(struct merger *m, const struct part *p)
 			collect_exit(m, i);
 	}
 	m->collect = false;
-	if (p->reports.n)
+	if (!p->synthetic) {
+		if (!read_report(m, p->reports.v[base], &why))
+			warn("%s", why.s);
+	} else if (p->reports.n) {
 		reports = read_reports(m, p->reports.v[base], &why);
+	}
 	if (p->synthetic)
 		synthesise(m, reports);
 	/* Cases that failed in another attempt and are not in the base. */
@@ -1498,6 +911,7 @@ junit_merge(const struct merge *o, const struct part *parts, size_t n, const cha
 	struct counts *total)
 {
 	bool spool = !strcmp(out, "-");         /* it cannot be written twice */
+	bool refused = false;
 	char *aside = str("%s.%ld", out, (long)getpid());
 	FILE *f = spool ? tmpfile() : NULL;
 	struct merger m;
@@ -1511,7 +925,7 @@ junit_merge(const struct merge *o, const struct part *parts, size_t n, const cha
 	init_merger(&m, o, NULL, fd);
 	m.error = fd < 0 ? errno : 0;
 	buf_str(&m.out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites");
-	add_attribute(&m.out, "name", o->name);
+	xml_attribute(&m.out, "name", o->name);
 	root_at = leave_room(&m);
 	buf_str(&m.out, ">\n");
 	for (i = 0; i < n; i++)
@@ -1520,165 +934,22 @@ junit_merge(const struct merge *o, const struct part *parts, size_t n, const cha
 	out_flush(&m);
 	fill_room(&m, root_at, &m.total, o->ms < 0 ? m.total_us : o->ms * 1000);
 	*total = m.total;
+	if (!check_shards(&m) && !o->partial) {
+		warn("%s is not written; --partial would merge them all the same", out);
+		refused = true;
+	}
 	free_merger(&m);
-	if (f && !m.error && lseek(fd, 0, SEEK_SET) == 0)
+	if (f && !m.error && !refused && lseek(fd, 0, SEEK_SET) == 0)
 		while ((got = read(fd, chunk, sizeof(chunk))) > 0 && !m.error)
 			m.error = write_all(1, chunk, (size_t)got) < 0 ? errno : 0;
 	if (got < 0 || ((f ? fclose(f) : fd >= 0 ? close(fd) : 0) < 0 && !m.error)
-	|| (!spool && !m.error && rename(aside, out) < 0))
+	|| (!spool && !m.error && !refused && rename(aside, out) < 0))
 		m.error = errno;
-	if (m.error && !spool)
+	if ((m.error || refused) && !spool)
 		unlink(aside);
+	else if (m.flushed > REPORT_MAX)
+		warn("%s has %" PRId64 " MB; GitLab reads no more than 30: see report-limit", out,
+			(int64_t)m.flushed >> 20);
 	errno = m.error;
-	return m.error ? -1 : 0;
-}
-
-/* ---- TAP ---- */
-
-struct tap {
-	const char *name;
-	struct buf cases, text; /* text: of the case under way */
-	char *title, *reason;   /* of that case; NULL: none */
-	bool bad, skip, is_tap;
-	int64_t planned, seen;  /* planned -1: no plan */
-	char *bail;
-};
-
-static void
-tap_case(struct tap *t)
-{
-	struct sink text;
-
-	if (!t->title)
-		return;
-	memset(&text, 0, sizeof(text));
-	sink_begin(&text, 1 << 20, true);
-	put_text(&text, t->text.s, t->text.n, true);
-	sink_end(&text);
-	buf_str(&t->cases, "<testcase");
-	add_attribute(&t->cases, "name", *t->title ? t->title : str("test %" PRId64, t->seen));
-	add_attribute(&t->cases, "classname", t->name);
-	buf_char(&t->cases, '>');
-	if (t->bad)
-		add_result(&t->cases, K_FAILURE, " message=\"not ok\"", "not ok", text.b.s);
-	else if (t->skip) {
-		buf_str(&t->cases, "<skipped");
-		add_attribute(&t->cases, "message", t->reason);
-		buf_str(&t->cases, "/>");
-	}
-	buf_str(&t->cases, "</testcase>\n");
-	t->title = NULL;
-	t->text.n = 0;
-	buf_free(&text.b);
-}
-
-static char *
-safe(const char *s, size_t n)
-{
-	struct buf b = { 0 };
-	char *out;
-
-	while (n && is_space(s[n - 1]))
-		n--;
-	buf_safe(&b, s, n);
-	out = str("%s", b.s);
-	buf_free(&b);
-	return out;
-}
-
-/* What stands behind "ok" or "not ok": 3 - name # SKIP why. */
-static void
-tap_result(struct tap *t, const char *s, bool ok)
-{
-	const char *mark = s, *word;
-	bool todo = false;
-
-	tap_case(t);
-	t->seen++;
-	t->skip = false;
-	s += strspn(s, " 0123456789");
-	s += *s == '-' ? 1 + strspn(s + 1, " ") : 0;
-	for (; !t->skip && !todo && (mark = strchr(mark, '#')); mark += !t->skip && !todo) {
-		word = mark + 1 + strspn(mark + 1, " ");
-		if (mark > s && mark[-1] == '\\')
-			continue;
-		t->skip = !strncasecmp(word, "skip", 4);
-		todo = !strncasecmp(word, "todo", 4);
-		word += strcspn(word, " ");
-		t->reason = safe(word + strspn(word, " "), strlen(word + strspn(word, " ")));
-	}
-	t->title = safe(s, mark && mark >= s ? (size_t)(mark - s) : strlen(s));
-	t->bad = !ok && !todo && !t->skip;
-}
-
-static void
-tap_line(struct tap *t, char *line, size_t n)
-{
-	char *end;
-
-	while (n && is_space(line[n - 1]))
-		n--;
-	line[n] = '\0';
-	if (!strncmp(line, "TAP version ", 12)) {
-		t->is_tap = true;
-	} else if (!strncmp(line, "1..", 3) && line[3] >= '0' && line[3] <= '9') {
-		t->is_tap = true;
-		t->planned = strtoll(line + 3, &end, 10);
-		if (!t->planned && strchr(end, '#')) {  /* 1..0 # SKIP why */
-			tap_result(t, strchr(end, '#'), true);
-			t->title = str("[plan]");
-			t->seen = 0;
-		}
-	} else if (!strncmp(line, "ok", 2) && (!line[2] || is_space(line[2]))) {
-		tap_result(t, line + 2, true);
-	} else if (!strncmp(line, "not ok", 6) && (!line[6] || is_space(line[6]))) {
-		tap_result(t, line + 6, false);
-	} else if (!strncmp(line, "Bail out!", 9)) {
-		t->bail = safe(line, strlen(line));
-	} else if (t->title && (int64_t)t->text.n < 1 << 20) {
-		buf_fmt(&t->text, "%s\n", line);
-	}
-}
-
-int
-junit_tap(const char *log, const char *path, const char *name)
-{
-	FILE *f = fopen(log, "r");
-	struct tap t;
-	struct buf all = { 0 };
-	char line[16384];
-	size_t n;
-	bool cut = false;
-	int r = 0;
-
-	if (!f)
-		return 0;
-	memset(&t, 0, sizeof(t));
-	t.name = name;
-	t.planned = -1;
-	while (fgets(line, sizeof(line), f)) {
-		n = strlen(line);
-		if (!cut)               /* the rest of a long line is not looked at */
-			tap_line(&t, line, n && line[n - 1] == '\n' ? n - 1 : n);
-		cut = n == sizeof(line) - 1 && line[n - 1] != '\n';
-	}
-	tap_case(&t);
-	if (t.bail || (t.planned >= 0 && t.planned != t.seen) || (t.planned < 0 && !t.seen)) {
-		buf_str(&t.cases, "<testcase name=\"[plan]\"><error");
-		add_attribute(&t.cases, "message", t.bail ? t.bail : t.planned < 0
-			? "there is neither a plan nor a test"
-			: str("%" PRId64 " tests were planned, %" PRId64 " were run", t.planned, t.seen));
-		buf_str(&t.cases, "/></testcase>\n");
-	}
-	if (t.is_tap) {
-		buf_str(&all, "<testsuite");
-		add_attribute(&all, "name", safe(name, strlen(name)));
-		buf_fmt(&all, ">\n%s</testsuite>\n", t.cases.s ? t.cases.s : "");
-		r = file_write(path, all.s, all.n, 0666) < 0 ? -1 : 1;
-	}
-	fclose(f);
-	buf_free(&t.cases);
-	buf_free(&t.text);
-	buf_free(&all);
-	return r;
+	return m.error || refused ? -1 : 0;
 }

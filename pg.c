@@ -16,16 +16,10 @@
  * into the attempt's directory, or anything that db-clone and db-drop can copy.
  */
 #include "prun.h"
-#include <ctype.h>
 #include <dlfcn.h>
-#include <pwd.h>
 
 #define CLASS_RUN 1886549358    /* advisory locks: "prun", with the run's id, */
 #define CLASS_TEMPLATE 1886549359       /* and with the template's hash */
-#define STEM_MAX 44             /* 63 less _w999999_abcdefr999 */
-
-enum kind { PG_URL, PG_DSN, DB_FILE, DB_OTHER };
-enum mode { CLONE, ADMIN, MASK };
 
 /* A reply: state is "" when all went well. */
 struct reply {
@@ -43,362 +37,6 @@ struct pg {
 	struct buf text;        /* read from psql and not yet used */
 	struct pg *next;        /* last: it survives a close */
 };
-
-/* ---- URLs ---- */
-
-static bool
-starts(const char *s, const char *prefix)
-{
-	return strncmp(s, prefix, strlen(prefix)) == 0;
-}
-
-static enum kind
-kind_of(const char *url)
-{
-	static const char *const pg[] = {
-		"postgres", "postgresql", "postgis", "pgsql", "ecto", "jdbc:postgresql"
-	};
-	size_t i, n = strcspn(url, "+:");
-
-	if (starts(url, "jdbc:sqlite:") || starts(url, "file:") || (n == 6 && starts(url, "sqlite")))
-		return DB_FILE;
-	if (starts(url, "jdbc:"))
-		n = strcspn(url + 5, "+:") + 5;
-	for (i = 0; strstr(url, "://") && i < LEN(pg); i++)
-		if (strlen(pg[i]) == n && starts(url, pg[i]))
-			return PG_URL;
-	return !strstr(url, "://") && strchr(url, '=') ? PG_DSN : DB_OTHER;
-}
-
-/* The next parameter of a query or DSN, as slices; *s moves behind it. */
-static bool
-next_param(const char **s, enum kind kind, const char **key, size_t *nkey, const char **value,
-	size_t *nvalue)
-{
-	const char *p = *s, *blank = " \t\n";
-
-	p += strspn(p, kind == PG_URL ? "?&" : blank);
-	if (!*p)
-		return false;
-	*key = p;
-	*nkey = strcspn(p, kind == PG_URL ? "=&" : "= \t\n");
-	p += *nkey;
-	p += kind == PG_URL ? 0 : strspn(p, blank);
-	p += *p == '=';
-	p += kind == PG_URL ? 0 : strspn(p, blank);
-	*value = p;
-	if (kind == PG_URL) {
-		p += strcspn(p, "&");
-	} else if (*p == '\'') {
-		for (p++; *p && *p != '\''; p++)
-			p += *p == '\\' && p[1];
-		p += *p == '\'';
-	} else {
-		for (; *p && !strchr(blank, *p); p++)
-			p += *p == '\\' && p[1];
-	}
-	*nvalue = (size_t)(p - *value);
-	*s = p;
-	return true;
-}
-
-static bool
-is_key(const char *key, size_t n, const char *word)
-{
-	return strlen(word) == n && !memcmp(key, word, n);
-}
-
-/* Undoes %41 of a URL, quotes and backslashes of a DSN. */
-static char *
-decode(const char *s, size_t n, enum kind kind)
-{
-	char *to = str("%.*s", (int)n, s), *start = to, hex[3] = "";
-
-	for (s = to; *s; s++) {
-		if (kind == PG_URL && *s == '%' && isxdigit((unsigned char)s[1])
-		&& isxdigit((unsigned char)s[2])) {
-			memcpy(hex, s + 1, 2);
-			*to++ = (char)strtol(hex, NULL, 16);
-			s += 2;
-		} else if (kind == PG_URL || *s != '\'') {
-			s += kind == PG_DSN && *s == '\\' && s[1];
-			*to++ = *s;
-		}
-	}
-	*to = '\0';
-	return start;
-}
-
-/* Where a URL's parts begin; user..host is user:password@, or nothing. */
-struct url {
-	enum kind kind;
-	const char *user, *host, *path, *query;
-};
-
-static struct url
-split_url(const char *url)
-{
-	struct url u = { kind_of(url), url, url, url, url };
-
-	if (u.kind != PG_URL)
-		return u;
-	u.user = u.host = strstr(url, "://") + 3;
-	/* ? and # are legal in a password; libpq reads it so, too. */
-	if (u.user[strcspn(u.user, "@/")] == '@')
-		u.host = strchr(u.user, '@') + 1;
-	u.path = u.host + strcspn(u.host, "/?");
-	u.query = u.path + strcspn(u.path, "?");
-	return u;
-}
-
-static char *
-param(const struct url *u, const char *name)
-{
-	const char *s = u->query, *key, *value;
-	size_t nkey, nvalue;
-	char *found = NULL;
-
-	while (next_param(&s, u->kind, &key, &nkey, &value, &nvalue))
-		if (is_key(key, nkey, name))
-			found = decode(value, nvalue, u->kind);
-	return found;
-}
-
-/* Drivers have parameters that libpq does not know, and words of their own. */
-static void
-admin_param(struct buf *b, const char *key, size_t nkey, const char *value, size_t nvalue)
-{
-	static const char known[] = " host hostaddr port user password passfile channel_binding "
-		"connect_timeout client_encoding options application_name keepalives "
-		"keepalives_idle keepalives_interval keepalives_count tcp_user_timeout gssencmode "
-		"sslmode sslcert sslkey sslpassword sslrootcert sslcrl sslcrldir sslsni requirepeer "
-		"ssl_min_protocol_version ssl_max_protocol_version krbsrvname gsslib service "
-		"target_session_attrs ";
-	char *word = str(" %.*s ", (int)nkey, key), *v = str("%.*s", (int)nvalue, value);
-	bool ssl = is_key(key, nkey, "ssl");
-
-	if (ssl || (is_key(key, nkey, "sslmode") && !strcmp(v, "no-verify")))
-		v = !strcmp(v, "true") || !strcmp(v, "TRUE") || !strcmp(v, "no-verify") ? "require"
-			: !strcmp(v, "false") ? "disable" : v;
-	if (ssl || strstr(known, word))
-		buf_fmt(b, "%c%.*s=%s", strchr(b->s, '?') ? '&' : '?', ssl ? 7 : (int)nkey,
-			ssl ? "sslmode" : key, v);
-}
-
-/*
- * Writes a PostgreSQL URL or DSN anew.  CLONE: for the app, name instead of the
- * database, all else byte for byte.  ADMIN: for libpq or psql, database name; where
- * password is not NULL (psql, whose arguments all can see) it is taken out into it.
- * MASK: for the screen.
- */
-static char *
-rewrite(const char *url, enum mode mode, const char *name, char **password)
-{
-	struct url u = split_url(url);
-	struct buf b = { 0 };
-	const char *s = u.query, *key, *value, *from = u.query;
-	size_t nkey, nvalue;
-	bool dbname = param(&u, "dbname") != NULL, secret;
-	int colon = (int)strcspn(u.user, ":@");
-	char *out;
-
-	if (u.kind == PG_URL) {
-		buf_add(&b, mode == ADMIN ? "postgresql://" : url, mode == ADMIN ? 13
-			: (size_t)(u.user - url));
-		secret = u.host > u.user && u.user[colon] == ':' && (mode == MASK || password);
-		if (secret && mode == ADMIN)
-			*password = decode(u.user + colon + 1, (size_t)(u.host - u.user) - 2
-				- (size_t)colon, PG_URL);
-		if (secret)
-			buf_fmt(&b, "%.*s%s@", colon, u.user, mode == MASK ? ":***" : "");
-		else
-			buf_add(&b, u.user, (size_t)(u.host - u.user));
-		buf_add(&b, u.host, (size_t)(u.path - u.host));
-		if (mode == ADMIN || (mode == CLONE && (!dbname || u.query > u.path + 1)))
-			buf_fmt(&b, "/%s", name);
-		else
-			buf_add(&b, u.path, (size_t)(u.query - u.path));
-	}
-	while (next_param(&s, u.kind, &key, &nkey, &value, &nvalue)) {
-		secret = is_key(key, nkey, "password") || is_key(key, nkey, "sslpassword");
-		if (mode == ADMIN && password && secret) {
-			if (nkey == 8)
-				*password = decode(value, nvalue, u.kind);
-		} else if (mode == ADMIN && u.kind == PG_URL) {
-			admin_param(&b, key, nkey, value, nvalue);
-		} else if (mode == ADMIN && !is_key(key, nkey, "dbname")) {
-			buf_fmt(&b, "%.*s=%.*s ", (int)nkey, key, (int)nvalue, value);
-		} else if (mode != ADMIN) {
-			buf_add(&b, from, (size_t)(value - from));
-			if (mode == CLONE && is_key(key, nkey, "dbname"))
-				buf_str(&b, name);
-			else if (mode == MASK && secret)
-				buf_str(&b, "***");
-			else
-				buf_add(&b, value, nvalue);
-			from = s;
-		}
-	}
-	if (mode != ADMIN)
-		buf_str(&b, from);
-	if (u.kind == PG_DSN && (mode == ADMIN || (mode == CLONE && !dbname)))
-		buf_fmt(&b, "%sdbname=%s", b.n && b.s[b.n - 1] != ' ' ? " " : "", name);
-	out = str("%s", b.s ? b.s : "");
-	buf_free(&b);
-	return out;
-}
-
-/* The path of a file template as its URL has it; *n its length. */
-static const char *
-file_part(const char *url, size_t *n)
-{
-	const char *p = strchr(url, ':') + 1;
-
-	if (starts(url, "jdbc:"))
-		p = strchr(p, ':') + 1;
-	if (starts(p, "//"))
-		p += 2;
-	*n = strcspn(p, "?");
-	return p;
-}
-
-static char *
-file_path(const char *url)
-{
-	size_t n;
-	const char *p = file_part(url, &n);
-	char *path = str("%.*s", (int)n, p);
-	struct stat st;
-
-	/* sqlite:///r.db is relative, sqlite:////r.db is not (SQLAlchemy); where only the
-	 * file at the root exists, that one is meant. */
-	if (starts(url, "sqlite") && path[0] == '/'
-	&& (path[1] == '/' || stat(path + 1, &st) == 0 || stat(path, &st) < 0))
-		path++;
-	return path;
-}
-
-static char *
-clone_path(const char *url, const char *name, const char *dir)
-{
-	char *base = file_path(url), *slash = strrchr(base, '/'), *dot;
-
-	base = slash ? slash + 1 : base;
-	dot = strrchr(base, '.');
-	return str("%s/%s%s", dir, name, dot && dot > base ? dot : "");
-}
-
-/* Name of the template database. */
-static char *
-template_name(const char *url)
-{
-	struct url u = split_url(url);
-	struct passwd *pw;
-	char *name = NULL, *dot;
-
-	if (u.kind == DB_FILE || u.kind == DB_OTHER) {
-		name = u.kind == DB_FILE ? file_path(url) : str("%.*s", (int)strcspn(url, "?"), url);
-		while (*name && name[strlen(name) - 1] == '/')
-			name[strlen(name) - 1] = '\0';
-		name = strrchr(name, '/') ? strrchr(name, '/') + 1 : name;
-		dot = u.kind == DB_FILE ? strrchr(name, '.') : NULL;
-		if (dot && dot != name)
-			*dot = '\0';
-		return name;
-	}
-	/* As libpq chooses: dbname, path, PGDATABASE, then the user's name. */
-	name = param(&u, "dbname");
-	if (!name && u.query > u.path + 1)
-		name = decode(u.path + 1, (size_t)(u.query - u.path) - 1, PG_URL);
-	if (!name)
-		name = getenv("PGDATABASE");
-	if (!name && u.host > u.user)
-		name = decode(u.user, strcspn(u.user, ":@"), PG_URL);
-	if (!name)
-		name = param(&u, "user");
-	if (!name)
-		name = getenv("PGUSER");
-	if (!name)
-		name = (pw = getpwuid(geteuid())) ? pw->pw_name : "";
-	return str("%s", name);
-}
-
-const char *
-pg_check(const char *url)
-{
-	struct url u = split_url(url);
-
-	if (starts(url, "prisma+postgres:"))
-		return "names Prisma's proxy; give the database's own URL";
-	if (u.kind == PG_URL && u.host[strcspn(u.host, "/?@")] == '@')
-		return "has two @ before the host; write %40 in the password";
-	if (u.kind == DB_FILE && (!*file_path(url) || strstr(url, ":memory:")))
-		return "names no file that could be copied";
-	if (u.kind == DB_OTHER)
-		return "is of no kind that prun can copy; set db-clone and db-drop";
-	return NULL;
-}
-
-static uint32_t
-hash(const char *s)
-{
-	uint32_t h = 2166136261u;       /* FNV-1a */
-
-	for (; *s; s++)
-		h = (h ^ (unsigned char)*s) * 16777619u;
-	return h & 0x7fffffff;          /* a positive int4 */
-}
-
-/* The template's part of its clones' names: what needs no quoting anywhere. */
-static char *
-stem_of(const char *url)
-{
-	static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
-	char *name = template_name(url), *s;
-	uint32_t h = hash(name);
-	bool altered = strlen(name) > STEM_MAX;
-
-	for (s = name; *s; s++)
-		if (!strchr(digits, *s) && *s != '_') {
-			*s = isupper((unsigned char)*s) ? (char)(*s | 32) : '_';
-			altered = true;
-		}
-	return !altered ? name : str("%.*s_%c%c%c%c", STEM_MAX - 5, name, digits[h % 36],
-		digits[h / 36 % 36], digits[h / 1296 % 36], digits[h / 46656 % 36]);
-}
-
-char *
-pg_clone_name(const char *url, int index, const char *run, int attempt)
-{
-	char *name = str("%s_w%d_%s", stem_of(url), index, run);
-
-	return attempt > 1 ? str("%sr%d", name, attempt) : name;
-}
-
-char *
-pg_clone_url(const char *url, const char *name, const char *dir)
-{
-	const char *rest;
-	size_t n;
-
-	if (kind_of(url) != DB_FILE)
-		return rewrite(url, CLONE, name, NULL);
-	rest = file_part(url, &n) + n;
-	return str("%.*s%s%s%s", (int)strcspn(url, ":") + 1, url, starts(url, "jdbc:") ? "sqlite:"
-		: starts(url, "sqlite") ? "///" : "", clone_path(url, name, dir), rest);
-}
-
-char *
-pg_masked(const char *url)
-{
-	const char *at = strrchr(url, '@'), *colon = strstr(url, "://");
-
-	if (kind_of(url) == PG_URL || kind_of(url) == PG_DSN)
-		return rewrite(url, MASK, NULL, NULL);
-	colon = colon ? strchr(colon + 3, ':') : NULL;  /* of any shape: user:password@ */
-	return at && colon && colon < at ? str("%.*s***%s", (int)(colon + 1 - url), url, at)
-		: str("%s", url);
-}
 
 /* ---- libpq ---- */
 
@@ -603,7 +241,7 @@ psql_start(struct worker *w, struct pg *pg, struct reply *r)
 {
 	char *password = NULL, *file = str("%s/psql-%d-%d", w->plan->dir, w->slot, pg->in);
 	char *argv[] = { "psql", "-XAtqw", "-v", "VERBOSITY=verbose", "-F", "\037", "-R", "\036",
-		"-d", rewrite(pg->admin, ADMIN, "postgres", &password), NULL };
+		"-d", url_rewrite(pg->admin, URL_ADMIN, "postgres", &password), NULL };
 	struct spawn s = { argv, NULL, -1, -1, -1, -1, false };
 	int in[2] = { -1, -1 }, out[2] = { -1, -1 }, failed = -1;
 	struct list env = { 0 };
@@ -729,6 +367,13 @@ pg_do(struct worker *w, struct pg *pg, struct reply *r, const char *sql)
 	return *r->state ? -1 : 0;
 }
 
+/* Its key of the advisory lock: a positive int4. */
+static int64_t
+lock_key(const char *template)
+{
+	return hash(HASH_BEGIN, template) & 0x7fffffff;
+}
+
 /* Waits for the lock on the template as long as it takes: another run's setup. */
 static int
 lock_template(struct worker *w, struct pg *pg, struct reply *r, const char *sql)
@@ -758,7 +403,7 @@ open_session(struct worker *w, struct pg *pg, const char *url, struct reply *r, 
 
 	reply_clear(r);
 	if (have_libpq()) {
-		pg->admin = xstrdup(rewrite(url, ADMIN, "postgres", NULL));
+		pg->admin = xstrdup(url_rewrite(url, URL_ADMIN, "postgres", NULL));
 		how = pq_connect(w, pg, r, deadline, heed);
 	} else {
 		pg->admin = xstrdup(url);
@@ -812,7 +457,7 @@ static struct pg *
 session(struct worker *w, const struct opts *o, struct reply *r, bool heed)
 {
 	const char *url = o->db_admin ? o->db_admin : o->db;
-	const char *key = have_libpq() ? rewrite(url, ADMIN, "postgres", NULL) : url;
+	const char *key = have_libpq() ? url_rewrite(url, URL_ADMIN, "postgres", NULL) : url;
 	struct pg *pg, **end = &w->pg;
 
 	for (pg = w->pg; pg && !(pg->admin && !strcmp(pg->admin, key)); pg = pg->next)
@@ -936,10 +581,10 @@ static int
 clone_postgres(struct worker *w, const struct opts *o, const char *name, struct buf *notes,
 	struct buf *why, bool *passing)
 {
-	char *template = template_name(o->db), *statement, *owner;
+	char *template = url_template(o->db), *statement, *owner;
 	struct reply r = { 0 }, q = { 0 };
 	struct pg *pg = session(w, o, &r, true);
-	int64_t key = hash(template), class = CLASS_TEMPLATE;
+	int64_t key = lock_key(template), class = CLASS_TEMPLATE;
 	int tries = 3, failed = -1;
 	size_t i;
 
@@ -1013,7 +658,7 @@ sweep(struct worker *w, struct pg *pg, const struct opts *o, struct buf *notes)
 		"'_w[0-9]+_[0-9a-z]{6}(r[0-9]+)?$') AND pg_has_role(current_user, datdba, 'USAGE') "
 		"AND coalesce(shobj_description(d.oid, 'pg_database'), '') NOT LIKE 'prun keep%%' "
 		"AND NOT EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid) %s";
-	char *stem = stem_of(o->db);
+	char *stem = url_stem(o->db);
 	struct reply list = { 0 }, r = { 0 };
 	int64_t run, class = CLASS_RUN;
 	size_t i;
@@ -1042,7 +687,7 @@ clone_file(struct worker *w, const struct opts *o, const char *name, const char 
 	struct buf *notes, struct buf *why)
 {
 	static const char *const sides[] = { "-wal", "-journal", "-shm" };
-	char *from = file_path(o->db), *to = clone_path(o->db, name, dir);
+	char *from = url_file(o->db), *to = url_clone_file(o->db, name, dir);
 	char *argv[] = { "cp", "-R", from, to, NULL };
 	struct spawn s = { argv, env, -1, 2, 2, -1, false };
 	struct stat st;
@@ -1124,10 +769,10 @@ pg_clone(struct worker *w, const struct opts *o, const char *name, const char *d
 	*passing = false;
 	if (o->db_clone)
 		return run_command(w, o, name, dir, env, url, notes, why);
-	failed = kind_of(o->db) == DB_FILE ? clone_file(w, o, name, dir, env, notes, why)
+	failed = url_kind(o->db) == URL_FILE ? clone_file(w, o, name, dir, env, notes, why)
 		: clone_postgres(w, o, name, notes, why, passing);
 	if (!failed)
-		*url = xstrdup(pg_clone_url(o->db, name, dir));
+		*url = xstrdup(url_clone(o->db, name, dir));
 	return failed;
 }
 
@@ -1142,8 +787,8 @@ pg_drop(struct worker *w, const struct opts *o, const char *name, const char *di
 
 	if (o->db_clone) {
 		failed = o->db_drop ? run_command(w, o, name, dir, env, NULL, notes, &why) : 0;
-	} else if (kind_of(o->db) == DB_FILE) {
-		failed = remove_tree(clone_path(o->db, name, dir));
+	} else if (url_kind(o->db) == URL_FILE) {
+		failed = remove_tree(url_clone_file(o->db, name, dir));
 		if (failed)
 			buf_fmt(&why, "cannot remove it: %s", strerror(errno));
 	} else {
@@ -1168,7 +813,7 @@ pg_keep(struct worker *w, const struct opts *o, const char *name, const char *fi
 	time_t now = time(NULL);
 	char when[32];
 
-	if (o->db_clone || kind_of(o->db) == DB_FILE)
+	if (o->db_clone || url_kind(o->db) == URL_FILE)
 		return;
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
 	pg = session(w, o, &r, false);
@@ -1186,7 +831,7 @@ pg_setup(struct worker *w, const struct opts *o, bool begin, struct buf *notes, 
 	struct pg *pg;
 	int failed = 0;
 
-	if (!o->db || o->db_clone || kind_of(o->db) == DB_FILE)
+	if (!o->db || o->db_clone || url_kind(o->db) == URL_FILE)
 		return 0;
 	pg = session(w, o, &r, true);
 	if (pg && begin)
@@ -1195,7 +840,7 @@ pg_setup(struct worker *w, const struct opts *o, bool begin, struct buf *notes, 
 		pg = session(w, o, &r, true);
 	/* Exclusive, so that no other run clones what setup is changing. */
 	if (!pg || (o->setup && lock_template(w, pg, &r, sql("SELECT pg_advisory_%s(%d, %d)",
-			begin ? "lock" : "unlock", (int64_t)CLASS_TEMPLATE, (int64_t)hash(template_name(o->db)))) < 0)) {
+			begin ? "lock" : "unlock", (int64_t)CLASS_TEMPLATE, lock_key(url_template(o->db)))) < 0)) {
 		explain(&r, "the database server", why);
 		failed = -1;
 	}

@@ -1,7 +1,8 @@
 /*
  * prun.h: what the rooms share, in the order in which they call each other:
- * prun.c, conf.c, work.c, net.c, pg.c, proc.c, junit.c, show.c.  It comes
- * first in every file, for it asks libc for POSIX.1-2008 with XSI.
+ * prun.c, audit.c, run.c, plan.c, conf.c, work.c, net.c, pg.c, url.c, proc.c, junit.c,
+ * tap.c, xml.c, show.c.  It comes first in every file, for it asks libc for
+ * POSIX.1-2008 with XSI.
  *
  * Times are monotonic milliseconds in int64_t unless a name says otherwise.
  * Functions that return int give 0, or -1 with errno set, unless said.
@@ -57,7 +58,7 @@ struct list {
 	size_t n, cap;
 };
 
-/* ---- conf.c: the options, the suites, the files ---- */
+/* ---- what is to be run, and what came of it ---- */
 
 enum keep { KEEP_FAILED, KEEP_RUN, KEEP_ALWAYS, KEEP_NEVER };
 enum { SPLIT_FILE, SPLIT_SUITE };
@@ -68,9 +69,11 @@ struct opts {
 	int64_t timeout_ms, ready_timeout_ms, grace_ms;
 	int64_t log_limit, report_limit;
 	int keep, split, server_failure, flaky, leak, no_tests, github;
+	int64_t audit;          /* rounds; 0: no audit */
 	bool fail_fast, list, quiet, verbose, help, version;
 	bool last_failed, enabled, db_terminate;
-	char *config, *chdir, *junit, *history, *run_dir, *shuffle;
+	bool merge, strict, partial, clean;
+	char *config, *chdir, *junit, *history, *run_dir, *shuffle, *shard, *reopen;
 	char *test, *server, *setup, *after, *ready;
 	char *db, *db_admin, *db_clone, *db_drop;
 	struct list suite, files, exclude, db_env, url_env, port_env, env;
@@ -81,7 +84,7 @@ struct suite {
 	char *name;             /* "" for the unnamed one */
 	struct opts o;          /* what holds in this suite */
 	int where;              /* its line in prun.conf; 0: it is not there */
-	int running;            /* attempts under way (prun.c) */
+	int running;            /* attempts under way (run.c) */
 	bool chosen;            /* by -s */
 	bool no_setup;          /* another suite's setup does for this one */
 };
@@ -113,8 +116,9 @@ struct file {
 	int *locks;             /* indices into plan.locks, sorted */
 	size_t nlocks, caplocks;
 	int64_t expect_ms;      /* from the history; -1: unknown */
-	/* written by prun.c as the run goes */
+	/* written by run.c as the run goes */
 	struct outcome o;       /* of the last attempt */
+	struct outcome *rounds; /* of an audit: of all, alone first */
 	int attempts;
 	bool ended;
 };
@@ -126,24 +130,53 @@ struct plan {
 	struct file *files;     /* in suite order, then plan order */
 	size_t nfiles, capfiles;
 	struct list locks;      /* names */
-	bool *held;             /* held[i]: locks.v[i] is taken (prun.c) */
+	bool *held;             /* held[i]: locks.v[i] is taken (run.c) */
 	struct list args;       /* test arguments, after -- */
 	struct list paths;      /* of the command line */
-	uint32_t hash;          /* of the suites' and files' names */
+	uint32_t hash;          /* of the suites' and files' names, and their shards */
+	int shard, shards;      /* ours, from 1, of how many */
+	size_t all;             /* files in all shards */
+	int64_t median_ms;      /* of what the history knows */
 	int workers;            /* how many attempts may be beside each other */
 	char id[7];             /* of the run */
 	char *dir;              /* run directory, absolute */
 };
 
+/* ---- audit.c: which files hurt each other ---- */
+
+/* Prints what an audit has found, and writes it to audit.txt of the run directory. */
+void audit(const struct plan *p);
+
+/* ---- run.c: the run ---- */
+
+struct show;
+
+/* Runs the plan's files, longest first or shuffled; each has its outcome then.
+ * Returns the exit status; *sig is the signal that ended the run, or 0. */
+int run_files(struct plan *p, struct show *show, int *sig);
+
+/* ---- plan.c: suites, files, marks, history, shards ---- */
+
+/* Chooses the suites, finds their files, reads marks and history, keeps the
+ * shard's; all errors end prun with one line and status 2. */
+void plan_make(struct plan *p);
+/* The files' order: longest first, or shuffled by seed; the first of as many
+ * as there are files, to be freed. */
+int *plan_order(const struct plan *p, const char *seed);
+/* Writes the history: what is in it and not in p stays. */
+int plan_history_write(const struct plan *p);
+
+/* ---- conf.c: the options ---- */
+
 /* Reads command line, PRUNFLAGS and prun.conf into p; all errors end prun
  * with one line and status 2.  Changes directory for -C. */
-void conf_read(struct plan *p, int argc, char **argv);
-/* Finds the files, reads their marks and the history. */
-void conf_plan(struct plan *p);
-/* Writes the history: what is in it and not in p stays. */
-int conf_history_write(const struct plan *p);
+void conf_read(struct plan *p, char **argv);
+/* Reads a value as the number that the option key takes. */
+int64_t conf_number(const char *key, const char *value, const char *where);
 /* Prints the option table, for --help. */
 void conf_help(FILE *out);
+/* Ends prun for bad input: one line, where ("file:7", "--jobs") first. */
+void bad(const char *where, const char *fmt, ...);
 
 /* ---- talk between prun and its workers: fixed-size records in pipes ---- */
 
@@ -158,7 +191,7 @@ struct order {
 };
 
 enum news_type {
-	NEWS_PHASE, NEWS_SESSION, NEWS_REAPED, NEWS_SETUP, NEWS_RESULT,
+	NEWS_PHASE, NEWS_SESSION, NEWS_REAPED, NEWS_SAY, NEWS_SETUP, NEWS_RESULT,
 	NEWS_DONE
 };
 
@@ -168,7 +201,7 @@ struct news {
 	enum phase phase;
 	pid_t pid;              /* SESSION, REAPED: of the leader */
 	bool bad;               /* SETUP: it failed, see setup.log and notes */
-	struct outcome o;       /* RESULT; file is right in PHASE too */
+	struct outcome o;       /* RESULT; file is right in PHASE too; why: SAY */
 };
 
 /* ---- work.c: the life of an attempt ---- */
@@ -302,14 +335,6 @@ int proc_pipe(int fd[2]);
 
 /* ---- pg.c: databases ---- */
 
-/* What is wrong with a db = URL, or NULL. */
-const char *pg_check(const char *url);
-/* Clone's name for a template: <template>_w<index>_<run>[r<n>]. */
-char *pg_clone_name(const char *url, int index, const char *run, int attempt);
-/* URL of a clone for the app; dir is the attempt's.  To be freed. */
-char *pg_clone_url(const char *url, const char *name, const char *dir);
-/* The URL as it may be shown: password as ***. */
-char *pg_masked(const char *url);
 /* Clones the template; *url is the clone's, to be freed.  0, or -1 with the
  * reason in why; passing: a further try may help.  env: for cp, db-clone. */
 int pg_clone(struct worker *w, const struct opts *o, const char *name, const char *dir,
@@ -327,6 +352,33 @@ int pg_setup(struct worker *w, const struct opts *o, bool begin, struct buf *not
 /* Closes the sessions. */
 void pg_close(struct worker *w);
 
+/* ---- url.c: URLs of databases; strings in scratch memory ---- */
+
+enum url_kind { URL_PG, URL_DSN, URL_FILE, URL_OTHER };
+enum url_mode { URL_CLONE, URL_ADMIN, URL_MASK };
+
+enum url_kind url_kind(const char *url);
+/* What is wrong with a db = URL, or NULL. */
+const char *url_check(const char *url);
+/* Writes a PostgreSQL URL or DSN anew.  CLONE: for the app, name instead of the
+ * database, all else byte for byte.  ADMIN: for libpq or psql, database name; where
+ * password is not NULL (psql, whose arguments all can see) it is taken out into it.
+ * MASK: for the screen. */
+char *url_rewrite(const char *url, enum url_mode mode, const char *name, char **password);
+/* Name of the template database. */
+char *url_template(const char *url);
+/* The template's part of its clones' names: what needs no quoting anywhere. */
+char *url_stem(const char *url);
+/* Path of a file template, and of its clone in the attempt's directory. */
+char *url_file(const char *url);
+char *url_clone_file(const char *url, const char *name, const char *dir);
+/* Clone's name for a template: <template>_w<index>_<run>[r<n>]. */
+char *url_clone_name(const char *url, int index, const char *run, int attempt);
+/* URL of a clone for the app; dir is the attempt's. */
+char *url_clone(const char *url, const char *name, const char *dir);
+/* The URL as it may be shown: password as ***. */
+char *url_masked(const char *url);
+
 /* ---- junit.c: reports ---- */
 
 struct counts {
@@ -335,8 +387,9 @@ struct counts {
 
 /* One file's part of a merged report. */
 struct part {
+	int source;             /* which input it came with; 0: this run */
 	const char *file;       /* as shown; NULL where only a report is known */
-	const char *suite;
+	const char *run, *plan, *shard; /* what its suite says of them */
 	struct list reports;    /* files or directories, an attempt each */
 	struct list logs;       /* test logs, an attempt each; may be absent */
 	enum result result;
@@ -349,11 +402,10 @@ struct part {
 };
 
 struct merge {
-	const char *run;        /* id */
-	uint32_t hash;          /* plan */
 	int64_t limit;          /* report-limit, bytes */
 	const char *name;       /* of the testsuites */
 	int64_t ms;             /* wall clock; -1: sum of the cases */
+	bool partial;           /* shards may be missing or foreign */
 };
 
 /* Counts what the reports at path (a file or a directory) say, and lists
@@ -361,20 +413,78 @@ struct merge {
  * of reports read, -1 when one of them is broken (why says how). */
 int junit_count(const char *path, const char *file, struct counts *c, struct buf *notes,
 	struct buf *why);
-/* Writes the JUnit report of a TAP log to path; 1 if there was TAP, 0 if
- * not, -1 on failure. */
-int junit_tap(const char *log, const char *path, const char *name);
-/* Merges parts into out ("-": standard output), aside and renamed. */
+/* Merges parts into out ("-": standard output), aside and renamed.  -1 with errno, or
+ * with 0 there where shards do not go together, which it has said. */
 int junit_merge(const struct merge *m, const struct part *parts, size_t n,
 	const char *out, struct counts *total);
+
+/* ---- tap.c: TAP ---- */
+
+/* Writes the JUnit report of a TAP log to path; 1 if there was TAP, 0 if
+ * not, -1 on failure. */
+int tap_read(const char *log, const char *path, const char *name);
+
+/* ---- xml.c: text and the reader of reports ---- */
+
+#define XML_WINDOW 65536
+
+/* Where text goes: cleaned, escaped if wanted, at most limit bytes of it. */
+struct sink {
+	struct buf b;
+	int64_t limit, used, cut;
+	bool escape;            /* < > & CR as references */
+	char pending[256];      /* an escape sequence that has not ended */
+	size_t npending;
+};
+
+/* TEXT, or DATA in a CDATA section, is to be read by xml_text(). */
+enum event { START, END, TEXT, DATA, EOD };
+enum charset { RAW, LATIN1, UTF16LE, UTF16BE };
+
+struct reader {
+	int fd;
+	enum charset charset;
+	bool eof, top;          /* top: outside of all that we know */
+	bool ends;              /* an empty tag's END is due */
+	int64_t limit, at;      /* at: bytes read */
+	char name[64];          /* of the tag, without its prefix */
+	size_t nattrs, nrest;
+	struct buf attrs;       /* name NUL value NUL ... */
+	struct sink value;
+	const char *broken;     /* the first thing that was wrong, or NULL */
+	int64_t broken_at;
+	char *s, *end;          /* what is left of the window */
+	unsigned char rest[4];  /* of a character cut by a read */
+	char window[XML_WINDOW];
+};
+
+/* Empties a sink, which keeps its memory; b.s is a string after sink_end(). */
+void sink_begin(struct sink *t, int64_t limit, bool escape);
+/* Takes n bytes as they stand in a file, which end in the middle of nothing; raw: & is
+ * no reference (CDATA). */
+void sink_text(struct sink *t, const char *s, size_t n, bool raw);
+void sink_end(struct sink *t);
+/* Appends s, which is clean, as text or, quoted, as an attribute's value. */
+void xml_escape(struct buf *b, const char *s, bool attribute);
+void xml_attribute(struct buf *b, const char *name, const char *value);
+int xml_open(struct reader *r, const char *path, int64_t limit);
+void xml_close(struct reader *r);
+/* What comes next. */
+enum event xml_next(struct reader *r);
+/* Value of an attribute of the tag, or NULL. */
+const char *xml_attr(const struct reader *r, const char *name);
+/* Appends the tag's attributes, less those of the list skip: " name id ". */
+void xml_attributes(struct buf *b, const struct reader *r, const char *skip);
+/* Reads text up to the next tag, or to the end of CDATA, into t (NULL: nowhere). */
+void xml_text(struct reader *r, struct sink *t, enum event kind);
+/* Notes what is wrong, if it is the first thing. */
+void xml_breaks(struct reader *r, const char *what);
 
 /* ---- show.c: what people and machines read; the shared helpers ---- */
 
 extern const char *const result_name[RESULTS];
 extern const char *const cause_name[CAUSES];
 extern const char *const phase_name[PHASES];
-
-struct show;                    /* a screen and the machines' files */
 
 struct slot_view {              /* what a worker is doing */
 	int file;               /* -1: nothing */
@@ -384,6 +494,9 @@ struct slot_view {              /* what a worker is doing */
 
 /* Opens results.jsonl and writes the plan there. */
 struct show *show_open(const struct plan *p);
+/* Reads back what results.jsonl of the run directory dir says of a run; files that
+ * it does not know the end of are CANCEL.  -1 where it is not to be had. */
+int show_read(struct plan *p, const char *dir);
 /* Prints a line about the run, above the moving lines. */
 void show_say(struct show *s, const char *fmt, ...);
 /* An attempt has ended; again: another will follow.  dir is its directory, url that
@@ -419,6 +532,10 @@ void buf_tail(struct buf *b, const char *path, int lines);
 int buf_read(struct buf *b, const char *path);
 /* Length of the valid UTF-8 sequence at s, at most n bytes; 0: none. */
 size_t utf8_len(const char *s, size_t n);
+bool starts(const char *s, const char *prefix);
+/* FNV-1a of s, going on from h; HASH_BEGIN to begin with. */
+#define HASH_BEGIN 2166136261u
+uint32_t hash(uint32_t h, const char *s);
 /* Appends a copy. */
 void list_add(struct list *l, const char *s);
 void list_free(struct list *l);

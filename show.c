@@ -305,8 +305,8 @@ write_json(struct show *s, const struct file *f, const char *why, const char *di
 	buf_json(&b, f->suite->name);
 	buf_str(&b, ",\"file\":");
 	buf_json(&b, f->test);
-	buf_fmt(&b, ",\"attempt\":%d,\"result\":\"%s\",\"cause\":", o->attempt,
-		result_name[o->result]);
+	buf_fmt(&b, ",\"attempt\":%d,\"start\":%.3f,\"result\":\"%s\",\"cause\":", o->attempt,
+		(double)(o->begin ? o->begin - s->began : 0) / 1000, result_name[o->result]);
 	buf_json(&b, cause_name[o->cause]);
 	buf_str(&b, ",\"message\":");
 	buf_json(&b, why);
@@ -385,7 +385,7 @@ show_open(const struct plan *p)
 	s->github = p->o.github == 0 && github && !strcmp(github, "true");
 	s->began = s->told = clock_ms();
 	buf_fmt(&b, "{\"prun\":\"%s\",\"run\":\"%s\",\"plan\":\"%08" PRIx32 "\","
-		"\"files\":[", PRUN_VERSION, p->id, p->hash);
+		"\"shard\":\"%d/%d\",\"files\":[", PRUN_VERSION, p->id, p->hash, p->shard, p->shards);
 	for (i = 0; i < p->nfiles; i++) {
 		buf_fmt(&b, "%s{\"index\":%zu,\"suite\":", i ? "," : "", i);
 		buf_json(&b, p->files[i].suite->name);
@@ -400,6 +400,111 @@ show_open(const struct plan *p)
 		fatal(EXIT_RUN, "%s:", path);
 	buf_free(&b);
 	return s;
+}
+
+/* The value of a key of ours as text, "" where there is none.  In a string of ours a
+ * quote has a backslash, so that what looks like a key is one. */
+static char *
+json_value(const char *object, const char *key)
+{
+	const char *s = strstr(object, str("\"%s\":", key)), *end;
+	char *value, *to;
+
+	if (!s)
+		return "";
+	s += strlen(key) + 3;
+	if (*s != '"')
+		return str("%.*s", (int)strcspn(s, ",}]"), s);
+	for (end = ++s; *end && *end != '"'; end++)
+		end += *end == '\\' && end[1];
+	value = to = str("%.*s", (int)(end - s), s);
+	for (; s < end; s++) {
+		s += *s == '\\';
+		*to++ = *s;
+	}
+	*to = '\0';
+	return value;
+}
+
+static int
+name_of(const char *const *names, int n, const char *name)
+{
+	int i;
+
+	for (i = 0; i < n && strcmp(names[i], name); i++)
+		;
+	return i < n ? i : n - 1;
+}
+
+/* A file of the plan: {"index":0,"suite":"","file":"t/a.sh"} */
+static void
+read_planned(struct plan *p, const char *object)
+{
+	struct file *f;
+	char *node;
+
+	p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(*p->files));
+	f = memset(&p->files[p->nfiles], 0, sizeof(*f));
+	f->index = (int)p->nfiles++;
+	f->test = json_value(object, "file");
+	f->path = str("%s", f->test);
+	if ((node = strstr(f->path, "::")))
+		*node = '\0';
+	f->o.result = CANCEL;
+	f->o.cause = CAUSE_CANCELLED;
+	f->o.attempt = 1;
+	snprintf(f->o.why, sizeof(f->o.why), "! the run ended before it did");
+}
+
+static void
+read_ended(struct plan *p, const char *object)
+{
+	long i = strtol(json_value(object, "index"), NULL, 10);
+	struct outcome *o;
+	char *message;
+
+	if (i < 0 || (size_t)i >= p->nfiles)
+		return;
+	o = &p->files[i].o;
+	o->attempt = (int)strtol(json_value(object, "attempt"), NULL, 10);
+	o->attempt = o->attempt < 1 ? 1 : o->attempt > 1000 ? 1000 : o->attempt;
+	o->result = (enum result)name_of(result_name, RESULTS, json_value(object, "result"));
+	o->cause = (enum cause)name_of(cause_name, CAUSES, json_value(object, "cause"));
+	o->status = (int)strtol(json_value(object, "status"), NULL, 10);
+	o->ms = (int64_t)(strtod(json_value(object, "seconds"), NULL) * 1000 + 0.5);
+	o->notes = true;        /* they may be there, or else: */
+	message = json_value(object, "message");
+	*o->why = '\0';
+	if (*message)
+		snprintf(o->why, sizeof(o->why), "! %.190s", message);
+	p->files[i].attempts = o->attempt;
+}
+
+int
+show_read(struct plan *p, const char *dir)
+{
+	struct buf b = { 0 };
+	char *line, *end, *s;
+	int line_number = 0, r;
+
+	r = buf_read(&b, str("%s/results.jsonl", dir));
+	for (line = b.s; r == 0 && (end = strchr(line, '\n')); line = end + 1) {
+		*end = '\0';            /* a line without an end was cut by a crash */
+		if (line_number++) {
+			read_ended(p, line);
+			continue;
+		}
+		snprintf(p->id, sizeof(p->id), "%s", json_value(line, "run"));
+		p->hash = (uint32_t)strtoul(json_value(line, "plan"), NULL, 16);
+		s = json_value(line, "shard");
+		p->shard = (int)strtol(s, &s, 10);
+		p->shards = (int)strtol(s + (*s == '/'), NULL, 10);
+		for (s = strstr(line, "{\"index\""); s; s = strstr(s + 1, "{\"index\""))
+			read_planned(p, s);
+	}
+	p->dir = str("%s", dir);
+	buf_free(&b);
+	return r == 0 && *p->id ? 0 : -1;
 }
 
 static void
@@ -445,7 +550,7 @@ count_results(const struct plan *p, const struct suite *suite, int n[RESULTS], i
 			*sum += p->files[i].o.ms;
 		}
 	for (k = 0; k < RESULTS; k++)
-		if (n[k] || (k == PASS && p->nfiles)) {
+		if (n[k] || k == PASS) {
 			buf_fmt(b, "%s%d %s", first ? "" : ", ", n[k], result_word[k]);
 			first = 0;
 		}
@@ -693,6 +798,20 @@ list_free(struct list *l)
 		free(l->v[--l->n]);
 	free(l->v);
 	memset(l, 0, sizeof(*l));
+}
+
+bool
+starts(const char *s, const char *prefix)
+{
+	return strncmp(s, prefix, strlen(prefix)) == 0;
+}
+
+uint32_t
+hash(uint32_t h, const char *s)
+{
+	for (; *s; s++)
+		h = (h ^ (unsigned char)*s) * 16777619u;
+	return h;
 }
 
 size_t

@@ -48,7 +48,7 @@ work_dir(const struct plan *p, const struct file *f, int attempt)
 char *
 work_clone(const struct plan *p, const struct file *f, int attempt)
 {
-	return f->suite->o.db ? pg_clone_name(f->suite->o.db, f->index, p->id, attempt) : NULL;
+	return f->suite->o.db ? url_clone_name(f->suite->o.db, f->index, p->id, attempt) : NULL;
 }
 
 static bool
@@ -535,7 +535,7 @@ read_test_report(struct attempt *a, struct counts *c, struct buf *why)
 	memset(c, 0, sizeof(*c));
 	if (stat(a->junit, &st) < 0) {
 		if (a->out.cause == CAUSE_OUTPUT_LIMIT || stat(a->log, &st) < 0 || st.st_size == 0
-		|| junit_tap(a->log, a->junit, a->f->test) <= 0)
+		|| tap_read(a->log, a->junit, a->f->test) <= 0)
 			return 0;
 	}
 	return junit_count(a->junit, a->f->path, c, &a->notes, why);

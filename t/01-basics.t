@@ -30,7 +30,7 @@ kept=$(sed -n 's/^kept: //p' out)
 ok 'the run directory stays after a failure' test -f "$kept/report.xml"
 has 'results.jsonl begins with the plan' "$kept/results.jsonl" '^\{"prun":.*"file":"e2e/test_tool"'
 has 'and has a line for each attempt' "$kept/results.jsonl" \
-	'"file":"e2e/sub/test_bad.sh","attempt":1,"result":"FAIL","cause":"prun.exit"'
+	'"file":"e2e/sub/test_bad.sh","attempt":1,"start":[0-9.]+,"result":"FAIL","cause":"prun.exit"'
 has 'summary.json counts' "$kept/summary.json" '"files":6,"PASS":4.*"FAIL":1'
 has 'an attempt leaves its environment' "$kept/1-test_bad.sh/env" "^export PRUN_INDEX='1'$"
 is 'which only its owner may read' "$(ls -l "$kept/1-test_bad.sh/env" | cut -c1-10)" '-rw-------'

@@ -1,0 +1,148 @@
+#!/bin/sh
+# prun --merge: reports, directories, run directories, shards; and who reads the result.
+. "${0%/*}/lib.sh"
+
+mkdir -p in/deep/er
+suite() { echo "<testsuite name='$1'><testcase classname='c' name='$1'>$2</testcase></testsuite>"; }
+suite a >in/a.xml
+suite b '<failure message="no">at 3</failure>' >in/deep/er/b.xml
+echo 'no report' >in/deep/notes.txt
+
+run --merge -o out.xml in
+is 'a directory is merged, whatever its depth' $status 0
+has 'and the totals are printed' out '^out.xml: 2 tests of 2 reports, 1 failed, 0 in error, 0 skipped$'
+has 'they stand in the report' out.xml '^<testsuites name="prun" tests="2" failures="1" errors="0" skipped="0"'
+run --merge --strict -o out.xml in
+is '--strict: failures give status 1' $status 1
+run --merge --strict -o out.xml in/a.xml
+is 'none give 0' $status 0
+run --merge -o in/all.xml in
+run --merge -o in/all.xml in
+has 'the report of an earlier merge is not merged' in/all.xml '^<testsuites name="prun" tests="2" '
+rm in/all.xml
+run --merge -o - in
+has '- is standard output' out '^<testsuites name="prun" tests="2" '
+lacks 'and nothing else is printed there' out '^prun|tests of'
+run --merge -o - in/a.xml >/dev/null
+"$PRUN" --merge -o - in | cat >piped
+has 'a pipe will do' piped '^</testsuites>'
+
+printf '<testsuite name="x"><testcase name="half">' >in/cut.xml
+run --merge -o out.xml in nowhere.xml
+is 'bad input does not stop the rest' $status 0
+has 'it is reported' err 'in/cut.xml ends too early'
+has 'so is what is missing' err 'nowhere.xml cannot be read: No such file'
+has 'and both are in the report' out.xml 'tests="5" failures="1" errors="3"'
+mkdir none
+run --merge -o out.xml in/a.xml none
+has 'a directory without a report is, too' err '^prun: none: no report is below it'
+rm in/cut.xml
+for bad in '--merge in' '--merge -o x.xml' '--merge -o x.xml --nosuch in'; do
+	# shellcheck disable=SC2086
+	run $bad
+	is "prun $bad is bad use" $status 2
+done
+run --merge -o no/where.xml in
+is 'a report that cannot be written gives status 3' $status 3
+has 'and says so' err 'no/where.xml could not be written.*: No such file'
+
+# Run directories.
+echo 'exit 0' | script t/test_a.sh
+echo 'exit 1' | script t/test_b.sh
+run -j2 -d whole -o first.xml t
+run --merge -o again.xml whole
+times='s/ time="[0-9.]*"//; s/ *>$/>/'
+is 'the report of a run directory is that of its run' "$(sed "$times" again.xml)" "$(sed "$times" first.xml)"
+run --merge -o both.xml whole in
+has 'it goes with reports' both.xml '^<testsuites name="prun" tests="4" failures="2" '
+mkdir artifacts
+cp -R whole artifacts/one
+cp -R in artifacts/two
+run --merge -o both.xml artifacts
+has 'both are found in a directory' both.xml '^<testsuites name="prun" tests="4" failures="2" '
+echo 'echo waiting; touch started; sleep 300' | script t/test_c.sh
+"$PRUN" -j3 -d killed t >/dev/null 2>&1 &
+await grep -q test_b killed/results.jsonl && await test -e started
+await grep -q '"file":"t/test_a.sh","attempt":1' killed/results.jsonl
+kill -9 $!
+wait 2>/dev/null
+run --merge -o killed.xml killed
+is 'a killed run is recovered' $status 0
+has 'with what had ended' killed.xml '<testcase name="\[exit\]" classname="t/test_b.sh".*type="prun.exit"'
+has 'and what had not' killed.xml '<testcase name="\[cancelled\]" classname="t/test_c.sh".*type="prun.cancelled"'
+has 'with the end of its log' killed.xml '^waiting'
+printf '{"index":0,"attem' >>killed/results.jsonl
+run --merge -o killed.xml killed
+has 'a torn line does no harm' killed.xml '^<testsuites name="prun" tests="3" failures="1" errors="1" '
+rm t/test_c.sh
+
+# Shards.
+for i in 1 2 3 4 5; do echo 'exit 0' | script "s/test_$i.sh"; done
+for i in 1 2 3; do run --shard $i/3 -o "s$i.xml" s; done
+run --merge -o all.xml s1.xml s2.xml s3.xml
+is 'whole shards are merged' $status 0
+has 'with all their files' all.xml '^<testsuites name="prun" tests="5" '
+echo old >refused.xml
+run --merge -o refused.xml s1.xml s3.xml
+is 'without one of them nothing is' $status 3
+has 'and it is named' err '^prun: shard 2/3 is missing'
+is 'and the old report stands' "$(cat refused.xml)" old
+run --merge -o refused.xml s1.xml s2.xml s3.xml s2.xml
+is 'nor when one is there twice' "$status $(cat refused.xml)" '3 old'
+has 'which is named' err '^prun: shard 2/3 is there twice'
+run --merge --partial -o partial.xml s1.xml s3.xml
+is '--partial merges what there is' $status 0
+has 'and says what is missing' err '^prun: shard 2/3 is missing'
+echo 'exit 0' | script s/test_6.sh
+run --shard 2/3 -o s2.xml s
+run --merge -o refused.xml s1.xml s2.xml s3.xml
+is 'a shard of another plan is refused' "$status $(cat refused.xml)" '3 old'
+has 'and both are named' err 'shard 2/3 of plan [0-9a-f]{8} does not go with shard 1/3 of plan'
+rm s/test_6.sh
+run --shard 2/3 -o s2.xml -d shard2 s
+run --merge -o all.xml s1.xml shard2 s3.xml
+has 'a shard may be a run directory' all.xml '^<testsuites name="prun" tests="5" '
+run --merge -o more.xml all.xml in
+has 'what was merged can be merged again' more.xml '^<testsuites name="prun" tests="7" '
+run --shard 9/9 -o empty.xml s
+is 'an empty shard passes' $status 0
+has 'and has a report' empty.xml '^<testsuites name="prun" tests="0" '
+for i in 1 2 3 4 5 6 7 8; do run --shard $i/9 -o "e$i.xml" s; done
+run --merge -o all.xml e?.xml empty.xml
+has 'which is not missed' all.xml '^<testsuites name="prun" tests="5" '
+run --merge -o refused.xml e?.xml
+has 'unless it is missing' err '^prun: shard 9/9 is missing'
+
+# Playwright's attachments are relative to its report.
+mkdir -p pw/results
+echo '<testsuite name="p"><testcase name="n"><system-out>[[ATTACHMENT|results/shot.png]]
+</system-out></testcase></testsuite>' >pw/junit.xml
+run --merge -o out.xml pw
+has 'attachments become relative to the current directory' out.xml '\[\[ATTACHMENT\|pw/results/shot.png\]\]$'
+
+# Who reads it.
+names='consumers find nothing amiss; each report has the cases that it had
+all reports together are read as well
+xmllint finds the whole well-formed'
+python=
+for p in python3 /usr/bin/python3; do
+	[ "$python" ] || ! $p -c 'import junitparser' 2>/dev/null || python=$p
+done
+if [ ! "$python" ] || ! have xmllint; then
+	echo "$names" >list
+	while read -r name; do skip 'no junitparser or xmllint' "$name"; done <list
+	finish
+fi
+corpus=${PRUN_TEST_CORPUS:-$top/../shared/junit/corpus}
+find "$top/t/junit" $([ -d "$corpus" ] && echo "$corpus") -name '*.xml' | sort >list
+while read -r file; do
+	run --merge -o one.xml "$file"
+	[ $status = 0 ] || echo "$file: status $status"
+	$python "$top/t/consumers.py" one.xml "$file" 2>&1 | sed "s|^|$file: |"
+done <list >amiss
+is 'consumers find nothing amiss; each report has the cases that it had' "$(cat amiss)" ''
+# shellcheck disable=SC2046
+run --merge -o all.xml $(cat list)
+is 'all reports together are read as well' "$($python "$top/t/consumers.py" all.xml 2>&1)" ''
+ok 'xmllint finds the whole well-formed' xmllint --noout --huge all.xml
+finish

@@ -1,0 +1,642 @@
+/*
+ * xml.c: reads XML as tools write it, and text as tests print it.
+ *
+ * The reader pulls: xml_next() gives a start tag, an end tag or text, out of a window of
+ * the file that slides along.  It is iterative and forgiving: no entity is expanded,
+ * nothing is fetched, an unknown byte becomes \xNN.  What is not well-formed is read as
+ * far as it goes, and the first thing that was wrong is remembered.
+ *
+ * Text goes into a sink, which cleans it: what comes out is UTF-8 that XML 1.0 can hold,
+ * without terminals' escape sequences, escaped where that is wanted, and cut at a limit.
+ */
+#include "prun.h"
+
+#define HELD 32         /* bytes held back, so that no reference is cut */
+
+/* ---- text: whatever comes in, clean UTF-8 goes out ---- */
+
+void
+sink_begin(struct sink *t, int64_t limit, bool escape)
+{
+	t->b.n = t->npending = 0;
+	t->limit = limit;
+	t->used = t->cut = 0;
+	t->escape = escape;
+}
+
+static void
+emit(struct sink *t, const char *s, size_t n)
+{
+	if (t->used + (int64_t)n > t->limit) {
+		t->cut += (int64_t)n;
+		return;
+	}
+	t->used += (int64_t)n;
+	buf_add(&t->b, s, n);
+}
+
+/* One character, valid UTF-8, that the fast path has not taken; n 0: a wild byte. */
+static void
+emit_char(struct sink *t, const char *s, size_t n)
+{
+	unsigned char c = (unsigned char)*s;
+	char hex[8];
+
+	if (n == 0 || c == 0 || (c < ' ' && !strchr("\t\n\r", c))) {
+		snprintf(hex, sizeof(hex), "\\x%02x", c);
+		emit(t, hex, 4);
+	} else if (n == 3 && !memcmp(s, "\xef\xbf", 2) && (unsigned char)s[2] >= 0xbe) {
+		emit(t, "\xef\xbf\xbd", 3);     /* U+FFFE, U+FFFF: no XML */
+	} else if (t->escape && strchr("<>&\r", c)) {
+		emit(t, c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : "&#13;",
+			c == '<' || c == '>' ? 4 : 5);
+	} else {
+		emit(t, s, n);
+	}
+}
+
+/* A terminal's escape sequence, whole, vanishes: CSI, ESC [ ... final, or OSC, ESC ] ...
+ * BEL or ESC \.  What only looks like one is text. */
+static void
+put_char(struct sink *t, const char *s, size_t n)
+{
+	unsigned char c = (unsigned char)*s;
+	bool csi = t->npending > 1 && t->pending[1] == '[';
+	size_t i, held = t->npending;
+
+	if (!held && c != 27) {
+		emit_char(t, s, n);
+		return;
+	}
+	if (held == 0 || (held == 1 && (c == '[' || c == ']')) || (held > 1 && n == 1
+	&& held < sizeof(t->pending) && (csi ? c >= ' ' && c < 0x7f
+	: c >= ' ' || c == 7 || c == 27))) {
+		t->pending[t->npending++] = (char)c;
+		if (held > 1 && (csi ? c >= '@' : c == 7 || (c == '\\'
+		&& t->pending[held - 1] == 27)))
+			t->npending = 0;
+		return;
+	}
+	t->npending = 0;
+	for (i = 0; i < held; i++)
+		emit_char(t, t->pending + i, 1);
+	put_char(t, s, n);      /* once at most: nothing is pending now */
+}
+
+static size_t
+encode(char *s, unsigned long c)
+{
+	size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4, i;
+
+	if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
+		return encode(s, 0xfffd);
+	for (i = n - 1; i > 0; i--, c >>= 6)
+		s[i] = (char)(0x80 | (c & 63));
+	s[0] = (char)(n == 1 ? c : (0xf00 >> n & 0xff) | c);
+	return n;
+}
+
+/* A reference at s, of at most n bytes; how many it took, 0: it is none. */
+static size_t
+put_reference(struct sink *t, const char *s, size_t n)
+{
+	static const char *const named[] = { "&lt;<", "&gt;>", "&amp;&", "&quot;\"", "&apos;'" };
+	unsigned long code = 0;
+	size_t i, k, base = n > 2 && s[2] == 'x' ? 16 : 10, digit;
+	char utf8[4];
+
+	for (k = 0; k < LEN(named); k++) {
+		i = strlen(named[k]) - 1;
+		if (i <= n && !memcmp(s, named[k], i)) {
+			put_char(t, named[k] + i, 1);
+			return i;
+		}
+	}
+	if (n < 4 || s[1] != '#')
+		return 0;
+	for (i = k = base == 16 ? 3 : 2; i < n && s[i] != ';'; i++) {
+		digit = s[i] >= '0' && s[i] <= '9' ? (size_t)(s[i] - '0')
+			: (s[i] | 32) >= 'a' && (s[i] | 32) <= 'f' ? (size_t)(s[i] | 32) - 'a' + 10 : 16;
+		if (digit >= base)
+			return 0;
+		code = code < 0x200000 ? code * base + digit : code;
+	}
+	if (i == n || i == k)
+		return 0;
+	put_char(t, utf8, encode(utf8, code));
+	return i + 1;
+}
+
+/* How many bytes from s on need no thought: ASCII but controls, < > &. */
+static size_t
+plain(const char *s, size_t n)
+{
+	static const uint64_t ones = UINT64_C(0x0101010101010101);
+	uint64_t v, hit;
+	unsigned char c;
+	size_t i = 0;
+
+	/* Eight at a time.  A byte is hit when it is above 0x7f, below 0x20 or one of
+	 * three; a borrow may hit one too many, which the second loop sorts out. */
+	for (; i + 8 <= n; i += 8) {
+		memcpy(&v, s + i, 8);
+		hit = v | (v - ones * 0x20) | ((v ^ ones * '<') - ones) | ((v ^ ones * '>') - ones)
+			| ((v ^ ones * '&') - ones);
+		if (hit & ones * 0x80)
+			break;
+	}
+	for (; i < n; i++) {
+		c = (unsigned char)s[i];
+		if ((c < ' ' && c != '\n' && c != '\t') || c >= 0x80 || c == '<' || c == '>' || c == '&')
+			break;
+	}
+	return i;
+}
+
+void
+sink_text(struct sink *t, const char *s, size_t n, bool raw)
+{
+	size_t i, k;
+
+	for (i = 0; i < n; i += k) {
+		if (!t->npending && (k = plain(s + i, n - i))) {
+			if (t->used + (int64_t)k > t->limit) {
+				t->cut += t->used + (int64_t)k - t->limit;
+				emit(t, s + i, (size_t)(t->limit - t->used));
+			} else {
+				emit(t, s + i, k);
+			}
+		} else if (s[i] == '\r') {      /* as XML reads line ends */
+			k = 1 + (i + 1 < n && s[i + 1] == '\n');
+			put_char(t, "\n", 1);
+		} else if (s[i] != '&' || raw || !(k = put_reference(t, s + i, n - i))) {
+			k = utf8_len(s + i, n - i);
+			put_char(t, s + i, k);
+			k += k == 0;
+		}
+	}
+}
+
+void
+sink_end(struct sink *t)
+{
+	size_t i;
+
+	for (i = 0; i < t->npending; i++)
+		emit_char(t, t->pending + i, 1);
+	if (t->cut)
+		buf_fmt(&t->b, "\n[prun: %" PRId64 " bytes cut, see report-limit]", t->cut);
+	buf_add(&t->b, "", 0);
+}
+
+void
+xml_escape(struct buf *b, const char *s, bool attribute)
+{
+	static const char special[] = "<>&\r\"\n\t";
+	static const char *const as[] = {
+		"&lt;", "&gt;", "&amp;", "&#13;", "&quot;", "&#10;", "&#9;"
+	};
+	size_t n;
+
+	for (; *s; s += n) {
+		n = strcspn(s, attribute ? special : "<>&\r");
+		buf_add(b, s, n);
+		if (s[n])
+			buf_str(b, as[strchr(special, s[n++]) - special]);
+	}
+	buf_add(b, "", 0);
+}
+
+void
+xml_attribute(struct buf *b, const char *name, const char *value)
+{
+	buf_fmt(b, " %s=\"", name);
+	xml_escape(b, value, true);
+	buf_char(b, '"');
+}
+
+/* ---- the reader ---- */
+
+/* Converts n bytes of another charset into at most three times as many. */
+static size_t
+convert(struct reader *r, const unsigned char *in, size_t n, char *to)
+{
+	/* windows-1252's 0x80 to 0x9f, which Latin-1 reports mean as well */
+	static const unsigned short cp1252[32] = {
+		0x20ac, 0x81, 0x201a, 0x192, 0x201e, 0x2026, 0x2020, 0x2021, 0x2c6, 0x2030, 0x160,
+		0x2039, 0x152, 0x8d, 0x17d, 0x8f, 0x90, 0x2018, 0x2019, 0x201c, 0x201d, 0x2022,
+		0x2013, 0x2014, 0x2dc, 0x2122, 0x161, 0x203a, 0x153, 0x9d, 0x17e, 0x178
+	};
+	size_t i = 0, made = 0, wide = r->charset == LATIN1 ? 1 : 2, hi = r->charset == UTF16LE;
+	unsigned long c, low;
+
+	for (; i + wide <= n; i += wide) {
+		c = wide == 1 ? in[i] : (unsigned long)in[i + hi] << 8 | in[i + !hi];
+		if (wide == 1 && c >= 0x80 && c < 0xa0)
+			c = cp1252[c - 0x80];
+		if (c >= 0xd800 && c < 0xdc00) {
+			if (i + 3 >= n && !r->eof)
+				break;
+			low = i + 3 < n ? (unsigned long)in[i + 2 + hi] << 8 | in[i + 2 + !hi] : 0;
+			if (low >= 0xdc00 && low < 0xe000) {
+				c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+				i += 2;
+			}
+		}
+		made += encode(to + made, c);
+	}
+	r->nrest = n - i;
+	memcpy(r->rest, in + i, r->nrest);
+	return made;
+}
+
+/* Slides the window and reads more; false at the end of the file. */
+static bool
+fill(struct reader *r)
+{
+	unsigned char raw[XML_WINDOW / 4];
+	size_t left = (size_t)(r->end - r->s), room = XML_WINDOW - left;
+	ssize_t n;
+
+	if (r->eof || room < XML_WINDOW / 4)
+		return false;
+	memmove(r->window, r->s, left);
+	r->s = r->window;
+	r->end = r->window + left;
+	if (r->charset != RAW) {
+		memcpy(raw, r->rest, r->nrest);
+		room = room / 3 < sizeof(raw) ? room / 3 : sizeof(raw);
+		room -= r->nrest;
+	}
+	do
+		n = read(r->fd, r->charset == RAW ? r->end : (char *)raw + r->nrest, room);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && !r->broken)
+		r->broken = "cannot be read";
+	r->eof = n <= 0;
+	n = n > 0 ? n : 0;
+	r->at += n;
+	r->end += r->charset == RAW ? (size_t)n : convert(r, raw, r->nrest + (size_t)n, r->end);
+	return !r->eof;
+}
+
+int
+xml_open(struct reader *r, const char *path, int64_t limit)
+{
+	static const char *const latin[] = {
+		"iso-8859-1", "iso_8859-1", "latin1", "latin-1", "windows-1252", "cp1252"
+	};
+	char head[200], *s;
+	size_t i, n;
+
+	memset(r, 0, offsetof(struct reader, window));
+	r->limit = limit;
+	r->s = r->end = r->window;
+	r->fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (r->fd < 0)
+		return -1;
+	fill(r);
+	n = (size_t)(r->end - r->s);
+	if (n >= 3 && !memcmp(r->s, "\xef\xbb\xbf", 3))
+		r->s += 3;
+	else if (n >= 2 && (!memcmp(r->s, "\xff\xfe", 2) || !memcmp(r->s, "<\0", 2)))
+		r->charset = UTF16LE;
+	else if (n >= 2 && (!memcmp(r->s, "\xfe\xff", 2) || !memcmp(r->s, "\0<", 2)))
+		r->charset = UTF16BE;
+	n = n < sizeof(head) - 1 ? n : sizeof(head) - 1;
+	for (i = 0; i < n; i++)         /* a NUL ends it, which is well */
+		head[i] = (char)(r->s[i] >= 'A' && r->s[i] <= 'Z' ? r->s[i] | 32 : r->s[i]);
+	head[n] = '\0';
+	s = strstr(head, "<?xml") ? strstr(strstr(head, "<?xml"), "encoding") : NULL;
+	s = s ? s + 8 + strspn(s + 8, " =\"'") : NULL;
+	for (i = 0; s && r->charset == RAW && i < LEN(latin); i++)
+		if (!strncmp(s, latin[i], strlen(latin[i])))
+			r->charset = LATIN1;
+	if (r->charset != RAW) {        /* again, from the start */
+		lseek(r->fd, (unsigned char)*r->s >= 0xfe ? 2 : 0, SEEK_SET);
+		r->s = r->end = r->window;
+		r->eof = false;
+		fill(r);
+	}
+	return 0;
+}
+
+void
+xml_breaks(struct reader *r, const char *what)
+{
+	if (r->broken)
+		return;
+	r->broken = what;
+	r->broken_at = r->at - (r->end - r->s);
+}
+
+static bool
+is_space(int c)
+{
+	return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+static bool
+is_name(int c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')
+		|| (c && strchr("_-.:", c)) || (unsigned char)c >= 0x80;
+}
+
+/* The next byte without taking it; -1 at the end. */
+static int
+peek(struct reader *r)
+{
+	if (r->s == r->end && !fill(r) && r->s == r->end)
+		return -1;
+	return (unsigned char)*r->s;
+}
+
+/* Whether the file goes on with word. */
+static bool
+ahead(struct reader *r, const char *word)
+{
+	size_t n = strlen(word);
+
+	while ((size_t)(r->end - r->s) < n && fill(r))
+		;
+	return (size_t)(r->end - r->s) >= n && !memcmp(r->s, word, n);
+}
+
+/* Skips to behind word; false when it does not come. */
+static bool
+skip_past(struct reader *r, const char *word)
+{
+	char *hit;
+
+	for (; peek(r) >= 0; r->s++) {
+		hit = memchr(r->s, *word, (size_t)(r->end - r->s));
+		r->s = hit ? hit : r->end - 1;
+		if (ahead(r, word)) {
+			r->s += strlen(word);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Skips <!DOCTYPE with its internal subset: entities are not for us. */
+static void
+skip_doctype(struct reader *r)
+{
+	int c, quote = 0, depth = 0;
+
+	while ((c = peek(r)) >= 0) {
+		if (!quote && ahead(r, "<!--")) {
+			skip_past(r, "-->");
+			continue;
+		}
+		r->s++;
+		if (quote)
+			quote = c == quote ? 0 : quote;
+		else if (c == '"' || c == '\'')
+			quote = c;
+		else if (c == '[' || c == ']')
+			depth += c == '[' ? 1 : -1;
+		else if (c == '>' && depth <= 0)
+			return;
+	}
+}
+
+static void
+skip_space(struct reader *r)
+{
+	while (is_space(peek(r)))
+		r->s++;
+}
+
+/* Reads up to a byte of stop into t (NULL: nowhere), and leaves that byte. */
+static void
+read_until(struct reader *r, struct sink *t, int stop, bool raw)
+{
+	char *hit, *to, *p;
+	int k;
+
+	do {
+		if (r->end - r->s <= HELD)
+			fill(r);
+		hit = memchr(r->s, stop, (size_t)(r->end - r->s));
+		to = hit ? hit : r->end;
+		if (!hit && !r->eof && to - r->s > HELD) {
+			/* Not in the middle of a reference, a character or CR LF. */
+			for (p = to - 1; p > to - HELD && *p != '&'; p--)
+				;
+			to = *p == '&' ? p : to;
+			for (k = 0; k < 3 && ((unsigned char)to[-1] & 0xc0) == 0x80; k++)
+				to--;
+			to -= (unsigned char)to[-1] >= 0xc0;
+			to -= to[-1] == '\r';
+		}
+		if (t)
+			sink_text(t, r->s, (size_t)(to - r->s), raw);
+		r->s = to;
+	} while (!hit && (!r->eof || r->s < r->end));
+}
+
+/* Reads name="value" into attrs; false at the end of the tag. */
+static bool
+read_attribute(struct reader *r)
+{
+	char name[256];
+	const char *have;
+	size_t n = 0, i;
+	int c, quote;
+
+	skip_space(r);
+	c = peek(r);
+	if (c < 0 || c == '>' || c == '<' || (c == '/' && ahead(r, "/>")))
+		return false;
+	while ((c = peek(r)) >= 0 && !is_space(c) && !strchr("=<>\"'", c)
+	&& !(c == '/' && ahead(r, "/>"))) {
+		if (n < sizeof(name) - 1)
+			name[n++] = (char)c;
+		r->s++;
+	}
+	name[n] = '\0';
+	skip_space(r);
+	sink_begin(&r->value, r->limit, false);
+	if (peek(r) == '=') {
+		r->s++;
+		skip_space(r);
+		quote = peek(r);
+		if (quote == '"' || quote == '\'') {
+			r->s++;
+			read_until(r, &r->value, quote, false);
+			r->s += peek(r) == quote;
+		} else {
+			for (; (c = peek(r)) >= 0 && !is_space(c) && c != '>' && c != '<'
+			&& !(c == '/' && ahead(r, "/>")); r->s++)
+				sink_text(&r->value, r->s, 1, true);
+		}
+	} else if (!n) {
+		r->s++;                 /* a quote out of nowhere */
+		xml_breaks(r, "has a tag that cannot be read");
+	}
+	sink_end(&r->value);
+	for (have = r->attrs.s, i = 0; i < r->nattrs * 2; i++, have += strlen(have) + 1)
+		if (i % 2 == 0 && !strcmp(have, name))
+			return true;    /* twice: the first one wins */
+	/* A name that could not be written, or one of a namespace, is passed over. */
+	for (i = 0; i < n && is_name(name[i]) && !((unsigned char)name[i] & 0x80) && name[i] != ':'; i++)
+		;
+	if (i == n && n && !strchr("-.0123456789", *name) && strncmp(name, "xmlns", 5)) {
+		buf_add(&r->attrs, name, n + 1);
+		buf_add(&r->attrs, r->value.b.s, r->value.b.n + 1);
+		r->nattrs++;
+	}
+	return true;
+}
+
+const char *
+xml_attr(const struct reader *r, const char *name)
+{
+	const char *s = r->attrs.s;
+	size_t i;
+
+	for (i = 0; i < r->nattrs; i++, s += strlen(s) + 1) {
+		if (!strcmp(s, name))
+			return s + strlen(s) + 1;
+		s += strlen(s) + 1;
+	}
+	return NULL;
+}
+
+void
+xml_attributes(struct buf *b, const struct reader *r, const char *skip)
+{
+	const char *s = r->attrs.s, *value;
+	char word[300];
+	size_t i;
+
+	for (i = 0; i < r->nattrs; i++, s = value + strlen(value) + 1) {
+		value = s + strlen(s) + 1;
+		snprintf(word, sizeof(word), " %s ", s);
+		if (!strstr(skip, word))
+			xml_attribute(b, s, value);
+	}
+	buf_add(b, "", 0);
+}
+
+/* Whether the tag ahead is one with which a report can begin, or its end. */
+static bool
+begins(struct reader *r)
+{
+	const char *s, *colon;
+	size_t n;
+
+	ahead(r, "</a-namespace-prefix:testsuites");    /* fills the window */
+	s = r->s + 1;
+	s += s < r->end && *s == '/';
+	for (n = 0; s + n < r->end && is_name(s[n]); n++)
+		;
+	colon = memchr(s, ':', n);
+	n -= colon ? (size_t)(colon + 1 - s) : 0;
+	s = colon ? colon + 1 : s;
+	return (n == 9 || n == 10) && !memcmp(s, "testsuites", n);
+}
+
+/* A start or end tag at '<'; what comes of it. */
+static enum event
+read_tag(struct reader *r)
+{
+	bool end = r->s[1] == '/';
+	size_t n = 0;
+	int c;
+
+	for (r->s += end ? 2 : 1; (c = peek(r)) >= 0 && is_name(c); r->s++)
+		if (c == ':')           /* a prefix, bound or not */
+			n = 0;
+		else if (n < sizeof(r->name) - 1)
+			r->name[n++] = (char)c;
+	r->name[n] = '\0';
+	r->nattrs = r->attrs.n = 0;
+	if (end)
+		skip_space(r);
+	while (!end && read_attribute(r))
+		;
+	if (ahead(r, "/>") && !end) {
+		r->s += 2;
+		r->ends = true;
+	} else if (peek(r) == '>') {
+		r->s++;
+	} else {
+		xml_breaks(r, peek(r) < 0 ? "ends in the middle of a tag" : "has a tag that does not end");
+	}
+	return end ? END : peek(r) < 0 && r->broken ? EOD : START;
+}
+
+enum event
+xml_next(struct reader *r)
+{
+	if (r->ends) {
+		r->ends = false;
+		return END;
+	}
+	for (;;) {
+		if (r->top)             /* log lines, blanks, another's tags */
+			read_until(r, NULL, '<', true);
+		if (peek(r) < 0)
+			return EOD;
+		if (*r->s != '<')
+			return TEXT;
+		if (ahead(r, "<!--")) {
+			if (!skip_past(r, "-->"))
+				xml_breaks(r, "ends in a comment");
+		} else if (ahead(r, "<![CDATA[") && !r->top) {
+			r->s += 9;
+			return DATA;
+		} else if (ahead(r, "<?")) {
+			skip_past(r, "?>");
+		} else if (ahead(r, "<!DOCTYPE")) {
+			skip_doctype(r);
+		} else if (r->top ? begins(r) : r->end - r->s > 1 && (r->s[1] == '/'
+		|| (is_name(r->s[1]) && !strchr("-.0123456789", r->s[1])))) {
+			return read_tag(r);
+		} else if (!r->top) {
+			return TEXT;    /* a bare < */
+		} else {
+			r->s++;
+		}
+	}
+}
+
+void
+xml_text(struct reader *r, struct sink *t, enum event kind)
+{
+	if (kind == TEXT) {
+		if (*r->s == '<') {
+			if (t)
+				sink_text(t, "<", 1, true);
+			r->s++;
+		}
+		read_until(r, t, '<', false);
+		return;
+	}
+	for (;; r->s++) {
+		read_until(r, t, ']', true);
+		if (ahead(r, "]]>")) {
+			r->s += 3;
+			return;
+		}
+		if (peek(r) < 0) {
+			xml_breaks(r, "ends in a CDATA section");
+			return;
+		}
+		if (t)
+			sink_text(t, "]", 1, true);
+	}
+}
+
+void
+xml_close(struct reader *r)
+{
+	if (r->fd >= 0)
+		close(r->fd);
+	buf_free(&r->attrs);
+	buf_free(&r->value.b);
+}
