@@ -107,6 +107,8 @@ read_result(struct tap *t, const char *s, int level, bool ok)
 		reason = safe(word + strspn(word, " "), strlen(word + strspn(word, " ")));
 	}
 	title = safe(s, mark && mark >= s ? (size_t)(mark - s) : strlen(s));
+	if (!*title && t->subtest)
+		title = t->subtest;     /* Perl: a subtest that was skipped */
 	if (!*title)
 		title = str("test %" PRId64, t->seen[level]);
 	for (first = t->n; first && t->v[first - 1].level > level; first--)
@@ -119,6 +121,7 @@ read_result(struct tap *t, const char *s, int level, bool ok)
 		bad = bad || r->bad || r->error;
 	}
 	ok = ok || todo || skip;
+	t->subtest = NULL;
 	if (first < t->n && (ok || bad))
 		return;
 	r = add_line(t, level, title);
@@ -171,7 +174,9 @@ read_line(struct tap *t, char *line)
 		t->depth = level;
 		return;
 	} else if (has_level && starts(s, "# Subtest")) {
-		t->subtest = safe(s + strcspn(s, ":"), strlen(s + strcspn(s, ":")));
+		s += strcspn(s, ":");
+		s += *s == ':' ? 1 + strspn(s + 1, " ") : 0;
+		t->subtest = safe(s, strlen(s));
 		t->depth = level;
 		return;
 	} else if (has_level && starts(s, "Bail out!")) {
@@ -197,8 +202,8 @@ end_log(struct tap *t)
 	for (level = LEVELS; level > 0; level--)
 		check_plan(t, level);
 	for (i = t->n; i && t->v[i - 1].level > 0; i--)
-		if (t->subtest && strlen(t->subtest) > 2)
-			t->v[i - 1].title = str("%s/%s", t->subtest + 2, t->v[i - 1].title);
+		if (t->subtest && *t->subtest)
+			t->v[i - 1].title = str("%s/%s", t->subtest, t->v[i - 1].title);
 	if (t->bail || (t->planned[0] < 0 && !t->seen[0])) {
 		r = add_line(t, 0, str("[plan]"));
 		r->error = true;

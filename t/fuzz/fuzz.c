@@ -55,12 +55,14 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	}
 	fd = open(in, O_WRONLY | O_CREAT | O_TRUNC, 0666);
 	must(fd >= 0 && write_all(fd, (const char *)data, n) == 0 && close(fd) == 0, "disk");
-	m.run = "abcdef";
+	m.partial = true;
 	m.limit = n % 3 ? 1 << 20 : 40;
 	m.name = "fuzz";
 	for (kind = 0; kind < 3; kind++) {
 		memset(&part, 0, sizeof(part));
 		part.synthetic = kind < 2;
+		part.source = kind;
+		part.run = part.plan = part.shard = "abcdef";
 		part.file = kind < 2 ? "t/fuzz.py" : NULL;
 		part.result = kind == 1 ? FLAKY : FAIL;
 		part.cause = kind == 1 ? CAUSE_NONE : CAUSE_EXIT;
@@ -110,7 +112,9 @@ mutate(struct buf *b, const struct buf *other)
 		"</testcase>", "<testsuite>", "</testsuite>", "<failure message='x'>", "</failure>",
 		"<system-out>", "&#27;[31m", "\033[", "&#x10ffff;", "&amp;", "\xff", "\xe2\x82",
 		"\xef\xbf\xbf", "\r\n", "<flakyFailure>", "<stackTrace>", "<property name='a'>",
-		"1..3\n", "not ok 1 - x\n", "ok # SKIP", "[[ATTACHMENT|a]]", "/>", "=", "<!DOCTYPE a ["
+		"1..3\n", "not ok 1 - x\n", "ok # SKIP", "    ok 1 - y\n",
+		"# Subtest: s\n", "\nok 2 - z # TODO\n", "\n  ---\n", "\n  ...\n", "Bail out!",
+		"<property name='prun.shard' value='2/3'/>", "[[ATTACHMENT|a]]", "/>", "=", "<!DOCTYPE a ["
 	};
 	size_t at = random_below(b->n + 1), n, from;
 	const char *bit;
