@@ -52,6 +52,7 @@ check-valgrind: prun $(DEMO)
 bench: prun
 	t/bench/spawn
 	t/bench/ready
+	t/bench/merge
 
 install: prun
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1

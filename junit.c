@@ -290,8 +290,10 @@ add_result(struct buf *to, enum kind kind, const char *attrs, const char *messag
 
 	if (kind != K_SKIPPED && !*text && !*message)
 		text = kind_name[kind];
-	buf_fmt(to, "<%s%s>%s%s%s</%s>\n", kind_name[kind], attrs, said ? "" : message,
-		said || !*text ? "" : "\n", text, kind_name[kind]);
+	buf_fmt(to, "<%s%s>%s%s", kind_name[kind], attrs, said ? "" : message,
+		said || !*text ? "" : "\n");
+	buf_str(to, text);
+	buf_fmt(to, "</%s>\n", kind_name[kind]);
 }
 
 /* [[ATTACHMENT|x]] is relative to its report; ours lies elsewhere. */

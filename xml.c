@@ -47,7 +47,7 @@ emit_char(struct sink *t, const char *s, size_t n)
 		emit(t, hex, 4);
 	} else if (n == 3 && !memcmp(s, "\xef\xbf", 2) && (unsigned char)s[2] >= 0xbe) {
 		emit(t, "\xef\xbf\xbd", 3);     /* U+FFFE, U+FFFF: no XML */
-	} else if (t->escape && strchr("<>&\r", c)) {
+	} else if (t->escape && (c == '<' || c == '>' || c == '&' || c == '\r')) {
 		emit(t, c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : "&#13;",
 			c == '<' || c == '>' ? 4 : 5);
 	} else {
@@ -105,8 +105,8 @@ put_reference(struct sink *t, const char *s, size_t n)
 	size_t i, k, base = n > 2 && s[2] == 'x' ? 16 : 10, digit;
 	char utf8[4];
 
-	for (k = 0; k < LEN(named); k++) {
-		i = strlen(named[k]) - 1;
+	for (k = 0; n > 3 && k < LEN(named); k++) {
+		i = s[1] == named[k][1] ? strlen(named[k]) - 1 : SIZE_MAX;
 		if (i <= n && !memcmp(s, named[k], i)) {
 			put_char(t, named[k] + i, 1);
 			return i;
@@ -134,23 +134,28 @@ plain(const char *s, size_t n)
 	static const uint64_t ones = UINT64_C(0x0101010101010101);
 	uint64_t v, hit;
 	unsigned char c;
-	size_t i = 0;
+	size_t i = 0, end;
 
 	/* Eight at a time.  A byte is hit when it is above 0x7f, below 0x20 or one of
-	 * three; a borrow may hit one too many, which the second loop sorts out. */
-	for (; i + 8 <= n; i += 8) {
-		memcpy(&v, s + i, 8);
-		hit = v | (v - ones * 0x20) | ((v ^ ones * '<') - ones) | ((v ^ ones * '>') - ones)
-			| ((v ^ ones * '&') - ones);
-		if (hit & ones * 0x80)
-			break;
+	 * three; a newline, and a borrow that hits one too many, are sorted out by the
+	 * second loop. */
+	for (;;) {
+		for (; i + 8 <= n; i += 8) {
+			memcpy(&v, s + i, 8);
+			hit = v | (v - ones * 0x20) | ((v ^ ones * '<') - ones)
+				| ((v ^ ones * '>') - ones) | ((v ^ ones * '&') - ones);
+			if (hit & ones * 0x80)
+				break;
+		}
+		for (end = i + 8 < n ? i + 8 : n; i < end; i++) {
+			c = (unsigned char)s[i];
+			if ((c < ' ' && c != '\n' && c != '\t') || c >= 0x80 || c == '<' || c == '>'
+			|| c == '&')
+				return i;
+		}
+		if (i == n)
+			return n;
 	}
-	for (; i < n; i++) {
-		c = (unsigned char)s[i];
-		if ((c < ' ' && c != '\n' && c != '\t') || c >= 0x80 || c == '<' || c == '>' || c == '&')
-			break;
-	}
-	return i;
 }
 
 void
