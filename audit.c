@@ -3,10 +3,12 @@
  *
  * An audit has run each file alone and then in several rounds beside others (run.c).
  * A file that fails alone is broken.  One that passes alone and fails in company is
- * unsafe, and suspected are the files that ran beside it in every round in which it
- * failed and in none in which it passed; of these, those that are unsafe themselves,
- * if there are any.  Who is suspected together gets a lock, who fails beside now this
- * one and now that one goes to the serial files.
+ * unsafe, and suspected are the files that ran beside it whenever it failed and never
+ * when both passed.  (Where two collide only the second one fails: that the first one
+ * passed beside it proves nothing.)  Where there are none, two collide only at times:
+ * then those that ran beside it whenever it failed; or, for it fails now beside this
+ * one and now beside that one, those of them that are unsafe.  Files that are
+ * suspected get a lock together, who has no suspect goes to the serial files.
  */
 #include "prun.h"
 
@@ -28,35 +30,57 @@ failures(const struct plan *p, const struct file *f)
 }
 
 static bool
-suspected(const struct plan *p, const struct file *f, const struct file *g)
+beside(const struct outcome *a, const struct outcome *b)
 {
-	const struct outcome *a, *b;
-	bool beside;
-	int k;
-
-	for (k = 1; k <= p->o.audit; k++) {
-		a = &f->rounds[k];
-		b = &g->rounds[k];
-		beside = b->attempt && a->begin <= b->begin + b->ms && b->begin <= a->begin + a->ms;
-		if (f == g || (a->attempt && beside != failed(a)))
-			return false;
-	}
-	return true;
+	return a->attempt && b->attempt && a->begin < b->begin + (b->ms ? b->ms : 1)
+		&& b->begin < a->begin + (a->ms ? a->ms : 1);
 }
 
-/* Files whose unsafe[] is above 0, but only unsafe suspects if f has one. */
-static void
+/* What speaks against a file, strongest first. */
+enum evidence { WHENEVER, EVERY, SOME, EVIDENCES };
+
+static const char *const words[EVIDENCES] = {
+	"whenever it ran beside",
+	"each time beside, though it also passed beside",
+	"beside no one file; unsafe, and running when it failed"
+};
+
+/* Whether g ran beside f whenever f failed (and never when both passed); SOME: at least
+ * once. */
+static bool
+suspected(const struct plan *p, const struct file *f, const struct file *g, enum evidence e)
+{
+	const struct outcome *a, *b;
+	int k;
+
+	for (k = 1; k <= p->o.audit && f != g; k++) {
+		a = &f->rounds[k];
+		b = &g->rounds[k];
+		if (e == SOME && failed(a) && beside(a, b))
+			return true;
+		if (e != SOME && failed(a) && !beside(a, b))
+			return false;
+		if (e == WHENEVER && !failed(a) && !failed(b) && beside(a, b))
+			return false;
+	}
+	return f != g && e != SOME;
+}
+
+/* Fills suspect[] with the files against which there is the strongest evidence. */
+static enum evidence
 find_suspects(const struct plan *p, size_t f, const int *unsafe, bool *suspect)
 {
-	bool worse = false;
+	bool any = false;
+	int e;
 	size_t i;
 
-	for (i = 0; i < p->nfiles; i++) {
-		suspect[i] = suspected(p, &p->files[f], &p->files[i]);
-		worse = worse || (suspect[i] && unsafe[i]);
-	}
-	for (i = 0; i < p->nfiles; i++)
-		suspect[i] = suspect[i] && (!worse || unsafe[i]);
+	for (e = WHENEVER; e < EVIDENCES && !any; e++)
+		for (i = 0; i < p->nfiles; i++) {
+			suspect[i] = suspected(p, &p->files[f], &p->files[i], (enum evidence)e)
+				&& (e != SOME || unsafe[i]);
+			any = any || suspect[i];
+		}
+	return (enum evidence)(e - 1);
 }
 
 /* Appends a path so that it is a glob that matches nothing else. */
@@ -97,58 +121,68 @@ add_lines(struct buf *b, const struct plan *p, const int *unsafe, const size_t *
 	buf_free(&lock);
 }
 
+/* Names an unsafe file's suspects, and puts them into its group. */
+static void
+add_suspects(struct buf *b, const struct plan *p, size_t f, const int *unsafe, size_t *group)
+{
+	bool *suspect = xmalloc(p->nfiles + 1);
+	enum evidence e = find_suspects(p, f, unsafe, suspect);
+	size_t i, k, from, to, n = 0;
+
+	for (i = 0; i < p->nfiles; i++) {
+		if (!suspect[i])
+			continue;
+		if (!n++)
+			buf_fmt(b, "\n    %s:", words[e]);
+		buf_char(b, ' ');
+		buf_safe(b, p->files[i].test, strlen(p->files[i].test));
+		from = group[f] > group[i] ? group[f] : group[i];
+		to = group[f] > group[i] ? group[i] : group[f];
+		for (k = 0; k < p->nfiles; k++)
+			group[k] = group[k] == from ? to : group[k];
+	}
+	buf_str(b, n ? "\n" : "\n    beside no file in particular\n");
+	free(suspect);
+}
+
 void
 audit(const struct plan *p)
 {
-	size_t *group = xmalloc((p->nfiles + 1) * sizeof(*group)), i, k, j, from, to;
-	int *unsafe = xmalloc((p->nfiles + 1) * sizeof(*unsafe)), bad_alone = 0, bad_beside = 0;
-	bool *suspect = xmalloc(p->nfiles + 1);
+	size_t *group = xmalloc((p->nfiles + 1) * sizeof(*group)), i, broken = 0, bad = 0;
+	int *unsafe = xmalloc((p->nfiles + 1) * sizeof(*unsafe));
 	struct buf b = { 0 };
-	const struct file *f;
 
 	for (i = 0; i < p->nfiles; i++) {
 		group[i] = i;
 		unsafe[i] = failures(p, &p->files[i]);
-		bad_beside += unsafe[i] > 0;
+		bad += unsafe[i] > 0;
 	}
 	for (i = 0; i < p->nfiles; i++) {
-		f = &p->files[i];
+		const struct file *f = &p->files[i];
+
 		if (!unsafe[i] && !failed(&f->rounds[0]))
 			continue;
-		bad_alone += failed(&f->rounds[0]);
 		buf_str(&b, unsafe[i] ? "unsafe: " : "broken: ");
 		buf_safe(&b, f->test, strlen(f->test));
-		if (unsafe[i])
+		if (unsafe[i]) {
 			buf_fmt(&b, "  failed in %d of %d rounds beside others, and passed alone",
 				unsafe[i], (int)p->o.audit);
-		else
-			buf_str(&b, "  fails alone");
-		find_suspects(p, i, unsafe, suspect);
-		for (j = k = 0; k < p->nfiles && unsafe[i]; k++) {
-			if (!suspect[k])
-				continue;
-			buf_str(&b, j++ ? " " : "\n    whenever it ran beside: ");
-			buf_safe(&b, p->files[k].test, strlen(p->files[k].test));
-			from = group[i] > group[k] ? group[i] : group[k];
-			to = group[i] > group[k] ? group[k] : group[i];
-			for (size_t m = 0; m < p->nfiles; m++)
-				group[m] = group[m] == from ? to : group[m];
+			add_suspects(&b, p, i, unsafe, group);
+		} else {
+			broken++;
+			buf_str(&b, "  fails alone\n");
 		}
-		if (unsafe[i] && !j)
-			buf_str(&b, "\n    beside no file in particular");
-		buf_char(&b, '\n');
 	}
-	if (bad_beside) {
-		buf_str(&b, "\nTo have them run apart until they share nothing, put into prun.conf:\n\n");
+	if (bad) {
+		buf_str(&b, "\nUntil they share nothing, these lines in prun.conf keep them apart:\n\n");
 		add_lines(&b, p, unsafe, group);
 	}
 	printf("\naudit: each of %zu files alone, then %d rounds with %d at once:\n"
-		"%zu safe, %d unsafe, %d broken\n%s", p->nfiles, (int)p->o.audit, p->workers,
-		p->nfiles - (size_t)(bad_alone + bad_beside), bad_beside, bad_alone, b.n ? b.s : "");
+		"%zu safe, %zu unsafe, %zu broken\n%s", p->nfiles, (int)p->o.audit, p->workers,
+		p->nfiles - broken - bad, bad, broken, b.n ? b.s : "");
 	if (b.n && file_write(str("%s/audit.txt", p->dir), b.s, b.n, 0666) < 0)
 		warn("%s/audit.txt:", p->dir);
 	buf_free(&b);
 	free(group);
 	free(unsafe);
-	free(suspect);
 }

@@ -401,8 +401,9 @@ begin_round(struct run *r)
 {
 	size_t i;
 
-	if (r->round++ == r->p->o.audit)
+	if (r->round >= r->p->o.audit)
 		return false;
+	r->round++;
 	free(r->order);
 	r->order = plan_order(r->p, str("%s-%d", r->p->o.shuffle, r->round));
 	for (i = 0; i < r->p->nfiles; i++)
