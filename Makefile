@@ -53,6 +53,8 @@ bench: prun
 	t/bench/spawn
 	t/bench/ready
 	t/bench/merge
+	t/bench/order
+	t/bench/scale
 
 install: prun
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1

@@ -648,35 +648,93 @@ drop_postgres(struct worker *w, struct pg *pg, const struct opts *o, const char 
 	return failed;
 }
 
-/* Drops the clones of dead runs: those of this template, ours to drop, that nobody uses,
- * that are not marked as kept and whose run holds no lock. */
-static void
-sweep(struct worker *w, struct pg *pg, const struct opts *o, struct buf *notes)
+/* The clones of this template that are ours to drop, with run, comment, whether they are
+ * in use, and size. */
+static const char clones[] =
+	"SELECT datname, substring(datname from '_w[0-9]+_(.{6})(?:r[0-9]+)?$'), "
+	"coalesce(shobj_description(d.oid, 'pg_database'), ''), "
+	"EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid), "
+	"CASE WHEN datconnlimit = -2 THEN 'invalid' ELSE "
+	"pg_size_pretty(pg_database_size(d.oid)) END FROM pg_database d WHERE datname ~ "
+	"('^' || %L || '_w[0-9]+_[0-9a-z]{6}(r[0-9]+)?$') "
+	"AND pg_has_role(current_user, datdba, 'USAGE') %s ORDER BY datname";
+enum { C_NAME, C_RUN, C_COMMENT, C_USED, C_SIZE, C_FIELDS };
+
+/* Days, or hours, from the UTC time in a comment "prun keep 2026-01-02T03:04:05Z file". */
+static char *
+age(const char *comment)
 {
-	static const char dead[] = "SELECT datname, substring(datname from '_w[0-9]+_(.{6})"
-		"(?:r[0-9]+)?$') FROM pg_database d WHERE datname ~ ('^' || %L || "
-		"'_w[0-9]+_[0-9a-z]{6}(r[0-9]+)?$') AND pg_has_role(current_user, datdba, 'USAGE') "
-		"AND coalesce(shobj_description(d.oid, 'pg_database'), '') NOT LIKE 'prun keep%%' "
-		"AND NOT EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid) %s";
-	char *stem = url_stem(o->db);
-	struct reply list = { 0 }, r = { 0 };
-	int64_t run, class = CLASS_RUN;
+	int y, mo, d, h, mi;
+	time_t now = time(NULL);
+	struct tm *t = gmtime(&now);
+	int64_t then, today, hours;
+
+	if (sscanf(comment, "prun keep %d-%d-%dT%d:%d", &y, &mo, &d, &h, &mi) != 5)
+		return str("age unknown");
+	/* days since some day: months of a year that begins in March */
+	then = 365 * y + y / 4 - y / 100 + y / 400 + (153 * ((mo + 9) % 12) + 2) / 5 + d
+		- (mo < 3 ? 366 : 0);
+	y = t->tm_year + 1900, mo = t->tm_mon + 1;
+	today = 365 * y + y / 4 - y / 100 + y / 400 + (153 * ((mo + 9) % 12) + 2) / 5 + t->tm_mday
+		- (mo < 3 ? 366 : 0);
+	hours = (today - then) * 24 + t->tm_hour - h;
+	return hours < 48 ? str("%" PRId64 " h old", hours) : str("%" PRId64 " days old", hours / 24);
+}
+
+/* Drops a clone if its run holds no lock, nobody uses it and, unless kept ones go as
+ * well, it is not marked as kept; list: only tells.  Says what it did. */
+static void
+sweep_one(struct worker *w, struct pg *pg, const struct opts *o, char **f, bool kept, bool list,
+	struct buf *notes)
+{
+	int64_t run = strtoll(f[C_RUN], NULL, 36), class = CLASS_RUN;
+	bool marked = starts(f[C_COMMENT], "prun keep");
+	struct reply r = { 0 };
+	char *what;
+
+	if (run > INT32_MAX || (marked && !kept) || (!kept && *f[C_USED] == 't') || pg_do(w, pg, &r,
+			sql("SELECT pg_try_advisory_lock(%d, %d)", class, run)) < 0)
+		goto out;
+	if (strcmp(r.fields.v[0], "t")) {
+		if (kept)
+			buf_fmt(notes, "- %s: left, its run is under way\n", f[C_NAME]);
+		goto out;
+	}
+	what = !marked ? str("%s (left by a dead run, %s)", f[C_NAME], f[C_SIZE])
+		: str("%s (kept for %s, %s, %s)", f[C_NAME], f[C_COMMENT]
+		+ (strlen(f[C_COMMENT]) > 31 ? 31 : 10), f[C_SIZE], age(f[C_COMMENT]));
+	/* Since we looked, it may have been kept, or somebody looks at it. */
+	if (pg_do(w, pg, &r, sql(clones, url_stem(o->db), sql("AND datname = %L", f[C_NAME]))) == 0
+	&& r.fields.n == C_FIELDS) {
+		if (*r.fields.v[C_USED] == 't')
+			buf_fmt(notes, "- %s: left, somebody uses it\n", what);
+		else if (list)
+			buf_fmt(notes, "- %s\n", what);
+		else if (strcmp(r.fields.v[C_COMMENT], f[C_COMMENT]) == 0)
+			buf_fmt(notes, drop_postgres(w, pg, o, f[C_NAME], &r, notes) == 0
+				? "- dropped %s\n" : "- %s could not be dropped: %s\n", what,
+				r.message.s ? r.message.s : "");
+	}
+	if (pg->admin)
+		pg_do(w, pg, &r, sql("SELECT pg_advisory_unlock(%d, %d)", class, run));
+out:
+	reply_clear(&r);
+}
+
+/* Drops the clones of dead runs. */
+static void
+sweep(struct worker *w, struct pg *pg, const struct opts *o, bool kept, bool list,
+	struct buf *notes)
+{
+	struct reply r = { 0 };
 	size_t i;
 
-	pg_do(w, pg, &list, sql(dead, stem, ""));
-	for (i = 0; i + 1 < list.fields.n && pg->admin && !w->cancelled; i += 2) {
-		run = strtoll(list.fields.v[i + 1], NULL, 36);
-		if (run > INT32_MAX || pg_do(w, pg, &r, sql("SELECT pg_try_advisory_lock(%d, %d)",
-				class, run)) < 0 || strcmp(r.fields.v[0], "t"))
-			continue;
-		/* Since we looked, it may have been kept. */
-		if (pg_do(w, pg, &r, sql(dead, stem, sql("AND datname = %L", list.fields.v[i]))) == 0
-		&& r.fields.n && drop_postgres(w, pg, o, list.fields.v[i], &r, notes) == 0)
-			buf_fmt(notes, "- dropped %s, which a dead run had left\n", list.fields.v[i]);
-		if (pg->admin)
-			pg_do(w, pg, &r, sql("SELECT pg_advisory_unlock(%d, %d)", class, run));
-	}
-	reply_clear(&list);
+	if (pg_do(w, pg, &r, sql(clones, url_stem(o->db), "")) < 0)
+		buf_fmt(notes, "- leftovers of other runs cannot be looked for: %s\n", r.message.s);
+	for (i = 0; i + C_FIELDS <= r.fields.n && pg->admin && !w->cancelled; i += C_FIELDS)
+		sweep_one(w, pg, o, r.fields.v + i, kept, list, notes);
+	if (kept && r.fields.n == 0)
+		buf_fmt(notes, "- %s has no clones that are ours\n", url_template(o->db));
 	reply_clear(&r);
 }
 
@@ -835,7 +893,7 @@ pg_setup(struct worker *w, const struct opts *o, bool begin, struct buf *notes, 
 		return 0;
 	pg = session(w, o, &r, true);
 	if (pg && begin)
-		sweep(w, pg, o, notes);
+		sweep(w, pg, o, false, false, notes);
 	if (pg && !pg->admin)           /* lost meanwhile */
 		pg = session(w, o, &r, true);
 	/* Exclusive, so that no other run clones what setup is changing. */
@@ -846,6 +904,45 @@ pg_setup(struct worker *w, const struct opts *o, bool begin, struct buf *notes, 
 	}
 	reply_clear(&r);
 	return failed;
+}
+
+int
+pg_clean(struct worker *w, const struct opts *o, bool list, struct buf *notes, struct buf *why)
+{
+	struct reply r = { 0 };
+	struct pg *pg;
+
+	if (o->db_clone || url_kind(o->db) == URL_FILE) {
+		buf_fmt(notes, "- %s: its clones are %s\n", url_masked(o->db), o->db_clone
+			? "made by db-clone: what they leave is not known" : "in the run directories");
+		return 0;
+	}
+	pg = session(w, o, &r, true);
+	if (pg)
+		sweep(w, pg, o, true, list, notes);
+	else
+		explain(&r, "the database server", why);
+	reply_clear(&r);
+	return pg ? 0 : -1;
+}
+
+bool
+pg_gone(struct worker *w, const struct opts *o, const char *name, const char *url)
+{
+	struct reply r = { 0 };
+	struct pg *pg;
+	struct stat st;
+	bool gone = false;
+
+	if (o->db_clone)
+		return false;           /* who knows */
+	if (url_kind(o->db) == URL_FILE)
+		return stat(url_file(url), &st) < 0;
+	pg = session(w, o, &r, true);
+	if (pg && pg_do(w, pg, &r, sql("SELECT 1 FROM pg_database WHERE datname = %L", name)) == 0)
+		gone = r.fields.n == 0;
+	reply_clear(&r);
+	return gone;
 }
 
 void

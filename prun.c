@@ -55,7 +55,7 @@ find_setups(struct plan *p)
 
 	for (i = 0; i < p->nsuites; i++) {
 		o = &p->suites[i].o;
-		p->suites[i].no_setup = !o->setup && !o->db;
+		p->suites[i].no_setup = (!o->setup && !o->db) || p->o.reopen;
 		for (k = 0; k < i; k++) {
 			q = &p->suites[k].o;
 			if (!strcmp(o->setup ? o->setup : "", q->setup ? q->setup : "")
@@ -88,6 +88,21 @@ make_id(struct plan *p)
 		p->id[0] = 'y';
 }
 
+/* Locks the results of the run directory path, for as long as we live; a descriptor, or
+ * -1 where there are none.  Ends prun if another run has them. */
+static int
+lock_run(const char *path)
+{
+	int fd = open(str("%s/results.jsonl", path), O_RDWR | O_CLOEXEC);
+	struct flock lock;
+
+	memset(&lock, 0, sizeof(lock));
+	lock.l_type = F_WRLCK;
+	if (fd >= 0 && fcntl(fd, F_SETLK, &lock) < 0)
+		fatal(EXIT_USAGE, "%s is in use by another run", path);
+	return fd;
+}
+
 /* Makes the run directory, or takes one that a run of ours has left. */
 static void
 make_dir(struct plan *p)
@@ -95,20 +110,15 @@ make_dir(struct plan *p)
 	const char *tmp = getenv("TMPDIR");
 	char *path = p->o.run_dir ? p->o.run_dir
 		: str("%s/prun-%s", tmp && *tmp ? tmp : "/tmp", p->id);
-	char *mark = str("%s/results.jsonl", path), *real;
-	struct flock lock;
+	char *real;
 	int fd;
 
-	memset(&lock, 0, sizeof(lock));
-	lock.l_type = F_WRLCK;
 	if (mkdir(path, 0777) < 0 && (errno != EEXIST || !p->o.run_dir))
 		fatal(EXIT_RUN, "%s:", path);
-	if (rmdir(path) < 0 && access(mark, F_OK) < 0)
+	if (rmdir(path) < 0 && access(str("%s/results.jsonl", path), F_OK) < 0)
 		fatal(EXIT_USAGE, "%s is neither empty nor the run directory of an earlier run",
 			path);
-	fd = open(mark, O_RDWR | O_CLOEXEC);
-	if (fd >= 0 && fcntl(fd, F_SETLK, &lock) < 0)
-		fatal(EXIT_USAGE, "%s is in use by another run", path);
+	fd = lock_run(path);
 	if (remove_tree(path) < 0 || mkdir(path, 0777) < 0)
 		fatal(EXIT_RUN, "%s:", path);
 	if (fd >= 0)
@@ -117,11 +127,9 @@ make_dir(struct plan *p)
 	if (!real)
 		fatal(EXIT_RUN, "%s:", path);
 	p->dir = real;
-	/* Held until our end, so that nobody else takes the directory. */
-	mark = str("%s/results.jsonl", p->dir);
-	fd = open(mark, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-	if (fd < 0 || fcntl(fd, F_SETLK, &lock) < 0)
-		fatal(EXIT_RUN, "%s:", mark);
+	path = str("%s/results.jsonl", real);
+	if (file_write(path, "", 0, 0666) < 0 || lock_run(real) < 0)
+		fatal(EXIT_RUN, "%s:", path);
 }
 
 /* ---- reports ---- */
@@ -312,6 +320,14 @@ finish(struct plan *p, struct show *show, int status, bool cut, int64_t ms)
 	return status;
 }
 
+static void
+die(int sig)
+{
+	signal(sig, SIG_DFL);
+	raise(sig);
+	_exit(128 + sig);               /* process 1 of a container survives raise */
+}
+
 static int
 run(struct plan *p)
 {
@@ -331,12 +347,109 @@ run(struct plan *p)
 	}
 	status = run_files(p, show, &sig);
 	status = finish(p, show, status, sig, clock_ms() - begin);
-	if (sig) {
-		signal(sig, SIG_DFL);
-		raise(sig);
-		_exit(128 + sig);       /* process 1 of a container survives raise */
-	}
+	if (sig)
+		die(sig);
 	return status;
+}
+
+/* ---- other modes ---- */
+
+/* A run that has no report and leaves nothing, of --clean or --reopen. */
+static int
+run_aside(struct plan *p)
+{
+	struct show *show;
+	int status, sig;
+
+	p->o.run_dir = NULL;
+	make_dir(p);
+	find_setups(p);
+	show = show_open(p);
+	status = run_files(p, show, &sig);
+	show_close(show);
+	if (remove_tree(p->dir) < 0)
+		warn("%s could not be removed:", p->dir);
+	if (sig && !p->o.reopen)
+		die(sig);
+	return sig ? 0 : status;
+}
+
+/* prun --clean [run directory ...] */
+static int
+clean_mode(struct plan *p)
+{
+	size_t i, dbs = 0;
+	int status = 0, fd;
+
+	for (i = 0; i < p->nsuites; i++)
+		dbs += p->suites[i].o.db != NULL;
+	if (!dbs && !p->paths.n)
+		bad("--clean", "no db = names a template, and no run directory is given");
+	for (i = 0; i < p->paths.n; i++) {
+		fd = lock_run(p->paths.v[i]);
+		if (fd < 0)
+			bad(p->paths.v[i], "is no run directory");
+		close(fd);
+	}
+	if (dbs)
+		status = run_aside(p);
+	for (i = 0; i < p->paths.n; i++)
+		if (p->o.list)
+			puts(p->paths.v[i]);
+		else if (remove_tree(p->paths.v[i]) < 0)
+			fatal(EXIT_RUN, "%s:", p->paths.v[i]);
+		else
+			printf("removed %s\n", p->paths.v[i]);
+	return status;
+}
+
+/* The value of a variable in an attempt's env file, or NULL. */
+static char *
+env_value(const char *env, const char *name)
+{
+	const char *s = strstr(env, str("export %s='", name));
+	struct buf b = { 0 };
+	char *value;
+
+	if (!s)
+		return NULL;
+	for (s = strchr(s, '\'') + 1; *s && (*s != '\'' || starts(s, "'\\''")); s++) {
+		buf_char(&b, *s);
+		s += *s == '\'' ? 3 : 0;
+	}
+	value = str("%s", b.s ? b.s : "");
+	buf_free(&b);
+	return value;
+}
+
+/* Makes prun --reopen DIR a run of that attempt's file and suite. */
+static void
+find_attempt(struct plan *p)
+{
+	static const char *const inherited[] = { "PRUN_DB", "PRUN_DB_URL" };
+	char *dir = realpath(p->o.reopen, NULL), *test, *suite, *value;
+	struct buf env = { 0 };
+	size_t i;
+
+	if (!dir || buf_read(&env, str("%s/env", dir)) < 0)
+		bad("--reopen", "%s has no env file: an attempt's directory that was kept has one",
+			p->o.reopen);
+	p->o.reopen = dir;
+	test = env_value(env.s, "PRUN_TEST");
+	suite = env_value(env.s, "PRUN_SUITE");
+	if (!test || !suite)
+		bad("--reopen", "%s/env names no test", dir);
+	for (i = 0; i < LEN(inherited); i++) {
+		value = env_value(env.s, inherited[i]);
+		if ((value ? setenv(inherited[i], value, 1) : unsetenv(inherited[i])) < 0)
+			fatal(EXIT_RUN, "setenv:");
+	}
+	list_free(&p->paths);
+	list_add(&p->paths, test);
+	list_free(&p->o.suite);
+	if (*suite)
+		list_add(&p->o.suite, suite);
+	buf_free(&env);
 }
 
 /* How many workers the descriptors suffice for: two each, and some. */
@@ -373,9 +486,15 @@ main(int argc, char **argv)
 	} else if (p.o.merge) {
 		status = merge_mode(&p);
 	} else {
+		if (p.o.reopen)
+			find_attempt(&p);
 		plan_make(&p);
 		p.workers = count_workers(&p);
-		if (p.o.list)
+		if (p.o.clean)
+			status = clean_mode(&p);
+		else if (p.o.reopen)
+			status = run_aside(&p);
+		else if (p.o.list)
 			print_plan(&p);
 		else if (p.nfiles || p.all)
 			status = run(&p);

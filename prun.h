@@ -349,6 +349,11 @@ void pg_keep(struct worker *w, const struct opts *o, const char *name, const cha
  * there is a setup command; after it: unlocks. */
 int pg_setup(struct worker *w, const struct opts *o, bool begin, struct buf *notes,
 	struct buf *why);
+/* Lists or drops the template's leftovers and kept clones; -1 with the reason in why. */
+int pg_clean(struct worker *w, const struct opts *o, bool list, struct buf *notes,
+	struct buf *why);
+/* Whether a kept clone is no longer there. */
+bool pg_gone(struct worker *w, const struct opts *o, const char *name, const char *url);
 /* Closes the sessions. */
 void pg_close(struct worker *w);
 
@@ -507,6 +512,8 @@ void show_result(struct show *s, const struct file *f, bool again, const char *d
 int64_t show_draw(struct show *s, const struct slot_view *v, int n, bool now);
 /* The table and the last lines, summary.json; frees s. */
 void show_end(struct show *s, int status, int64_t ms, const char *report);
+/* Frees s without a word. */
+void show_close(struct show *s);
 /* Whether standard output can no longer be written. */
 bool show_broken(const struct show *s);
 

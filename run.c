@@ -222,7 +222,7 @@ take_setup(struct run *r, bool failed)
 
 	buf_read(&b, path);
 	for (s = strtok(b.s, "\n"); s; s = strtok(NULL, "\n"))
-		show_say(r->show, "prun: %s", s + 2);
+		show_say(r->show, "%s%s", r->p->o.clean ? "" : "prun: ", s + 2);
 	unlink(path);
 	r->next_setup++;
 	if (failed && !r->stopping) {

@@ -342,7 +342,7 @@ show_result(struct show *s, const struct file *f, bool again, const char *dir, c
 		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
 	write_json(s, f, why ? why : "", dir, url);
 	s->done += !again;
-	if (!all->quiet || (bad && o->result != CANCEL)) {
+	if ((!all->quiet && !all->reopen) || (bad && o->result != CANCEL)) {
 		erase(s);
 		printf("[%*d/%zu] %s%-4s%s  ", width, s->done, s->plan->nfiles,
 			colour(s, o->result), result_name[o->result], s->screen ? "\033[m" : "");
@@ -625,6 +625,14 @@ show_end(struct show *s, int status, int64_t ms, const char *report)
 	flush(s);
 	buf_free(&b);
 	buf_free(&json);
+	free(s);
+}
+
+void
+show_close(struct show *s)
+{
+	erase(s);
+	fclose(s->jsonl);
 	free(s);
 }
 

@@ -259,8 +259,9 @@ leave_tmp(struct attempt *a)
 		n++;
 	if (d)
 		closedir(d);
-	/* . and .. only, and nobody has changed its mode */
-	if (n == 2 && stat(a->tmp, &st) == 0 && (st.st_mode & 07777) == 0700)
+	/* . and .. only, and nobody has changed its mode.  In an audit the file's next
+	 * attempt may be another worker's, which makes one of this name. */
+	if (n == 2 && !a->w->plan->o.audit && stat(a->tmp, &st) == 0 && (st.st_mode & 07777) == 0700)
 		a->w->spare_tmp = xstrdup(a->tmp);
 	else if (remove_tree(a->tmp) < 0)
 		buf_fmt(&a->notes, "- %s could not be removed: %s\n", a->tmp, strerror(errno));
@@ -785,9 +786,11 @@ setup(struct worker *w, const struct suite *s)
 	a.w = w;
 	a.o = &s->o;
 	n.type = NEWS_SETUP;
-	if (pg_setup(w, &s->o, true, &a.notes, &why) < 0)
+	if (w->plan->o.clean) {
+		n.bad = s->o.db && pg_clean(w, &s->o, w->plan->o.list, &a.notes, &why) < 0;
+	} else if (pg_setup(w, &s->o, true, &a.notes, &why) < 0) {
 		n.bad = true;
-	if (!n.bad && s->o.setup) {
+	} else if (s->o.setup) {
 		for (a.ours = 0; environ[a.ours]; a.ours++)
 			list_add(&a.env, environ[a.ours]);
 		env_set(&a, "PRUN_RUN", w->plan->id);
@@ -811,6 +814,70 @@ setup(struct worker *w, const struct suite *s)
 	list_free(&a.env);
 	buf_free(&a.notes);
 	buf_free(&why);
+}
+
+/* A line for the screen. */
+static void
+say(struct worker *w, const char *text)
+{
+	struct news n;
+
+	memset(&n, 0, sizeof(n));
+	n.type = NEWS_SAY;
+	snprintf(n.o.why, sizeof(n.o.why), "%s", text);
+	proc_tell(w, &n);
+}
+
+/* Starts the server of a kept attempt again, on its database, until it is cancelled. */
+static void
+reopen(struct worker *w, const struct file *f)
+{
+	struct attempt a;
+	struct news n;
+
+	memset(&a, 0, sizeof(a));
+	a.w = w;
+	a.f = f;
+	a.o = &f->suite->o;
+	a.hold = -1;
+	a.out.attempt = 1;
+	a.out.begin = proc_clock(w);
+	a.dir = w->plan->o.reopen;
+	a.tmp = str("%s/t0", w->plan->dir);
+	a.junit = str("%s/junit.xml", a.dir);
+	a.server_log = str("%s/reopen.log", a.dir);
+	a.db = getenv("PRUN_DB");
+	a.db_url = getenv("PRUN_DB_URL");
+	unlink(a.server_log);           /* its earlier lines are not of this server */
+	if (a.o->db && a.db && pg_gone(w, a.o, a.db, a.db_url))
+		fails(&a, CAUSE_DATABASE, str("its database %s is gone", a.db));
+	else if (mkdir(a.tmp, 0700) < 0 || net_hold(&a.port, &a.hold) < 0)
+		fails(&a, CAUSE_SPAWN, str("%s: %s", a.tmp, strerror(errno)));
+	a.url = str("http://localhost:%d", a.port);
+	if (a.out.cause == CAUSE_NONE && serve(&a)) {
+		say(w, a.server.pid ? str("%-12s%s", "server", a.url)
+			: "the suite has no server");
+		if (a.db_url)
+			say(w, str("%-12s%s", "database", url_masked(a.db_url)));
+		say(w, str("%-12s%s/env", "environment", a.dir));
+		if (a.server.pid)
+			say(w, str("%-12s%s\n^C stops it", "server log", a.server_log));
+		while (a.server.pid && !w->cancelled && !proc_ended(&a.server))
+			proc_wait(w, NULL, 0, -1);
+		if (a.server.pid && !w->cancelled)
+			fails(&a, CAUSE_SERVER_DIED, str("the server died: %s",
+				how_ended(&a.server)));
+	}
+	stop(&a);
+	after(&a);
+	memset(&n, 0, sizeof(n));
+	n.type = NEWS_RESULT;
+	n.o = a.out;
+	n.o.result = a.why && !w->cancelled ? ERROR : CANCEL;
+	snprintf(n.o.why, sizeof(n.o.why), "! %s", a.why ? a.why : "stopped");
+	proc_tell(w, &n);
+	list_free(&a.env);
+	buf_free(&a.notes);
 }
 
 /* Drops the clone of an attempt that is over, or died with its worker. */
@@ -852,6 +919,8 @@ work_run(const struct plan *p, int slot, int orders, int news)
 			break;
 		if (o.type == ORDER_SETUP)
 			setup(&w, &p->suites[o.file]);
+		else if (o.type == ORDER_RUN && p->o.reopen)
+			reopen(&w, &p->files[o.file]);
 		else if (o.type == ORDER_RUN)
 			attempt(&w, &p->files[o.file], o.attempt);
 		else
