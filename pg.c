@@ -200,23 +200,26 @@ pq_reply(struct worker *w, struct pg *pg, struct reply *r, int64_t deadline, boo
 	void *result;
 	int i, k, status, unsent;
 
-	while ((unsent = pq.flush(pg->conn)) > 0 || (unsent == 0 && pq.isBusy(pg->conn))) {
-		how = await_fd(w, pq.socket(pg->conn), unsent ? POLLIN | POLLOUT : POLLIN,
-			deadline, heed);
-		if (how != REPLIED)
-			return how;
-		if (!pq.consumeInput(pg->conn))
-			break;
-	}
-	while (!pq.isBusy(pg->conn) && (result = pq.getResult(pg->conn))) {
+	/* To the last result, NULL: an error comes well before the server is ready again,
+	 * and a statement that is sent in between is not taken. */
+	do {
+		while ((unsent = pq.flush(pg->conn)) > 0 || (unsent == 0 && pq.isBusy(pg->conn))) {
+			how = await_fd(w, pq.socket(pg->conn), unsent ? POLLIN | POLLOUT : POLLIN,
+				deadline, heed);
+			if (how != REPLIED)
+				return how;
+			if (!pq.consumeInput(pg->conn))
+				break;
+		}
+		result = pq.getResult(pg->conn);
 		status = pq.resultStatus(result);
 		for (i = 0; status == PQ_TUPLES && i < pq.ntuples(result); i++)
 			for (k = 0; k < pq.nfields(result); k++)
 				list_add(&r->fields, pq.getvalue(result, i, k));
-		if (status != PQ_TUPLES && status != PQ_COMMAND)
+		if (result && status != PQ_TUPLES && status != PQ_COMMAND)
 			scan_error(r, pq.resultErrorMessage(result));
 		pq.clear(result);
-	}
+	} while (result);
 	if (pq.status(pg->conn) == PQ_BAD && !*r->state)
 		scan_error(r, pq.errorMessage(pg->conn));
 	return REPLIED;
@@ -475,6 +478,20 @@ session(struct worker *w, const struct opts *o, struct reply *r, bool heed)
 	pg_do(w, pg, r, "SET client_connection_check_interval = '1s'");
 	return pg->admin && pg_do(w, pg, r, sql("SELECT pg_advisory_lock_shared(%d, %d)",
 		(int64_t)CLASS_RUN, (int64_t)strtoll(w->plan->id, NULL, 36))) == 0 ? pg : NULL;
+}
+
+/* Whether the connection was lost and another one may be had: waits a little for it,
+ * longer each time; tries counts from 0. */
+static bool
+try_again(struct worker *w, const struct reply *r, int tries)
+{
+	int64_t until = proc_clock(w) + (100 << tries);
+
+	if (tries > 4 || !(starts(r->state, "08") || starts(r->state, "57P")))
+		return false;
+	while (!proc_late(w, until))
+		proc_wait(w, NULL, 0, until);
+	return true;
 }
 
 /* ---- the recipe ---- */
@@ -841,7 +858,7 @@ pg_drop(struct worker *w, const struct opts *o, const char *name, const char *di
 	struct reply r = { 0 };
 	struct buf why = { 0 };
 	struct pg *pg;
-	int failed = 0;
+	int failed = 0, tries = 0;
 
 	if (o->db_clone) {
 		failed = o->db_drop ? run_command(w, o, name, dir, env, NULL, notes, &why) : 0;
@@ -850,8 +867,10 @@ pg_drop(struct worker *w, const struct opts *o, const char *name, const char *di
 		if (failed)
 			buf_fmt(&why, "cannot remove it: %s", strerror(errno));
 	} else {
-		pg = session(w, o, &r, false);
-		failed = pg ? drop_postgres(w, pg, o, name, &r, notes) : -1;
+		do {
+			pg = session(w, o, &r, false);
+			failed = pg ? drop_postgres(w, pg, o, name, &r, notes) : -1;
+		} while (failed && try_again(w, &r, tries++));
 		if (failed)
 			explain(&r, "cannot drop database", &why);
 		reply_clear(&r);
@@ -870,13 +889,17 @@ pg_keep(struct worker *w, const struct opts *o, const char *name, const char *fi
 	struct pg *pg;
 	time_t now = time(NULL);
 	char when[32];
+	int failed, tries = 0;
 
 	if (o->db_clone || url_kind(o->db) == URL_FILE)
 		return;
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
-	pg = session(w, o, &r, false);
-	if (!pg || pg_do(w, pg, &r, sql("COMMENT ON DATABASE %s IS %L", name,
-			str("prun keep %s %s", when, file))) < 0)
+	do {
+		pg = session(w, o, &r, false);
+		failed = pg ? pg_do(w, pg, &r, sql("COMMENT ON DATABASE %s IS %L", name,
+			str("prun keep %s %s", when, file))) : -1;
+	} while (failed && try_again(w, &r, tries++));
+	if (failed)
 		buf_fmt(notes, "- %s could not be marked as kept, so the next run drops it: %s\n",
 			name, r.message.s);
 	reply_clear(&r);
@@ -891,6 +914,9 @@ pg_setup(struct worker *w, const struct opts *o, bool begin, struct buf *notes, 
 
 	if (!o->db || o->db_clone || url_kind(o->db) == URL_FILE)
 		return 0;
+	if (begin && !o->db_admin && strstr(o->db, "pgbouncer=true"))
+		buf_str(notes, "- db leads through pgbouncer; where that pools transactions, locks "
+			"are void: db-admin = names the way around it\n");
 	pg = session(w, o, &r, true);
 	if (pg && begin)
 		sweep(w, pg, o, false, false, notes);

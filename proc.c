@@ -338,6 +338,7 @@ int
 proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 {
 	struct pollfd all[6];
+	size_t i;
 	int saw;
 
 	if (n > LEN(all) - 1)
@@ -346,9 +347,12 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 		memcpy(all, fds, n * sizeof(*fds));
 	all[n].fd = w->orders;          /* poll passes over a negative one */
 	all[n].events = POLLIN;
-	saw = proc_poll(all, n + 1, deadline < 0 ? -1 : deadline + w->paused_ms);
-	if (n)
-		memcpy(fds, all, n * sizeof(*fds));
+	/* SAW_FD is for the caller's: who reads because of an order would block. */
+	saw = proc_poll(all, n + 1, deadline < 0 ? -1 : deadline + w->paused_ms) & ~SAW_FD;
+	for (i = 0; i < n; i++) {
+		fds[i].revents = all[i].revents;
+		saw |= fds[i].revents ? SAW_FD : 0;
+	}
 	if (all[n].revents) {
 		read_order(w);
 		saw |= SAW_ORDER;

@@ -1,0 +1,236 @@
+#!/bin/sh
+# What can go wrong with databases, each through libpq and through psql; --clean and
+# --reopen.  This server is the test's own: it has few prepared transactions.
+if [ ! "${PRUN_TEST_PGDATA-}" ] || [ ! "${OWN_PG-}" ]; then
+	OWN_PG=yes PG_CONF='max_prepared_transactions = 5'
+	export OWN_PG PG_CONF
+	exec env -u PRUN_TEST_PG "${0%/*}/with-pg" "$0"
+fi
+. "${0%/*}/lib.sh"
+have psql || skip_all 'no psql'
+[ "${PRUN_TEST_PG-}" ] || skip_all 'no PostgreSQL (t/with-pg starts one)'
+
+sql() { psql -XAtq "$PRUN_TEST_PG" -c "$1"; }
+server=${PRUN_TEST_PG%/postgres}
+databases() { sql "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1" | tr '\n' ' '; }
+sql 'CREATE DATABASE app'
+psql -Xq "$server/app" -c 'CREATE TABLE t (n int)'
+app=$server/app
+echo 'exit 0' | script t/test_a.sh
+echo 'exit 1' | script t/test_b.sh
+as() { echo "$app" | sed "s/postgres@/$1@/"; }
+sql "CREATE ROLE creator LOGIN CREATEDB"
+sql "CREATE ROLE nobody LOGIN"
+sql "CREATE ROLE locked LOGIN CREATEDB SUPERUSER PASSWORD 's3kr3t'"
+
+for way in libpq psql; do
+	[ $way = libpq ] || { PRUN_LIBPQ=none; export PRUN_LIBPQ; }
+
+	# 42501, in its kinds.
+	run --db "$(as nobody)" t/test_a.sh
+	is "$way: 42501: a role without CREATEDB gives status 3" $status 3
+	has 'in one clear line' out 'cannot clone database app: permission denied to create database; the role needs CREATEDB'
+	run --db "$(as creator)" t/test_a.sh
+	is '42501: so does one that does not own the template' $status 3
+	has 'which is told' out 'permission denied to copy database "app"; the role needs CREATEDB, and must own the template'
+	sql 'ALTER DATABASE app IS_TEMPLATE true'
+	run --db "$(as creator)" t/test_a.sh
+	is '42501: the owner cannot be kept by who is not a member: the clone is ours' "$status $(databases)" '0 '
+	has 'and that is said' out "the clone is ours, not postgres's: must be member of role \"postgres\""
+	sql 'ALTER DATABASE app IS_TEMPLATE false'
+	sql 'ALTER DATABASE app OWNER TO creator'
+	# A superuser sits in the clone: creator may not end it.
+	cat <<-END | script t/test_sit.sh
+	url=\$(echo "\$PRUN_DB_URL" | sed 's/creator@/postgres@/')
+	touch sit; echo "\$url" >sit; until [ -e sitting ]; do sleep 0.05; done
+	END
+	rm -f sit sitting
+	(await test -s sit && exec psql -XAtq "$(cat sit)" -c "\\! touch $dir/sitting" -c 'SELECT pg_sleep(30)' >/dev/null 2>&1) &
+	run -v --db "$(as creator)" t/test_sit.sh
+	kill $! 2>/dev/null
+	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'app_w%'" >/dev/null
+	wait
+	has '42501: a session that may not be ended leaves the clone, and that is said' out \
+		'cannot drop database.*(app_w0_[0-9a-z]{6} is left)'
+	run --db "$(as creator)" t/test_a.sh
+	is 'the next run sweeps it' "$status $(databases)" '0 app '
+	sql 'ALTER DATABASE app OWNER TO postgres'
+
+	# 28P01 and the ways to give a password.
+	locked=$(as locked)
+	run --db "$locked" t/test_a.sh
+	is '28P01: without its password status 3' $status 3
+	has 'and the reason' out 'password'
+	PGPASSWORD=s3kr3t run --db "$locked" t/test_a.sh
+	is 'PGPASSWORD is heeded' $status 0
+	echo "127.0.0.1:*:*:locked:s3kr3t" >pass
+	chmod 600 pass
+	PGPASSFILE=$dir/pass run --db "$locked" t/test_a.sh
+	is 'so is .pgpass' $status 0
+	port=${server##*:}
+	printf '[mine]\nhost=127.0.0.1\nport=%s\nuser=postgres\n' "$port" >service
+	PGSERVICEFILE=$dir/service PGSERVICE=mine run --db postgresql:///app t/test_a.sh
+	is 'and PGSERVICE' $status 0
+	PGHOST=127.0.0.1 PGPORT=$port PGUSER=postgres run --db postgresql:///app t/test_a.sh
+	is 'and PGHOST, PGPORT, PGUSER' $status 0
+	PGDATABASE=app PGHOST=127.0.0.1 PGPORT=$port PGUSER=postgres run --db postgresql:// --keep=always t/test_a.sh
+	has 'and PGDATABASE, for the template' /dev/stdin 'app app_w0_[0-9a-z]{6} $' <<-END
+	$(databases)
+	END
+	sql "DROP DATABASE $(databases | grep -o 'app_w0[^ ]*')"
+	has 'a wrong password is told as that' /dev/stdin 'password authentication failed' <<-END
+	$(PGPASSWORD=wrong "$PRUN" --db "$locked" t/test_a.sh)
+	END
+
+	# 55006, in its kinds.
+	sit() { psql -XAtq "$1" -c "$2" >/dev/null 2>&1 & await test -n "$(sleep 0.3; sql "SELECT 1 FROM pg_stat_activity WHERE datname = 'app'")"; }
+	sit "$app" 'SELECT pg_sleep(7)'
+	run --db "$app" --db-terminate=no t/test_a.sh
+	is '55006: with db-terminate=no a session on the template gives status 3' $status 3
+	has 'which is named' out 'there is a session on app: pid [0-9]*, user postgres, psql'
+	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'app'" >/dev/null
+	(while [ ! -e enough ]; do psql -XAtq "$app" -c 'SELECT pg_sleep(0.2)' >/dev/null 2>&1; done) &
+	(while [ ! -e enough ]; do psql -XAtq "$app" -c 'SELECT pg_sleep(0.1)' >/dev/null 2>&1; done) &
+	run --db "$app" t/test_a.sh
+	touch enough
+	wait
+	rm enough
+	is '55006: clients that reconnect all the time are outlasted' $status 0
+	# A signal while CREATE waits.
+	sit "$app" 'SELECT pg_sleep(20)'
+	"$PRUN" --db "$app" --db-terminate=no t/test_a.sh >out 2>err &
+	await sh -c "psql -XAtq '$PRUN_TEST_PG' -c \"SELECT query FROM pg_stat_activity\" | grep -q '^CREATE DATABASE'"
+	before=$(date +%s)
+	kill -TERM $!
+	wait $! 2>/dev/null
+	ok 'a signal ends a CREATE that waits' test $(($(date +%s) - before)) -le 1
+	is 'and nothing is left' "$(databases)" 'app '
+	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'app'" >/dev/null
+	wait
+	psql -Xq "$app" -c "BEGIN; PREPARE TRANSACTION 'in_template'"
+	psql -Xq "$app" -c "BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'in_template2'" 
+	run --db "$app" t/test_a.sh
+	is '55006: a prepared transaction in the template gives status 3' $status 3
+	has 'and is told' out 'prepared transaction'
+	for x in in_template in_template2; do psql -Xq "$app" -c "ROLLBACK PREPARED '$x'" 2>/dev/null; done
+	echo 'psql -Xq "$PRUN_DB_URL" <<-X
+		BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION '"'in_clone'"';
+	X' | script t/test_prep.sh
+	run -v --db "$app" t/test_prep.sh
+	is '55006: one in the clone does not fail the test' $status 0
+	has 'the clone is left, and that is said' out 'is being used by prepared transactions|prepared transaction.* is left'
+	clone=$(databases | grep -o 'app_w0[^ ]*')
+	psql -Xq "$server/$clone" -c "ROLLBACK PREPARED 'in_clone'"
+	sql "DROP DATABASE $clone"
+
+	# 42P04, 42809, 55000, XX000.
+	run --db "$app" --setup "psql -Xq '$PRUN_TEST_PG' -c \"CREATE DATABASE app_w0_\$PRUN_RUN\"" t/test_a.sh
+	is '42P04: a clone that is there already is made anew' "$status $(databases)" '0 app '
+	echo 'psql -Xq "$PRUN_DB_URL" -c "ALTER DATABASE $PRUN_DB IS_TEMPLATE true"' | script t/test_mark.sh
+	run --db "$app" t/test_mark.sh
+	is '42809: a clone that was made a template is dropped' "$status $(databases)" '0 app '
+	sql 'CREATE DATABASE app_w0_zz0zz0'
+	sql 'CREATE DATABASE app_w0_zz0zz'
+	sql 'CREATE DATABASE xapp_w0_aa0zz0'
+	sql 'CREATE DATABASE app_w0_yy0zz0'
+	sql "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'app_w0_yy0zz0'"
+	run --db "$app" t/test_a.sh
+	is '55000: an invalid leftover is swept; what is outside the pattern is not touched' \
+		"$status $(databases)" '0 app app_w0_zz0zz app_w0_zz0zz0 xapp_w0_aa0zz0 '
+	sql 'DROP DATABASE app_w0_zz0zz'
+	sql 'DROP DATABASE app_w0_zz0zz0'
+	sql 'DROP DATABASE xapp_w0_aa0zz0'
+	[ "$(databases)" = 'app ' ] || for db in $(databases | tr ' ' '\n' | grep app_w); do sql "DROP DATABASE $db"; done
+	sql "UPDATE pg_database SET datcollversion = '0.1' WHERE datname = 'app'"
+	run --db "$app" t/test_a.sh
+	is 'XX000: a collation version that does not match gives status 3' $status 3
+	has 'and what to do' out 'collation version.*REFRESH COLLATION VERSION'
+	sql "UPDATE pg_database SET datcollversion = NULL WHERE datname = 'app'"
+
+	# The template's name, its settings; noise in the user's psql.
+	sql 'CREATE DATABASE "we""ird %db"'
+	sql 'ALTER DATABASE "we""ird %db" SET search_path = mine, public'
+	echo 'psql -XAtq "$PRUN_DB_URL" -c "SHOW search_path" >path; psql -XAtq "$PRUN_DB_URL" -c "CREATE TABLE x (n int)"' | script t/test_path.sh
+	run --db "$server/we%22ird%20%25db" t/test_path.sh
+	is 'a template may have any name' $status 0
+	is 'its settings reach the clone' "$(cat path)" 'mine, public'
+	sql 'DROP DATABASE "we""ird %db"'
+	printf '\\timing on\n\\set VERBOSITY terse\n\\pset border 2\n' >psqlrc
+	PSQLRC=$dir/psqlrc run --db "$app" t/test_a.sh
+	is 'a .psqlrc does not matter' $status 0
+	sql 'CREATE ROLE owner LOGIN CREATEDB'
+	sql 'CREATE DATABASE owned OWNER owner'
+	run --db "$(echo "$server/owned" | sed 's/postgres@/owner@/')" t/test_path.sh
+	is "the app's role creates in public" $status 0
+	sql 'DROP DATABASE owned'
+	sql 'DROP ROLE owner'
+
+	# Two runs at once.
+	echo 'touch "two$PRUN_INDEX"; until [ -e go ]; do sleep 0.05; done' | script t/test_wait.sh
+	rm -f two0 go
+	"$PRUN" -q --db "$app" t/test_wait.sh >first.out 2>&1 &
+	await test -e two0
+	run --db "$app" t/test_b.sh
+	kept=$(sed -n 's/^ *database .*\/\(app_w[^ ]*\)$/\1/p' out)
+	is 'a second run does not sweep the first one' "$(databases | wc -w)" 3
+	run --clean --db "$app" -n
+	has '--clean -n lists what was kept, with file, size, age' out "^$kept \(kept for t/test_b.sh, [0-9]+ (MB|kB), [0-9]+ h old\)$"
+	has 'and says what is in use' out 'left, (its run is under way|somebody uses it)'
+	is 'and drops nothing' "$(databases | wc -w)" 3
+	run --clean --db "$app"
+	is '--clean drops the kept one, not that of a run under way' "$status $(databases | wc -w)" '0 2'
+	has 'and says so' out "^dropped $kept "
+	touch go
+	wait $!
+	is 'which ends well' "$? $(databases)" '0 app '
+	rm -f two0 go
+	"$PRUN" -q --db "$app" --setup 'touch two0; sleep 2.5' t/test_a.sh >/dev/null 2>&1 &
+	await test -e two0
+	run --db "$app" t/test_a.sh
+	has 'while another run has its setup, clones wait and say so' out '^prun: waiting for the setup of another run'
+	is 'and are made' $status 0
+	wait $!
+
+	# Look at what failed, and go on.
+	if have python3; then
+		run --db "$app" --server 'python3 -m http.server $PRUN_PORT' --ready 'http /' t/test_b.sh
+		attempt=$(dirname "$(sed -n 's/^ *environment //p' out)")
+		"$PRUN" --db "$app" --server 'python3 -m http.server $PRUN_PORT' --ready 'http /' --reopen "$attempt" >reopened 2>&1 &
+		await grep -q '^.C stops it' reopened
+		has '--reopen starts the server again, on the kept database' reopened "^database +$server/app_w0_"
+		. "$attempt/env"
+		ok 'it answers at its URL' psql -XAtq "$DATABASE_URL" -c 'SELECT 1'
+		ok 'and so does the server' python3 -c "import urllib.request; urllib.request.urlopen('$PRUN_URL')"
+		unset PRUN_DB PRUN_DB_URL DATABASE_URL PRUN_URL PRUN_PORT PRUN_INDEX PRUN_RUN PRUN_SUITE PRUN_FILE PRUN_TEST \
+			PRUN_WORKER PRUN_ATTEMPT PRUN_DIR PRUN_JUNIT PRUN_CPUS
+		TMPDIR=$dir
+		kill -TERM $!
+		wait $!
+		is 'a signal ends it well' $? 0
+		ok 'with the server' gone 'http.server'
+		run --clean --db "$app" "$(dirname "$attempt")"
+		is '--clean removes a run directory, too' "$status $([ -e "$attempt" ] || echo gone) $(databases)" '0 gone app '
+		mkdir -p "$attempt"
+		printf "export PRUN_TEST='t/test_b.sh'\nexport PRUN_SUITE=''\nexport PRUN_DB='app_w0_nosuch'\nexport PRUN_DB_URL='$server/app_w0_nosuch'\n" >"$attempt/env"
+		run --db "$app" --server 'exit 1' --reopen "$attempt"
+		has '--reopen says when the database is gone' out 'its database app_w0_nosuch is gone'
+		is 'with status 1' $status 1
+	else
+		skip 'no python3' '--reopen'
+	fi
+	run --clean
+	is '--clean without a template is bad use' $status 2
+	run --clean --db "$app" t
+	is 'so is what is no run directory' "$status $([ -d t ] && echo there)" '2 there'
+
+	# The server is restarted in mid-run.
+	rm -f two0 go
+	"$PRUN" -v --db "$app" t/test_wait.sh t/test_a.sh -j1 >out 2>&1 &
+	await test -e two0 || await test -e two1
+	ctl() { if [ "$(id -u)" = 0 ]; then setpriv --reuid postgres --regid postgres --clear-groups "$@"; else "$@"; fi; }
+	(cd / && ctl pg_ctl -D "$PRUN_TEST_PGDATA" -m fast -w restart -o "-p $port" -l "$PRUN_TEST_PGDATA/../log" >/dev/null 2>&1)
+	touch go
+	wait $!
+	is '57P01: a restart of the server in mid-run is survived' "$? $(databases)" '0 app '
+done
+finish
