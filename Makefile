@@ -55,6 +55,7 @@ bench: prun
 	t/bench/merge
 	t/bench/order
 	t/bench/scale
+	t/bench/clones
 
 install: prun
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1

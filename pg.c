@@ -123,6 +123,9 @@ static void
 scan_error(struct reply *r, const char *text)
 {
 	static const char *const levels[] = { "ERROR:  ", "FATAL:  ", "PANIC:  " };
+	static const char *const crowded[] = {
+		"remaining connection slots", "too many clients", "too many connections"
+	};
 	const char *at = NULL, *detail = strstr(text, "DETAIL:  ");
 	size_t i;
 
@@ -134,6 +137,10 @@ scan_error(struct reply *r, const char *text)
 		memcpy(r->state, at + 8, 5);
 		text = at + 15;
 	}
+	/* psql does not tell the state of an error that it got as it connected. */
+	for (i = 0; i < LEN(crowded); i++)
+		if (!strcmp(r->state, "08006") && strstr(text, crowded[i]))
+			strcpy(r->state, "53300");
 	text += strspn(text, "\n");
 	buf_safe(&r->message, text, strcspn(text, "\n"));
 	if (detail)
@@ -471,7 +478,8 @@ session(struct worker *w, const struct opts *o, struct reply *r, bool heed)
 		;                       /* one whose connection was lost? */
 	if (!pg)
 		pg = *end = memset(xmalloc(sizeof(*pg)), 0, sizeof(*pg));
-	if (open_session(w, pg, url, r, heed) < 0)
+	w->crowded = open_session(w, pg, url, r, heed) < 0 && !strcmp(r->state, "53300");
+	if (!pg->admin)
 		return NULL;
 	/* 14 and later: without it a client that is killed during CREATE leaves a database
 	 * that appears after its death. */

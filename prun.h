@@ -100,6 +100,7 @@ struct outcome {
 	bool kept;              /* its clone was kept */
 	bool notes;             /* there is a file of notes to read */
 	bool fatal;             /* the run cannot go on */
+	bool crowded;           /* the database server has no room for this worker */
 	int64_t begin, ms;
 	int64_t tests, failed, skipped;
 	char why[200];          /* the cause in words, where notes cannot be written */
@@ -272,6 +273,7 @@ struct worker {
 	size_t npids, cappids;
 	struct pg *pg;          /* database sessions (pg.c) */
 	int file;               /* of the attempt under way */
+	bool crowded;           /* the last session was refused: too many (pg.c) */
 	char *spare_tmp;        /* of an earlier attempt, or NULL */
 };
 

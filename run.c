@@ -20,6 +20,7 @@ struct slot {
 	pid_t *sessions;        /* announced and not reaped */
 	size_t nsessions, capsessions;
 	bool busy;              /* an order is under way */
+	bool parked;            /* the database server has no room for it */
 	struct order order;
 };
 
@@ -169,15 +170,45 @@ tell(struct run *r, const struct file *f, bool again)
 	scratch_release(mark);
 }
 
+/* The file of a worker that got no session with the database server goes to another
+ * one, and it gets no more; false if there is no other. */
+static bool
+give_back(struct run *r, int slot, const struct outcome *o)
+{
+	int i, left = 0;
+	size_t k;
+
+	for (i = 0; i < r->nslots; i++)
+		left += i != slot && r->slots[i].pid && !r->slots[i].parked;
+	if (!left || r->stopping)
+		return false;
+	r->slots[slot].parked = true;
+	show_say(r->show, "prun: the database server has no connection left: %d at once (see "
+		"max_connections)", left);
+	for (k = 0; (o->attempt == 1 || r->p->o.audit) && r->order[k] >= 0; k++)
+		;
+	if (o->attempt == 1 || r->p->o.audit)
+		r->order[k] = o->file;
+	r->first = k < r->first ? k : r->first;
+	return true;
+}
+
 /* An attempt is over: decides whether another follows, tells, goes on. */
 static void
-take_result(struct run *r, const struct outcome *o)
+take_result(struct run *r, int slot, const struct outcome *o)
 {
 	struct file *f = &r->p->files[o->file];
 	struct outcome before = f->o;
 	bool again, bad;
 	size_t i;
 
+	for (i = 0; i < f->nlocks; i++)
+		r->p->held[f->locks[i]] = false;
+	f->suite->running--;
+	r->running--;
+	r->alone = false;
+	if (o->crowded && give_back(r, slot, o))
+		return;
 	f->o = *o;
 	f->attempts = o->attempt;
 	bad = o->result >= FAIL && o->result < CANCEL;
@@ -191,11 +222,6 @@ take_result(struct run *r, const struct outcome *o)
 	else if (o->attempt > 1 && o->result <= NONE)
 		f->o.result = FLAKY;
 	f->ended = !again;
-	for (i = 0; i < f->nlocks; i++)
-		r->p->held[f->locks[i]] = false;
-	f->suite->running--;
-	r->running--;
-	r->alone = false;
 	tell(r, f, again);
 	if (r->p->o.audit && before.result >= FAIL && before.attempt)
 		f->o = before;          /* the first failure stands for it */
@@ -263,7 +289,7 @@ read_news(struct run *r, int i)
 			show_say(r->show, "%s", n.o.why);
 			continue;
 		case NEWS_RESULT:
-			take_result(r, &n.o);
+			take_result(r, i, &n.o);
 			break;
 		case NEWS_SETUP:
 			take_setup(r, n.bad);
@@ -324,7 +350,7 @@ bury(struct run *r, int i)
 		if (mkdir(dir, 0777) < 0 && errno != EEXIST)
 			warn("%s:", dir);
 		o.notes = file_write(path, text, strlen(text), 0666) == 0;
-		take_result(r, &o);
+		take_result(r, i, &o);
 	} else if (busy && was.type == ORDER_SETUP) {
 		take_setup(r, true);
 	}
@@ -470,7 +496,7 @@ hand_out(struct run *r)
 	for (i = 0; i < r->nslots; i++) {
 		struct slot *s = &r->slots[i];
 
-		if (s->busy || !s->pid) {
+		if (s->busy || !s->pid || s->parked) {
 			busy = busy || s->busy;
 			continue;
 		}

@@ -318,6 +318,11 @@ clone(struct attempt *a)
 		a->cloned = true;
 		failed = pg_clone(a->w, a->o, a->db, a->dir, a->env.v, &a->db_url, &a->notes,
 			&why, &passing);
+		if (failed && a->w->crowded && a->w->plan->workers > 1) {
+			a->out.crowded = true;
+			a->cloned = false;
+			break;
+		}
 	}
 	if (failed) {
 		a->out.fatal = !a->w->cancelled && !passing;
@@ -760,6 +765,9 @@ attempt(struct worker *w, const struct file *f, int number)
 		write_env(&a);
 	if (a.out.result <= NONE)
 		leave_tmp(&a);
+	/* Another worker will have it, if there is one. */
+	if (a.out.crowded && (remove_tree(a.dir) < 0 || remove_tree(a.tmp) < 0))
+		warn("%s:", a.dir);
 	tell_result(&a);
 
 	if (a.hold >= 0)

@@ -1,0 +1,95 @@
+#!/bin/sh
+# Templates that are files, directories, or made by commands; and what is kept.
+. "${0%/*}/lib.sh"
+
+echo 'cat "${PRUN_DB_URL#*:///}" >seen; echo more >>"${PRUN_DB_URL#*:///}"' | script t/test_a.sh
+echo 'exit 1' | script t/test_b.sh
+echo original >app.db
+run --db sqlite:///app.db t/test_a.sh
+is 'a file is copied' "$status $(cat seen)" '0 original'
+is 'the template stays as it is' "$(cat app.db)" original
+run -d run --db sqlite:///app.db t
+ok 'the copy of what passed is gone' not sh -c 'ls run/0-test_a.sh/*.db'
+ok 'that of what failed stays' sh -c 'ls run/1-test_b.sh/*.db'
+has 'and is named' out 'database +sqlite:////.*/run/1-test_b.sh/app_w1_[0-9a-z]{6}.db$'
+for side in wal journal; do
+	echo hot >"app.db-$side"
+	run --db sqlite:///app.db t/test_a.sh
+	is "a hot -$side is refused" $status 3
+	has 'with what to do' out "app.db-$side is not empty, so it is in use or was not closed; close it, or let setup do so"
+	: >"app.db-$side"
+	run --db sqlite:///app.db t/test_a.sh
+	is "an empty -$side is none" $status 0
+	rm "app.db-$side"
+done
+run --db sqlite:///nosuch.db t/test_a.sh
+is 'a file that is not there gives status 3' $status 3
+if have sqlite3; then
+	rm app.db
+	sqlite3 app.db 'PRAGMA journal_mode = WAL; CREATE TABLE t (n); INSERT INTO t VALUES (1)' >/dev/null
+	mkfifo hold
+	sqlite3 app.db <hold >held 2>&1 &
+	exec 9>hold
+	echo 'BEGIN IMMEDIATE; INSERT INTO t VALUES (2); COMMIT; SELECT count(*) FROM t;' >&9
+	await grep -q 2 held
+	run --db sqlite:///app.db t/test_a.sh
+	is 'a live WAL of SQLite is refused' $status 3
+	exec 9>&-
+	wait
+	echo 'sqlite3 "${PRUN_DB_URL#*:///}" "SELECT count(*) FROM t" >seen' | script t/test_sql.sh
+	run --db sqlite:///app.db t/test_sql.sh
+	is 'once it is closed all rows are in the clone' "$status $(cat seen)" '0 2'
+else
+	skip 'no sqlite3' 'a live WAL of SQLite is refused' 'once it is closed all rows are in the clone'
+fi
+mkdir -p data/sub
+echo deep >data/sub/file
+echo 'cat "${PRUN_DB_URL#file:}/sub/file" >seen; rm -r "${PRUN_DB_URL#file:}/sub"' | script t/test_dir.sh
+run --db file:data t/test_dir.sh
+is 'so is a directory' "$status $(cat seen data/sub/file | tr '\n' ' ')" '0 deep deep '
+rm t/test_sql.sh t/test_dir.sh 2>/dev/null
+
+# Anything else: db-clone and db-drop.
+cat <<'END' | script clone
+echo "clone $PRUN_TEMPLATE_URL $PRUN_DB" >>calls
+echo "some progress"
+echo "mysql://app:hush@localhost/$PRUN_DB"
+END
+echo 'echo "drop $PRUN_DB $DATABASE_URL" >>calls' | script drop
+echo 'echo "test $PRUN_DB_URL" >>calls; exit ${FAIL:-0}' | script c/test_c.sh
+my='--db mysql://app:hush@localhost/shop --db-clone ./clone --db-drop ./drop'
+# shellcheck disable=SC2086
+run $my c
+is 'db-clone prints the URL, db-drop drops' "$status $(sed 's/_w0_[0-9a-z]*/_W/g' calls | tr '\n' ';')" \
+	'0 clone mysql://app:hush@localhost/shop shop_W;test mysql://app:hush@localhost/shop_W;drop shop_W mysql://app:hush@localhost/shop_W;'
+rm calls
+# shellcheck disable=SC2086
+FAIL=1 run $my c
+lacks 'what failed is not dropped' calls '^drop'
+lacks 'and no password is shown' out hush
+echo 'echo no room >&2; exit 1' | script clone
+# shellcheck disable=SC2086
+run $my c
+is 'a db-clone that fails gives status 3' $status 3
+has 'and says where to look' out 'db-clone: ./clone failed, see .*/db.log'
+echo ':' | script clone
+# shellcheck disable=SC2086
+run $my c
+has 'one that prints nothing, too' out 'db-clone: ./clone printed no URL'
+run --db mysql://localhost/shop c
+is 'without db-clone such a URL is bad use' $status 2
+
+# keep
+echo x >app.db
+kept() { find run -name 'app_w*' | wc -l | tr -d ' '; }
+for keep in failed:1 run:2 always:2 never:0; do
+	rm -rf run
+	run -q -d run --keep "${keep%:*}" --db sqlite:///app.db t/test_a.sh t/test_b.sh
+	is "keep = ${keep%:*}: ${keep#*:} of one that passed and one that failed" "$(kept)" "${keep#*:}"
+done
+for keep in failed:0 run:0 always:1 never:0; do
+	rm -rf run
+	run -q -d run --keep "${keep%:*}" --db sqlite:///app.db t/test_a.sh
+	is "keep = ${keep%:*}: ${keep#*:} of one that passed" "$(kept)" "${keep#*:}"
+done
+finish
