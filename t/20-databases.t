@@ -241,9 +241,10 @@ creators=$(as creator)
 if have pgbouncer; then
 	port=${PRUN_TEST_PG##*:}
 	port=${port%/*}
-	mkdir pool
+	room=${PRUN_TEST_PGDATA%/data}/pool   # where its user may go
+	mkdir "$room"
 	for pool in $(awk 'BEGIN { srand(); for (i = 0; i < 9; i++) print int(20000 + rand() * 12000) }'); do
-		cat >pool/ini <<-END
+		cat >"$room/ini" <<-END
 		[databases]
 		* = host=127.0.0.1 port=$port user=creator
 		[pgbouncer]
@@ -253,15 +254,15 @@ if have pgbouncer; then
 		auth_type = any
 		pool_mode = transaction
 		default_pool_size = 1
-		logfile = $dir/pool/log
-		pidfile = $dir/pool/pid
+		logfile = $room/log
+		pidfile = $room/pid
 		ignore_startup_parameters = extra_float_digits
 		END
-		chmod -R a+rwX pool . ..
+		chmod -R a+rwX "$room"
 		if [ "$(id -u)" = 0 ]; then
-			setpriv --reuid postgres --regid postgres --clear-groups pgbouncer -q pool/ini &
+			setpriv --reuid postgres --regid postgres --clear-groups pgbouncer -q "$room/ini" &
 		else
-			pgbouncer -q pool/ini &
+			pgbouncer -q "$room/ini" &
 		fi
 		bouncer=$!
 		await psql -XAtq "postgresql://creator@127.0.0.1:$pool/app" -c 'SELECT 1' && break
