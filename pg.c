@@ -735,10 +735,11 @@ sweep_one(struct worker *w, struct pg *pg, const struct opts *o, char **f, bool 
 			buf_fmt(notes, "- %s: left, somebody uses it\n", what);
 		else if (list)
 			buf_fmt(notes, "- %s\n", what);
-		else if (strcmp(r.fields.v[C_COMMENT], f[C_COMMENT]) == 0)
-			buf_fmt(notes, drop_postgres(w, pg, o, f[C_NAME], &r, notes) == 0
-				? "- dropped %s\n" : "- %s could not be dropped: %s\n", what,
-				r.message.s ? r.message.s : "");
+		else if (!strcmp(r.fields.v[C_COMMENT], f[C_COMMENT])
+		&& drop_postgres(w, pg, o, f[C_NAME], &r, notes) == 0)
+			buf_fmt(notes, "- dropped %s\n", what);
+		else if (*r.state)
+			buf_fmt(notes, "- %s could not be dropped: %s\n", what, r.message.s);
 	}
 	if (pg->admin)
 		pg_do(w, pg, &r, sql("SELECT pg_advisory_unlock(%d, %d)", class, run));

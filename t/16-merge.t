@@ -45,6 +45,12 @@ done
 run --merge -o no/where.xml in
 is 'a report that cannot be written gives status 3' $status 3
 has 'and says so' err 'no/where.xml could not be written.*: No such file'
+# A full disk, or as good: no file may grow beyond 512 bytes (25 is XFSZ).
+echo old >limited.xml
+(trap '' 25; ulimit -f 1; "$PRUN" --merge -o limited.xml in/a.xml in/a.xml in/a.xml in/a.xml >out 2>err)
+is 'a full disk gives status 3' $? 3
+has 'and is told' err 'limited.xml could not be written, what was there is untouched: File too large'
+is 'and the old report is untouched, with nothing beside it' "$(cat limited.xml) $(ls limited.xml*)" 'old limited.xml'
 
 # Run directories.
 echo 'exit 0' | script t/test_a.sh

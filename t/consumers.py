@@ -1,6 +1,7 @@
 """consumers.py MERGED [SOURCE...]: reads a merged report as those do who will get it;
 prints what any of them would take amiss, nothing when all is well.  SOURCEs are the
 reports that were merged: their cases must all be there."""
+from collections import Counter
 import sys
 import xml.etree.ElementTree as ET
 
@@ -70,19 +71,37 @@ def check(path):
         yield "junitparser sees another number of cases"
 
 
+def carried(root):
+    """What a report tells beside its cases, and the dialect can carry."""
+    have = []
+    for suite in root.iter("testsuite"):
+        if suite.find("testcase") is not None:
+            have += [(k, suite.get(k)) for k in ("timestamp", "hostname") if suite.get(k)]
+            have += [(p.get("name"), p.get("value") or p.text) for p in suite.findall("properties/property")]
+    for case in root.iter("testcase"):
+        have += [(k, v) for k, v in case.items() if k not in ("name", "classname", "time", "type")]
+        have += [(p.get("name"), p.get("value") or p.text) for p in case.findall("properties/property")]
+        have += [(r.tag, r.get("message")) for r in case if r.tag in SIX - {"skipped"}]
+    # A parser makes blanks of newlines in attributes; the report keeps them.
+    return Counter((k, " ".join((v or "").split())) for k, v in have if k)
+
+
 def compare(path, sources):
-    want, left = [0, 0, 0, 0], len(sources) == 0
+    want, left, told = [0, 0, 0, 0], len(sources) == 0, Counter()
     for source in sources:
         try:
             root = ET.parse(source).getroot()
         except (ET.ParseError, ValueError):     # ill-formed, or in Shift-JIS
             left += 1
             continue
+        if "<!ATTLIST" in open(source, errors="replace").read():    # has defaults
+            left += 1
         if root.tag.split("}")[-1] not in ("testsuites", "testsuite"):
             left += 1
             continue
         for element in root.iter():
             element.tag = element.tag.split("}")[-1]
+        told += carried(root)
         got = count(root.iter("testcase"))
         for suite in root.iter("testsuite"):        # the suites' own troubles
             for tag, k in (("failure", 1), ("error", 2)):
@@ -93,6 +112,9 @@ def compare(path, sources):
     have = [int(ET.parse(path).getroot().get(k)) for k in COUNTS]
     if not left and have != want:
         yield f"{' '.join(sources)}: merged {have}, there are {want}"
+    lost = told - carried(ET.parse(path).getroot())
+    if not left and lost:
+        yield f"{' '.join(sources)}: lost {list(lost)[:3]}"
 
 
 for line in list(check(sys.argv[1])) + list(compare(sys.argv[1], sys.argv[2:])):
