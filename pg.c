@@ -606,7 +606,7 @@ static int
 clone_postgres(struct worker *w, const struct opts *o, const char *name, struct buf *notes,
 	struct buf *why, bool *passing)
 {
-	char *template = url_template(o->db), *statement, *owner;
+	char *template = url_template(o->db), *statement, *owner, *not_owners = NULL;
 	struct reply r = { 0 }, q = { 0 };
 	struct pg *pg = session(w, o, &r, true);
 	int64_t key = lock_key(template), class = CLASS_TEMPLATE;
@@ -626,15 +626,19 @@ clone_postgres(struct worker *w, const struct opts *o, const char *name, struct 
 		goto out;
 	statement = sql("CREATE DATABASE %s TEMPLATE %I OWNER %I", name, template, owner);
 	while (create(w, pg, o, &r, statement, template, notes) == REPLIED && *r.state && tries--) {
-		if (!strcmp(r.state, "42501") && strstr(r.message.s, "role")) {
-			buf_fmt(notes, "- the clone is ours, not %s's: %s\n", owner, r.message.s);
+		/* Whether OWNER is what may not be: the words differ by version and language. */
+		if (!strcmp(r.state, "42501") && !not_owners) {
+			not_owners = str("%s", r.message.s);
 			statement = sql("CREATE DATABASE %s TEMPLATE %I", name, template);
-		} else if (strcmp(r.state, "55006") || !o->db_terminate
-		|| strstr(r.message.s, "prepared transaction")) {
+		} else if (strcmp(r.state, "55006") || !o->db_terminate || pg_do(w, pg, &q,
+			sql("SELECT 1 FROM pg_prepared_xacts WHERE database = %L", template)) < 0
+		|| q.fields.n) {
 			break;
 		}
 	}
 	failed = *r.state ? -1 : 0;
+	if (!failed && not_owners)
+		buf_fmt(notes, "- the clone is ours, not %s's: %s\n", owner, not_owners);
 	if (!failed && pg_do(w, pg, &q, sql(settings, name, name, template)) == 0) {
 		struct reply one = { 0 };
 
