@@ -41,6 +41,8 @@ static const struct option table[] = {
 		"of the test command: 90s, 5m" },
 	{ "suite", 's', BLANKS, NOT_IN_FILE, AT(suite), "NAME,...", NULL, "only these suites" },
 	{ "list", 'n', BOOL, NOT_IN_FILE, AT(list), NULL, "no", "print the plan, run nothing" },
+	{ "interactive", 'i', BOOL, NOT_IN_FILE, AT(interactive), NULL, "no",
+		"one file, the terminal attached to its test" },
 	{ "quiet", 'q', BOOL, NOT_IN_SUITE, AT(quiet), NULL, "no", "failures and totals only" },
 	{ "verbose", 'v', BOOL, NOT_IN_SUITE, AT(verbose), NULL, "no", "more about each file" },
 	{ "help", 'h', BOOL, NOT_IN_FILE, AT(help), NULL, "no", "print this" },

@@ -250,11 +250,14 @@ proc_poll(struct pollfd *fds, size_t n, int64_t deadline)
 
 /* ---- a worker ---- */
 
+/* prun's own descriptors 0 to 2, in an interactive worker. */
+static int prun_fds[3];
+
 void
 proc_become_worker(const char *log, bool terminal)
 {
 	static const int deaf[] = {
-		SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGUSR1
+		SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGUSR1, SIGTTOU
 	};
 	size_t i;
 	int fd;
@@ -268,8 +271,9 @@ proc_become_worker(const char *log, bool terminal)
 	memset((void *)caught, 0, sizeof(caught));
 	open_self();
 	become_subreaper();
-	if (terminal)
-		return;
+	for (fd = 0; terminal && fd < 3; fd++)
+		if ((prun_fds[fd] = fcntl(fd, F_DUPFD_CLOEXEC, 4)) < 0)
+			fatal(EXIT_RUN, "fcntl:");
 	fd = open("/dev/null", O_RDONLY);
 	if (fd < 0 || dup2(fd, 0) < 0)
 		fatal(EXIT_RUN, "/dev/null:");
@@ -396,22 +400,35 @@ tell_pid(struct worker *w, enum news_type type, pid_t pid)
 
 /* ---- starting ---- */
 
+void
+proc_take_terminal(void)
+{
+	tcsetpgrp(prun_fds[0], getpgrp());      /* fails where it is none */
+}
+
 /* In the child: never returns. */
 static void
 child(const struct spawn *s, pid_t parent, int gate[2], int report)
 {
 	static const int sigs[] = {
-		SIGTERM, SIGTSTP, SIGUSR1, SIGCHLD, SIGCONT, SIGPIPE
+		SIGTERM, SIGUSR1, SIGCHLD, SIGCONT, SIGPIPE
 	};
 	const char *prog = s->argv[0];
+	int in = s->terminal ? prun_fds[0] : s->in, out = s->terminal ? prun_fds[1] : s->out;
 	sigset_t none;
 	size_t i;
 	ssize_t n;
 	char c;
-	int err;
+	int err = s->terminal ? prun_fds[2] : s->err;
 
-	if (!s->terminal)
+	if (!s->terminal) {
 		setsid();       /* cannot fail in a fresh child */
+	} else {
+		/* A foreground group: ^C is for it alone.  Where there is no terminal this
+		 * fails, and does no harm. */
+		setpgid(0, 0);
+		tcsetpgrp(prun_fds[0], getpid());
+	}
 	die_with_parent(parent);
 	close(gate[1]);
 	do
@@ -422,12 +439,14 @@ child(const struct spawn *s, pid_t parent, int gate[2], int report)
 	close(gate[0]);
 	for (i = 0; i < LEN(sigs); i++)
 		handle(sigs[i], SIG_DFL);
+	handle(SIGTTOU, SIG_DFL);
+	handle(SIGTSTP, s->terminal ? SIG_IGN : SIG_DFL);       /* no shell would wake it */
 	handle(SIGINT, ignored[SIGINT] ? SIG_IGN : SIG_DFL);
 	handle(SIGHUP, ignored[SIGHUP] ? SIG_IGN : SIG_DFL);
 	setrlimit(RLIMIT_NOFILE, &files_limit);
 	if (s->fd >= 0 && report == 3)
 		report = fcntl(report, F_DUPFD_CLOEXEC, 4);
-	if ((s->in < 0 || dup2(s->in, 0) == 0) && dup2(s->out, 1) == 1 && dup2(s->err, 2) == 2
+	if ((in < 0 || dup2(in, 0) == 0) && dup2(out, 1) == 1 && dup2(err, 2) == 2
 	&& (s->fd < 0 || (s->fd == 3 ? fcntl(3, F_SETFD, 0) == 0
 			: dup2(s->fd, 3) == 3))) {
 		environ = s->env;
@@ -532,11 +551,17 @@ err_gate:
 char **
 proc_argv(const char *cmd, const struct list *args)
 {
+	/* Only the shell has these (POSIX, 2.14 and 1.7). */
+	static const char builtin[] = " . : alias bg break cd command continue eval exec exit "
+		"export fc fg getopts hash jobs read readonly return set shift times trap type "
+		"ulimit umask unalias unset wait if while until for case ";
 	char *text = str("%s", cmd), *s;
+	const char *word = cmd + strspn(cmd, " \t");
 	char **argv = scratch((strlen(cmd) + 5 + (args ? args->n : 0)) * sizeof(*argv));
 	size_t n = 0, i;
 
-	if (!strpbrk(cmd, "|&;<>()$`\\\"'*?[]#~=%!{}\n") && cmd[strspn(cmd, " \t")]) {
+	if (!strpbrk(cmd, "|&;<>()$`\\\"'*?[]#~=%!{}\n") && *word
+	&& !strstr(builtin, str(" %.*s ", (int)strcspn(word, " \t"), word))) {
 		for (s = strtok(text, " \t"); s; s = strtok(NULL, " \t"))
 			argv[n++] = s;
 	} else {

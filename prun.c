@@ -490,6 +490,8 @@ main(int argc, char **argv)
 			find_attempt(&p);
 		plan_make(&p);
 		p.workers = count_workers(&p);
+		if (p.o.interactive && p.nfiles != 1)
+			bad("-i", "wants one file, these are %zu", p.nfiles);
 		if (p.o.clean)
 			status = clean_mode(&p);
 		else if (p.o.reopen)

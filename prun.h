@@ -72,7 +72,7 @@ struct opts {
 	int64_t audit;          /* rounds; 0: no audit */
 	bool fail_fast, list, quiet, verbose, help, version;
 	bool last_failed, enabled, db_terminate;
-	bool merge, strict, partial, clean;
+	bool merge, strict, partial, clean, interactive;
 	char *config, *chdir, *junit, *history, *run_dir, *shuffle, *shard, *reopen;
 	char *test, *server, *setup, *after, *ready;
 	char *db, *db_admin, *db_clone, *db_drop;
@@ -283,7 +283,7 @@ struct spawn {
 	char **env;
 	int in, out, err;       /* descriptors; in -1: /dev/null */
 	int fd;                 /* one more for the child, as 3; or -1 */
-	bool terminal;          /* stay in the session, for --interactive */
+	bool terminal;          /* stay in the session; prun's 0 to 2 instead of these */
 };
 
 /* Handlers, the self-pipe, descriptors 0 to 2, the descriptor limit. */
@@ -293,7 +293,8 @@ bool proc_caught(int sig);
 /* Waits for a signal, one of fds or the deadline (-1: none); SAW_ bits, 0 for
  * the deadline. */
 int proc_poll(struct pollfd *fds, size_t n, int64_t deadline);
-/* Makes the process a worker's: session, descriptors, signals. */
+/* Makes the process a worker's: session, descriptors, signals.  terminal: in prun's
+ * session, for --interactive. */
 void proc_become_worker(const char *log, bool terminal);
 /* The one wait of a worker: as proc_poll, and reads orders.  The deadline is
  * on the worker's clock. */
@@ -308,6 +309,8 @@ void proc_tell_phase(struct worker *w, enum phase phase);
 void proc_tell(struct worker *w, const struct news *n);
 /* Starts a session; -1 with errno of what failed, exec included. */
 int proc_start(struct worker *w, struct proc *p, const struct spawn *s);
+/* Takes the terminal back from what was started with it. */
+void proc_take_terminal(void);
 /* Whether the leader is dead; fills status. Leaves the zombie. */
 bool proc_ended(struct proc *p);
 /* TERM, up to grace_ms, KILL; then reaps the leader.  patient: where the

@@ -95,7 +95,7 @@ start_worker(struct run *r, int i)
 			}
 		close(orders[1]);
 		close(news[0]);
-		proc_become_worker(log, false);
+		proc_become_worker(log, r->p->o.interactive);
 		work_run(r->p, i, orders[0], news[1]);
 	}
 	close(orders[0]);

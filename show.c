@@ -137,8 +137,10 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 	const struct file *f;
 	int i, lines = 0;
 
-	if (s->plan->o.quiet || (!s->screen && !now && t - s->told < every))
-		return s->plan->o.quiet ? -1 : s->told + every;
+	if (s->plan->o.quiet || s->plan->o.interactive)
+		return -1;
+	if (!s->screen && !now && t - s->told < every)
+		return s->told + every;
 	if (s->screen && !now && t - s->drawn < 50)
 		return s->drawn + 50;
 	if (s->screen)

@@ -516,8 +516,10 @@ run_test(struct attempt *a)
 			s.argv[n++] = a->w->plan->args.v[i];
 		s.argv[n] = NULL;
 	}
-	s.out = s.err = open(a->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-	if (s.out < 0) {
+	s.terminal = a->w->plan->o.interactive;
+	if (!s.terminal)
+		s.out = s.err = open(a->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+	if (!s.terminal && s.out < 0) {
 		fails(a, CAUSE_SPAWN, str("%s: %s", a->log, strerror(errno)));
 	} else if (!s.argv[0]) {
 		fails(a, CAUSE_SPAWN, str("%s: not executable, and no test = says how to run it",
@@ -528,7 +530,9 @@ run_test(struct attempt *a)
 		a->out.tested = true;
 		await_test(a);
 	}
-	if (s.out >= 0)
+	if (s.terminal)
+		proc_take_terminal();
+	else if (s.out >= 0)
 		close(s.out);
 }
 

@@ -140,4 +140,7 @@ fi
 run -f none.conf -d after.d --after 'echo "after $PRUN_INDEX $PRUN_FILE" >>after.out' two
 is 'after runs after every attempt' "$(sort after.out)" 'after 0 two/test_a.sh
 after 1 two/test_b.sh'
+# What only the shell can do, without a character that says so.
+run -f none.conf --server 'exec sleep 5000.9' --ready none --test 'exit 0' two
+is 'a command may be a builtin of the shell' $status 0
 finish

@@ -44,6 +44,22 @@ if have tmux; then
 	$tmux send-keys C-c
 	ok '^C ends it' await screen '2 files: 0 passed, 1 failed, 1 cancelled'
 	ok 'and leaves nothing' gone 'sleep 5000[.]1'
+	cat <<-'X' | script i/test_ask.sh
+	trap 'echo interrupted; exit 3' INT
+	printf 'your name? '; read -r name; echo "hello $name"
+	echo waiting; while :; do sleep 0.1; done
+	X
+	$tmux send-keys clear Enter
+	$tmux send-keys "'$PRUN' -i --server 'sleep 5000.2' --ready none i" Enter
+	ok '-i: the test asks on the terminal' await screen 'your name\?'
+	$tmux send-keys 'world' Enter
+	ok 'and is answered' await screen '^hello world'
+	$tmux send-keys C-c
+	ok '^C is for the test' await screen '^(\^C)?interrupted'
+	ok 'which ends as it likes' await screen '1 file: 0 passed, 1 failed'
+	ok 'and the server is stopped' gone 'sleep 5000[.]2'
+	$tmux send-keys 'echo shell is $((6 * 7))' Enter
+	ok 'the shell has its terminal again' await screen '^shell is 42'
 	rm -f on-terminal
 	$tmux send-keys "'$PRUN' -j2 s" Enter
 	await test -e on-terminal
@@ -55,4 +71,9 @@ if have tmux; then
 else
 	skip 'no tmux' 'it runs on a terminal' '^Z stops it' '^C ends it' 'a terminal that is closed ends it, too'
 fi
+echo 'read -r line; echo "got $line"' | script p/test_read.sh
+echo typed | "$PRUN" -i p >out 2>&1
+has '-i without a terminal has the standard input' out '^got typed'
+run -i s
+is '-i wants one file' "$status $(grep -c 'wants one file, these are 2' err)" '2 1'
 finish
