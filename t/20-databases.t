@@ -1,10 +1,11 @@
 #!/bin/sh
 # What can go wrong with databases, each through libpq and through psql; --clean and
 # --reopen.  This server is the test's own: it has few prepared transactions.
-if [ ! "${PRUN_TEST_PGDATA-}" ] || [ ! "${OWN_PG-}" ]; then
+if [ ! "${OWN_PG-}" ]; then
 	OWN_PG=yes PG_CONF='max_prepared_transactions = 5'
 	export OWN_PG PG_CONF
-	exec env -u PRUN_TEST_PG "${0%/*}/with-pg" "$0"
+	unset PRUN_TEST_PG
+	exec "${0%/*}/with-pg" "$0"
 fi
 . "${0%/*}/lib.sh"
 have psql || skip_all 'no psql'
@@ -13,6 +14,18 @@ have psql || skip_all 'no psql'
 sql() { psql -XAtq "$PRUN_TEST_PG" -c "$1"; }
 server=${PRUN_TEST_PG%/postgres}
 databases() { sql "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1" | tr '\n' ' '; }
+# with VARIABLE=VALUE... -- ARGUMENTS...: run, with these in the environment
+with() {
+	given=
+	while [ "$1" != -- ]; do
+		given="$given $1"
+		shift
+	done
+	shift
+	# shellcheck disable=SC2086
+	env $given "$PRUN" "$@" >out 2>err </dev/null
+	status=$?
+}
 sql 'CREATE DATABASE app'
 psql -Xq "$server/app" -c 'CREATE TABLE t (n int)'
 app=$server/app
@@ -62,19 +75,20 @@ for way in libpq psql; do
 	run --db "$locked" t/test_a.sh
 	is '28P01: without its password status 3' $status 3
 	has 'and the reason' out 'password'
-	PGPASSWORD=s3kr3t run --db "$locked" t/test_a.sh
+	with PGPASSWORD=s3kr3t -- --db "$locked" t/test_a.sh
 	is 'PGPASSWORD is heeded' $status 0
 	echo "127.0.0.1:*:*:locked:s3kr3t" >pass
 	chmod 600 pass
-	PGPASSFILE=$dir/pass run --db "$locked" t/test_a.sh
+	with PGPASSFILE="$dir/pass" -- --db "$locked" t/test_a.sh
 	is 'so is .pgpass' $status 0
 	port=${server##*:}
 	printf '[mine]\nhost=127.0.0.1\nport=%s\nuser=postgres\n' "$port" >service
-	PGSERVICEFILE=$dir/service PGSERVICE=mine run --db postgresql:///app t/test_a.sh
+	with PGSERVICEFILE="$dir/service" PGSERVICE=mine -- --db postgresql:///app t/test_a.sh
 	is 'and PGSERVICE' $status 0
-	PGHOST=127.0.0.1 PGPORT=$port PGUSER=postgres run --db postgresql:///app t/test_a.sh
+	with PGHOST=127.0.0.1 PGPORT="$port" PGUSER=postgres -- --db postgresql:///app t/test_a.sh
 	is 'and PGHOST, PGPORT, PGUSER' $status 0
-	PGDATABASE=app PGHOST=127.0.0.1 PGPORT=$port PGUSER=postgres run --db postgresql:// --keep=always t/test_a.sh
+	with PGDATABASE=app PGHOST=127.0.0.1 PGPORT="$port" PGUSER=postgres -- \
+		--db postgresql:// --keep=always t/test_a.sh
 	has 'and PGDATABASE, for the template' /dev/stdin 'app app_w0_[0-9a-z]{6} $' <<-END
 	$(databases)
 	END
@@ -159,7 +173,7 @@ for way in libpq psql; do
 	is 'its settings reach the clone' "$(cat path)" 'mine, public'
 	sql 'DROP DATABASE "we""ird %db"'
 	printf '\\timing on\n\\set VERBOSITY terse\n\\pset border 2\n' >psqlrc
-	PSQLRC=$dir/psqlrc run --db "$app" t/test_a.sh
+	with PSQLRC="$dir/psqlrc" -- --db "$app" t/test_a.sh
 	is 'a .psqlrc does not matter' $status 0
 	sql 'CREATE ROLE owner LOGIN CREATEDB'
 	sql 'CREATE DATABASE owned OWNER owner'

@@ -4,7 +4,8 @@ if [ ! "${OWN_PG-}" ]; then
 	OWN_PG=yes PG_CONF='max_connections = 6
 max_wal_senders = 0'
 	export OWN_PG PG_CONF
-	exec env -u PRUN_TEST_PG "${0%/*}/with-pg" "$0"
+	unset PRUN_TEST_PG
+	exec "${0%/*}/with-pg" "$0"
 fi
 . "${0%/*}/lib.sh"
 have psql || skip_all 'no psql'

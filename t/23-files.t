@@ -64,7 +64,10 @@ is 'db-clone prints the URL, db-drop drops' "$status $(sed 's/_w0_[0-9a-z]*/_W/g
 	'0 clone mysql://app:hush@localhost/shop shop_W;test mysql://app:hush@localhost/shop_W;drop shop_W mysql://app:hush@localhost/shop_W;'
 rm calls
 # shellcheck disable=SC2086
-FAIL=1 run $my c
+FAIL=1
+export FAIL
+run $my c
+unset FAIL
 lacks 'what failed is not dropped' calls '^drop'
 lacks 'and no password is shown' out hush
 echo 'echo no room >&2; exit 1' | script clone
