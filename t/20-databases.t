@@ -211,8 +211,9 @@ for way in libpq psql; do
 	# Look at what failed, and go on.
 	if have python3; then
 		run --db "$app" --server 'python3 -m http.server $PRUN_PORT' --ready 'http /' t/test_b.sh
+		: >reopened
 		attempt=$(dirname "$(sed -n 's/^ *environment //p' out)")
-		"$PRUN" --db "$app" --server 'python3 -m http.server $PRUN_PORT' --ready 'http /' --reopen "$attempt" >reopened 2>&1 &
+		"$PRUN" --db "$app" --server 'python3 -m http.server $PRUN_PORT' --ready 'http /' --reopen "$attempt" >>reopened 2>&1 &
 		await grep -q '^.C stops it' reopened
 		has '--reopen starts the server again, on the kept database' reopened "^database +$server/app_w0_"
 		. "$attempt/env"
