@@ -57,7 +57,7 @@ if have tmux; then
 	$tmux send-keys C-c
 	ok '^C is for the test' await screen '^(\^C)?interrupted'
 	ok 'which ends as it likes' await screen '1 file: 0 passed, 1 failed'
-	ok 'and the server is stopped' gone 'sleep 5000[.]2'
+	ok 'and the server is stopped' await gone 'sleep 5000[.]2'
 	$tmux send-keys 'echo shell is $((6 * 7))' Enter
 	ok 'the shell has its terminal again' await screen '^shell is 42'
 	rm -f on-terminal

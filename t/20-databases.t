@@ -201,12 +201,16 @@ for way in libpq psql; do
 	wait $!
 	is 'which ends well' "$? $(databases)" '0 app '
 	rm -f two0 go
-	"$PRUN" -q --db "$app" --setup 'touch two0; sleep 2.5' t/test_a.sh >/dev/null 2>&1 &
+	"$PRUN" -q --db "$app" --setup 'touch two0; until [ -e go ]; do sleep 0.05; done' t/test_a.sh >/dev/null 2>&1 &
+	first=$!
 	await test -e two0
-	run --db "$app" t/test_a.sh
-	has 'while another run has its setup, clones wait and say so' out '^prun: waiting for the setup of another run'
-	is 'and are made' $status 0
+	: >out
+	"$PRUN" --db "$app" t/test_a.sh >>out 2>&1 &
+	ok 'while another run has its setup, clones wait and say so' await grep '^prun: waiting for the setup of another run' out
+	touch go
 	wait $!
+	is 'and are made' $? 0
+	wait $first
 
 	# Look at what failed, and go on.
 	if have python3; then
