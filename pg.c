@@ -677,38 +677,19 @@ drop_postgres(struct worker *w, struct pg *pg, const struct opts *o, const char 
 	return failed;
 }
 
-/* The clones of this template that are ours to drop, with run, comment, whether they are
- * in use, and size. */
+/* The clones of this template that are ours to drop: name, run, comment, whether somebody
+ * uses it, size, and the age of what was kept. */
 static const char clones[] =
-	"SELECT datname, substring(datname from '_w[0-9]+_(.{6})(?:r[0-9]+)?$'), "
-	"coalesce(shobj_description(d.oid, 'pg_database'), ''), "
+	"SELECT datname, substring(datname from '_w[0-9]+_(.{6})(?:r[0-9]+)?$'), c, "
 	"EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid), "
 	"CASE WHEN datconnlimit = -2 THEN 'invalid' ELSE "
-	"pg_size_pretty(pg_database_size(d.oid)) END FROM pg_database d WHERE datname ~ "
-	"('^' || %L || '_w[0-9]+_[0-9a-z]{6}(r[0-9]+)?$') "
+	"pg_size_pretty(pg_database_size(d.oid)) END, "
+	"CASE WHEN c ~ '^prun keep [0-9]{4}-[0-9-]{5}T[0-9:]{8}Z ' THEN "
+	"date_trunc('minute', now() - substr(c, 11, 20)::timestamptz) || ' old' END "
+	"FROM (SELECT *, coalesce(shobj_description(oid, 'pg_database'), '') AS c "
+	"FROM pg_database) d WHERE datname ~ ('^' || %L || '_w[0-9]+_[0-9a-z]{6}(r[0-9]+)?$') "
 	"AND pg_has_role(current_user, datdba, 'USAGE') %s ORDER BY datname";
-enum { C_NAME, C_RUN, C_COMMENT, C_USED, C_SIZE, C_FIELDS };
-
-/* Days, or hours, from the UTC time in a comment "prun keep 2026-01-02T03:04:05Z file". */
-static char *
-age(const char *comment)
-{
-	int y, mo, d, h, mi;
-	time_t now = time(NULL);
-	struct tm *t = gmtime(&now);
-	int64_t then, today, hours;
-
-	if (sscanf(comment, "prun keep %d-%d-%dT%d:%d", &y, &mo, &d, &h, &mi) != 5)
-		return str("age unknown");
-	/* days since some day: months of a year that begins in March */
-	then = 365 * y + y / 4 - y / 100 + y / 400 + (153 * ((mo + 9) % 12) + 2) / 5 + d
-		- (mo < 3 ? 366 : 0);
-	y = t->tm_year + 1900, mo = t->tm_mon + 1;
-	today = 365 * y + y / 4 - y / 100 + y / 400 + (153 * ((mo + 9) % 12) + 2) / 5 + t->tm_mday
-		- (mo < 3 ? 366 : 0);
-	hours = (today - then) * 24 + t->tm_hour - h;
-	return hours < 48 ? str("%" PRId64 " h old", hours) : str("%" PRId64 " days old", hours / 24);
-}
+enum { C_NAME, C_RUN, C_COMMENT, C_USED, C_SIZE, C_AGE, C_FIELDS };
 
 /* Drops a clone if its run holds no lock, nobody uses it and, unless kept ones go as
  * well, it is not marked as kept; list: only tells.  Says what it did. */
@@ -729,9 +710,9 @@ sweep_one(struct worker *w, struct pg *pg, const struct opts *o, char **f, bool 
 			buf_fmt(notes, "- %s: left, its run is under way\n", f[C_NAME]);
 		goto out;
 	}
-	what = !marked ? str("%s (left by a dead run, %s)", f[C_NAME], f[C_SIZE])
-		: str("%s (kept for %s, %s, %s)", f[C_NAME], f[C_COMMENT]
-		+ (strlen(f[C_COMMENT]) > 31 ? 31 : 10), f[C_SIZE], age(f[C_COMMENT]));
+	what = str("%s (%s%s, %s%s%s)", f[C_NAME], marked ? "kept for " : "left by a dead run",
+		marked ? f[C_COMMENT] + (strlen(f[C_COMMENT]) > 31 ? 31 : 9) : "", f[C_SIZE],
+		*f[C_AGE] ? ", " : "", f[C_AGE]);
 	/* Since we looked, it may have been kept, or somebody looks at it. */
 	if (pg_do(w, pg, &r, sql(clones, url_stem(o->db), sql("AND datname = %L", f[C_NAME]))) == 0
 	&& r.fields.n == C_FIELDS) {

@@ -191,7 +191,7 @@ for way in libpq psql; do
 	kept=$(sed -n 's/^ *database .*\/\(app_w[^ ]*\)$/\1/p' out)
 	is 'a second run does not sweep the first one' "$(databases | wc -w)" 3
 	run --clean --db "$app" -n
-	has '--clean -n lists what was kept, with file, size, age' out "^$kept \(kept for t/test_b.sh, [0-9]+ (MB|kB), [0-9]+ h old\)$"
+	has '--clean -n lists what was kept, with file, size, age' out "^$kept \(kept for t/test_b.sh, [0-9]+ (MB|kB), 00:0[0-9]:00 old\)$"
 	has 'and says what is in use' out 'left, (its run is under way|somebody uses it)'
 	is 'and drops nothing' "$(databases | wc -w)" 3
 	run --clean --db "$app"
