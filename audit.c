@@ -149,6 +149,7 @@ void
 audit(const struct plan *p)
 {
 	size_t *group = xmalloc((p->nfiles + 1) * sizeof(*group)), i, broken = 0, bad = 0;
+	size_t safe = 0, k;
 	int *unsafe = xmalloc((p->nfiles + 1) * sizeof(*unsafe));
 	struct buf b = { 0 };
 
@@ -156,6 +157,10 @@ audit(const struct plan *p)
 		group[i] = i;
 		unsafe[i] = failures(p, &p->files[i]);
 		bad += unsafe[i] > 0;
+		for (k = 0; (int64_t)k <= p->o.audit && p->files[i].rounds[k].attempt
+		&& p->files[i].rounds[k].result <= NONE; k++)
+			;
+		safe += (int64_t)k > p->o.audit;
 	}
 	for (i = 0; i < p->nfiles; i++) {
 		const struct file *f = &p->files[i];
@@ -178,8 +183,11 @@ audit(const struct plan *p)
 		add_lines(&b, p, unsafe, group);
 	}
 	printf("\naudit: each of %zu files alone, then %d rounds with %d at once:\n"
-		"%zu safe, %zu unsafe, %zu broken\n%s", p->nfiles, (int)p->o.audit, p->workers,
-		p->nfiles - broken - bad, bad, broken, b.n ? b.s : "");
+		"%zu safe, %zu unsafe, %zu broken", p->nfiles, (int)p->o.audit, p->workers,
+		safe, bad, broken);
+	if (safe + bad + broken < p->nfiles)
+		printf(", %zu not run to the end", p->nfiles - safe - bad - broken);
+	printf("\n%s", b.n ? b.s : "");
 	if (b.n && file_write(str("%s/audit.txt", p->dir), b.s, b.n, 0666) < 0)
 		warn("%s/audit.txt:", p->dir);
 	buf_free(&b);

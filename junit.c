@@ -843,6 +843,8 @@ synthesise(struct merger *m, int reports)
 static void
 collect_exit(struct merger *m, size_t attempt)
 {
+	/* The last one's cause is known; what passed at last had failed somehow. */
+	enum cause cause = m->part->cause ? m->part->cause : CAUSE_EXIT;
 	struct buf tail = { 0 };
 	char *message = str("attempt %zu failed", attempt + 1);
 
@@ -853,9 +855,10 @@ collect_exit(struct merger *m, size_t attempt)
 	sink_end(&m->outer);
 	set(&m->outer_attrs, "");
 	xml_attribute(&m->outer_attrs, "message", message);
-	xml_attribute(&m->outer_attrs, "type", "prun.exit");
-	begin_case(m, NULL, "[exit]");
-	add_verdict(m, K_FAILURE, m->outer_attrs.s, "", m->outer.b.s);
+	xml_attribute(&m->outer_attrs, "type", cause_name[cause]);
+	begin_case(m, NULL, synthetic[cause]);
+	add_verdict(m, cause == CAUSE_EXIT ? K_FAILURE : K_ERROR, m->outer_attrs.s, "",
+		m->outer.b.s);
 	end_case(m);
 	buf_free(&tail);
 }
@@ -912,7 +915,8 @@ int
 junit_merge(const struct merge *o, const struct part *parts, size_t n, const char *out,
 	struct counts *total)
 {
-	bool spool = !strcmp(out, "-");         /* it cannot be written twice */
+	/* What is no file cannot be replaced, nor written twice. */
+	bool spool = !strcmp(out, "-") || is_special(out);
 	bool refused = false;
 	char *aside = str("%s.%ld", out, (long)getpid());
 	FILE *f = spool ? tmpfile() : NULL;
@@ -921,6 +925,7 @@ junit_merge(const struct merge *o, const struct part *parts, size_t n, const cha
 	ssize_t got = 0;
 	size_t i;
 	off_t root_at;
+	int to = strcmp(out, "-") ? -1 : 1;
 	int fd = f ? fileno(f) : spool ? -1
 		: open(aside, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
 
@@ -941,9 +946,14 @@ junit_merge(const struct merge *o, const struct part *parts, size_t n, const cha
 		refused = true;
 	}
 	free_merger(&m);
-	if (f && !m.error && !refused && lseek(fd, 0, SEEK_SET) == 0)
-		while ((got = read(fd, chunk, sizeof(chunk))) > 0 && !m.error)
-			m.error = write_all(1, chunk, (size_t)got) < 0 ? errno : 0;
+	if (f && !m.error && !refused && lseek(fd, 0, SEEK_SET) == 0) {
+		if (to < 0 && (to = open(out, O_WRONLY | O_CLOEXEC)) < 0)
+			m.error = errno;
+		while (!m.error && (got = read(fd, chunk, sizeof(chunk))) > 0)
+			m.error = write_all(to, chunk, (size_t)got) < 0 ? errno : 0;
+		if (to > 1 && close(to) < 0 && !m.error)
+			m.error = errno;
+	}
 	if (got < 0 || ((f ? fclose(f) : fd >= 0 ? close(fd) : 0) < 0 && !m.error)
 	|| (!spool && !m.error && !refused && rename(aside, out) < 0))
 		m.error = errno;

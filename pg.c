@@ -408,7 +408,7 @@ lock_template(struct worker *w, struct pg *pg, struct reply *r, const char *sql)
 static int
 open_session(struct worker *w, struct pg *pg, const char *url, struct reply *r, bool heed)
 {
-	int64_t deadline = proc_clock(w) + 15000;
+	int64_t deadline = proc_clock(w) + (w->cancelled ? 2000 : 15000);
 	enum waited how = REPLIED;
 
 	reply_clear(r);
@@ -488,18 +488,19 @@ session(struct worker *w, const struct opts *o, struct reply *r, bool heed)
 		(int64_t)CLASS_RUN, (int64_t)strtoll(w->plan->id, NULL, 36))) == 0 ? pg : NULL;
 }
 
-/* Whether the connection was lost and another one may be had: waits a little for it,
- * longer each time; tries counts from 0. */
+/* Whether the connection was lost or refused and another one may be had: waits a little
+ * for it, longer each time; tries counts from 0. */
 static bool
 try_again(struct worker *w, const struct reply *r, int tries)
 {
 	int64_t until = proc_clock(w) + (100 << tries);
 
-	if (tries > 4 || !(starts(r->state, "08") || starts(r->state, "57P")))
+	if (tries > 4 || !(starts(r->state, "08") || starts(r->state, "57P")
+	|| !strcmp(r->state, "53300")))
 		return false;
-	while (!proc_late(w, until))
+	while (!w->cancelled && !proc_late(w, until))
 		proc_wait(w, NULL, 0, until);
-	return true;
+	return !w->cancelled;
 }
 
 /* ---- the recipe ---- */
@@ -904,14 +905,16 @@ pg_setup(struct worker *w, const struct opts *o, bool begin, struct buf *notes, 
 {
 	struct reply r = { 0 };
 	struct pg *pg;
-	int failed = 0;
+	int failed = 0, tries = 0;
 
 	if (!o->db || o->db_clone || url_kind(o->db) == URL_FILE)
 		return 0;
 	if (begin && !o->db_admin && strstr(o->db, "pgbouncer=true"))
 		buf_str(notes, "- db leads through pgbouncer; where that pools transactions, locks "
 			"are void: db-admin = names the way around it\n");
-	pg = session(w, o, &r, true);
+	do
+		pg = session(w, o, &r, true);
+	while (!pg && strcmp(r.state, "08006") && try_again(w, &r, tries++));
 	if (pg && begin)
 		sweep(w, pg, o, false, false, notes);
 	if (pg && !pg->admin)           /* lost meanwhile */
@@ -956,6 +959,8 @@ pg_gone(struct worker *w, const struct opts *o, const char *name, const char *ur
 
 	if (o->db_clone)
 		return false;           /* who knows */
+	if (!url || !*url)
+		return true;            /* it never was */
 	if (url_kind(o->db) == URL_FILE)
 		return stat(url_file(url), &st) < 0;
 	pg = session(w, o, &r, true);

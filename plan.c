@@ -136,54 +136,54 @@ add_path(struct plan *p, struct suite *s, const char *given)
 	return is;
 }
 
-/* Whether path is f or a directory above it. */
+/* Whether path is f or a directory above it, or a glob that matches it. */
 static bool
 covers(const char *path, const struct file *f)
 {
 	size_t n;
 
-	while (!strncmp(path, "./", 2) && path[2])
+	while (starts(path, "./") && path[2])
 		path += 2;
 	n = strlen(path);
 	while (n > 1 && path[n - 1] == '/')
 		n--;
-	return !strncmp(path, f->path, n) && (f->path[n] == '\0' || f->path[n] == '/'
-		|| !strcmp(path, "."));
+	return (!strncmp(path, f->path, n) && (f->path[n] == '\0' || f->path[n] == '/'))
+		|| !strcmp(path, ".") || fnmatch(path, f->path, 0) == 0;
 }
 
-/* Keeps only the files that paths select; each must select one. */
+/* Keeps only the files that paths select, or nodes of them; each must select one. */
 static void
 select_paths(struct plan *p)
 {
-	size_t i, k, n = 0;
+	struct file *all = p->files, f;
+	size_t i, k, n = p->nfiles;
 	char *path, *node, *hit = xmalloc(p->paths.n + 1);
-	bool keep;
 
 	memset(hit, 0, p->paths.n + 1);
-	for (i = 0; i < p->nfiles; i++) {
-		keep = false;
+	p->files = NULL;
+	p->nfiles = p->capfiles = 0;
+	for (i = 0; i < n; i++)
 		for (k = 0; k < p->paths.n; k++) {
+			f = all[i];
 			path = str("%s", p->paths.v[k]);
 			node = strstr(path, "::");
-			if (node)
+			if (node) {
 				*node = '\0';
-			if (covers(path, &p->files[i])) {
-				keep = true;
-				hit[k] = 1;
-				if (node)
-					p->files[i].test = str("%s", p->paths.v[k]);
+				f.test = p->paths.v[k];
 			}
+			if (node ? strcmp(path, f.path) != 0 : !covers(path, &f))
+				continue;
+			hit[k] = 1;
+			p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(f));
+			p->files[p->nfiles++] = f;
 		}
-		if (keep)
-			p->files[n++] = p->files[i];
-	}
+	free(all);
 	for (k = 0; k < p->paths.n; k++)
 		if (!hit[k])
 			bad(p->paths.v[k], access(p->paths.v[k], F_OK) == 0
 				|| strstr(p->paths.v[k], "::") ? "is in no suite" : "%s",
 				strerror(ENOENT));
 	free(hit);
-	p->nfiles = n;
 }
 
 /* Takes out what stands in a suite twice; the first one stays. */

@@ -88,48 +88,73 @@ make_id(struct plan *p)
 		p->id[0] = 'y';
 }
 
-/* Locks the results of the run directory path, for as long as we live; a descriptor, or
- * -1 where there are none.  Ends prun if another run has them. */
+/* Whether path has what a run of ours has left, and not only a file of that name. */
+static bool
+is_run(const char *path)
+{
+	char head[9] = "";
+	int fd = open(str("%s/results.jsonl", path), O_RDONLY | O_CLOEXEC);
+	bool is = fd >= 0 && read(fd, head, sizeof(head)) == (ssize_t)sizeof(head)
+		&& !memcmp(head, "{\"prun\":\"", sizeof(head));
+
+	if (fd >= 0)
+		close(fd);
+	return is;
+}
+
+/* Locks the run directory path for as long as we live; a descriptor.  Ends prun if
+ * another run has it. */
 static int
 lock_run(const char *path)
 {
-	int fd = open(str("%s/results.jsonl", path), O_RDWR | O_CLOEXEC);
+	int fd = open(str("%s/results.jsonl", path), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
 	struct flock lock;
 
 	memset(&lock, 0, sizeof(lock));
 	lock.l_type = F_WRLCK;
-	if (fd >= 0 && fcntl(fd, F_SETLK, &lock) < 0)
+	if (fd < 0)
+		fatal(EXIT_RUN, "%s/results.jsonl:", path);
+	if (fcntl(fd, F_SETLK, &lock) < 0)
 		fatal(EXIT_USAGE, "%s is in use by another run", path);
 	return fd;
 }
 
-/* Makes the run directory, or takes one that a run of ours has left. */
+static int
+is_entry(const struct dirent *e)
+{
+	return strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
+}
+
+/* Makes the run directory, or empties one that a run of ours has left. */
 static void
 make_dir(struct plan *p)
 {
 	const char *tmp = getenv("TMPDIR");
 	char *path = p->o.run_dir ? p->o.run_dir
 		: str("%s/prun-%s", tmp && *tmp ? tmp : "/tmp", p->id);
-	char *real;
-	int fd;
+	struct dirent **e;
+	int i, n, fd = -1;
 
 	if (mkdir(path, 0777) < 0 && (errno != EEXIST || !p->o.run_dir))
 		fatal(EXIT_RUN, "%s:", path);
-	if (rmdir(path) < 0 && access(str("%s/results.jsonl", path), F_OK) < 0)
+	n = scandir(path, &e, is_entry, NULL);
+	if (n > 0 && !is_run(path))
 		fatal(EXIT_USAGE, "%s is neither empty nor the run directory of an earlier run",
 			path);
-	fd = lock_run(path);
-	if (remove_tree(path) < 0 || mkdir(path, 0777) < 0)
+	p->dir = realpath(path, NULL);
+	if (n < 0 || !p->dir)
 		fatal(EXIT_RUN, "%s:", path);
+	if (n)
+		fd = lock_run(path);
+	for (i = 0; i < n; i++) {
+		if (remove_tree(str("%s/%s", path, e[i]->d_name)) < 0)
+			fatal(EXIT_RUN, "%s/%s:", path, e[i]->d_name);
+		free(e[i]);
+	}
+	free(e);
 	if (fd >= 0)
 		close(fd);
-	real = realpath(path, NULL);
-	if (!real)
-		fatal(EXIT_RUN, "%s:", path);
-	p->dir = real;
-	path = str("%s/results.jsonl", real);
-	if (file_write(path, "", 0, 0666) < 0 || lock_run(real) < 0)
-		fatal(EXIT_RUN, "%s:", path);
+	lock_run(path);
 }
 
 /* ---- reports ---- */
@@ -166,6 +191,8 @@ add_run(struct parts *parts, const struct plan *p, int source)
 		part->ms = f->o.ms;
 		part->attempts = f->attempts;
 		for (k = 1; k == 1 || k <= f->attempts; k++) {
+			if (p->o.audit && k != f->o.attempt)
+				continue;       /* its rounds are no retries */
 			list_add(&part->reports, str("%s/junit.xml", work_dir(p, f, k)));
 			list_add(&part->logs, str("%s/test.log", work_dir(p, f, k)));
 		}
@@ -211,7 +238,7 @@ is_out(const char *path, const char *out)
 /* Adds what path names: a report, a run directory, or all that is below a directory.
  * The number of reports and runs that were found. */
 static size_t
-add_input(struct parts *parts, const char *path, const char *out, int source)
+add_input(struct parts *parts, const char *path, const char *out)
 {
 	struct plan *run = memset(scratch(sizeof(*run)), 0, sizeof(*run));
 	struct dirent **e;
@@ -224,27 +251,26 @@ add_input(struct parts *parts, const char *path, const char *out, int source)
 	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
 		parts->v = grow(parts->v, &parts->cap, parts->n + 1, sizeof(*part));
 		part = memset(&parts->v[parts->n++], 0, sizeof(*part));
-		part->source = source;
+		part->source = (int)parts->n;
 		list_add(&part->reports, path);
 		return 1;
 	}
 	if (access(str("%s/results.jsonl", path), F_OK) == 0) {
 		if (show_read(run, path) == 0) {
-			add_run(parts, run, source);
+			add_run(parts, run, (int)parts->n + 1);
 			return 1;
 		}
 		warn("%s/results.jsonl cannot be read; only reports are merged", path);
 	}
-	n = scandir(path, &e, NULL, alphasort);
+	n = scandir(path, &e, is_entry, alphasort);
 	if (n < 0)
 		warn("%s:", path);
 	for (i = 0; i < n; i++) {
 		name = str("%s/%s", path, e[i]->d_name);
 		len = strlen(name);
-		if (strcmp(e[i]->d_name, ".") && strcmp(e[i]->d_name, "..")
-		&& lstat(name, &st) == 0 && (S_ISDIR(st.st_mode) || (len > 4
+		if (lstat(name, &st) == 0 && (S_ISDIR(st.st_mode) || (len > 4
 		&& !strcmp(name + len - 4, ".xml") && !is_out(name, out))))
-			found += add_input(parts, name, out, source);
+			found += add_input(parts, name, out);
 		free(e[i]);
 	}
 	if (n >= 0)
@@ -260,10 +286,15 @@ merge_mode(const struct plan *p)
 	struct counts total;
 	size_t i, n, runs;
 
+	/* There is no run that would have to be ended. */
+	signal(SIGINT, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
+	signal(SIGHUP, SIG_DFL);
+	signal(SIGTSTP, SIG_DFL);
 	if (!p->o.junit || !p->paths.n)
 		bad("--merge", "wants -o OUT and the reports or run directories to merge");
 	for (i = 0; i < p->paths.n; i++)
-		if (!add_input(&parts, p->paths.v[i], p->o.junit, (int)i + 1))
+		if (!add_input(&parts, p->paths.v[i], p->o.junit))
 			warn("%s: no report is below it", p->paths.v[i]);
 	for (runs = 0, n = parts.n; n; n--)
 		runs += parts.v[n - 1].synthetic;
@@ -288,11 +319,14 @@ finish(struct plan *p, struct show *show, int status, bool cut, int64_t ms)
 	struct counts total;
 	char *report = NULL, *path, *target;
 	size_t i;
-	bool stays = p->o.run_dir || p->o.keep == KEEP_ALWAYS || ((status == EXIT_FAILED
-		|| status == EXIT_RUN) && !cut && p->o.keep != KEEP_NEVER);
+	bool bad = (status == EXIT_FAILED || status == EXIT_RUN) && !cut, stays = p->o.run_dir
+		|| p->o.keep == KEEP_ALWAYS;
 
-	for (i = 0; i < p->nfiles; i++)
+	for (i = 0; i < p->nfiles; i++) {
+		bad = bad || (p->files[i].o.result >= FAIL && p->files[i].o.result < CANCEL);
 		stays = stays || p->files[i].o.kept;
+	}
+	stays = stays || (bad && p->o.keep != KEEP_NEVER);
 	if (p->o.junit || stays)
 		report = p->o.junit ? p->o.junit : str("%s/report.xml", p->dir);
 	if (report) {
@@ -300,6 +334,7 @@ finish(struct plan *p, struct show *show, int status, bool cut, int64_t ms)
 		if (merge(p, &parts, report, ms, &total) < 0) {
 			status = EXIT_RUN;
 			report = NULL;
+			stays = true;   /* --merge can still make it */
 		}
 	}
 	if (report && p->o.junit && stays && (target = realpath(report, NULL))) {
@@ -386,9 +421,9 @@ clean_mode(struct plan *p)
 	if (!dbs && !p->paths.n)
 		bad("--clean", "no db = names a template, and no run directory is given");
 	for (i = 0; i < p->paths.n; i++) {
-		fd = lock_run(p->paths.v[i]);
-		if (fd < 0)
+		if (!is_run(p->paths.v[i]))
 			bad(p->paths.v[i], "is no run directory");
+		fd = lock_run(p->paths.v[i]);
 		close(fd);
 	}
 	if (dbs)
@@ -492,6 +527,8 @@ main(int argc, char **argv)
 		p.workers = count_workers(&p);
 		if (p.o.interactive && p.nfiles != 1)
 			bad("-i", "wants one file, these are %zu", p.nfiles);
+		if (p.o.audit && p.workers == 1)
+			bad("--audit", "wants two files at least, and jobs above 1");
 		if (p.o.clean)
 			status = clean_mode(&p);
 		else if (p.o.reopen)

@@ -192,7 +192,7 @@ struct order {
 };
 
 enum news_type {
-	NEWS_PHASE, NEWS_SESSION, NEWS_REAPED, NEWS_SAY, NEWS_SETUP, NEWS_RESULT,
+	NEWS_PHASE, NEWS_SESSION, NEWS_REAPED, NEWS_OPEN, NEWS_SETUP, NEWS_RESULT,
 	NEWS_DONE
 };
 
@@ -202,7 +202,7 @@ struct news {
 	enum phase phase;
 	pid_t pid;              /* SESSION, REAPED: of the leader */
 	bool bad;               /* SETUP: it failed, see setup.log and notes */
-	struct outcome o;       /* RESULT; file is right in PHASE too; why: SAY */
+	struct outcome o;       /* RESULT; file is right in PHASE too; why: URL in OPEN */
 };
 
 /* ---- work.c: the life of an attempt ---- */
@@ -564,7 +564,9 @@ char *xstrdup(const char *s);
 /* Milliseconds of the monotonic clock. */
 int64_t clock_ms(void);
 int write_all(int fd, const char *s, size_t n);
-/* Writes a file aside and renames it. */
+/* Whether path is there and no regular file: a device, a pipe. */
+bool is_special(const char *path);
+/* Writes a file aside and renames it; a special one as it is. */
 int file_write(const char *path, const char *s, size_t n, mode_t mode);
 /* Removes a file or a directory with all that is in it. */
 int remove_tree(const char *path);

@@ -212,7 +212,7 @@ take_result(struct run *r, int slot, const struct outcome *o)
 	f->o = *o;
 	f->attempts = o->attempt;
 	bad = o->result >= FAIL && o->result < CANCEL;
-	again = !r->stopping && !o->fatal && (r->p->o.audit
+	again = !r->stopping && !o->fatal && !r->p->o.reopen && (r->p->o.audit
 		? o->attempt <= r->p->o.audit && !(bad && o->attempt == 1)
 		: bad && !r->p->o.fail_fast && o->attempt <= f->retries);
 	if (r->p->o.audit)
@@ -262,6 +262,20 @@ take_setup(struct run *r, bool failed)
 	buf_free(&b);
 }
 
+/* The server of a kept attempt answers again. */
+static void
+tell_reopened(struct run *r, const char *url)
+{
+	const char *dir = r->p->o.reopen, *db = getenv("PRUN_DB_URL");
+
+	show_say(r->show, *url ? "%-12s%s" : "the suite has no server", "server", url);
+	if (db && *db)
+		show_say(r->show, "%-12s%s", "database", url_masked(db));
+	show_say(r->show, "%-12s%s/env", "environment", dir);
+	if (*url)
+		show_say(r->show, "%-12s%s/reopen.log\n^C stops it", "server log", dir);
+}
+
 static void
 read_news(struct run *r, int i)
 {
@@ -285,8 +299,8 @@ read_news(struct run *r, int i)
 		case NEWS_REAPED:
 			forget_session(s, n.pid);
 			continue;
-		case NEWS_SAY:
-			show_say(r->show, "%s", n.o.why);
+		case NEWS_OPEN:
+			tell_reopened(r, n.o.why);
 			continue;
 		case NEWS_RESULT:
 			take_result(r, i, &n.o);

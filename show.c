@@ -954,19 +954,28 @@ write_all(int fd, const char *s, size_t n)
 	return 0;
 }
 
+bool
+is_special(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
 int
 file_write(const char *path, const char *s, size_t n, mode_t mode)
 {
-	char *aside = str("%s.%ld", path, (long)getpid());
+	bool special = is_special(path);
+	const char *aside = special ? path : str("%s.%ld", path, (long)getpid());
 	int fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode), bad = -1, err;
 
 	if (fd >= 0) {
 		bad = write_all(fd, s, n);
 		bad |= close(fd);
-		if (!bad)
+		if (!bad && !special)
 			bad = rename(aside, path);
 		err = errno;
-		if (bad)
+		if (bad && !special)
 			unlink(aside);
 		errno = err;
 	}

@@ -136,12 +136,16 @@ static bool
 read_plan(struct tap *t, const char *s, int level)
 {
 	struct result_line *r;
+	int64_t planned;
 	char *end;
 
 	if (!starts(s, "1..") || !isdigit((unsigned char)s[3]))
 		return false;
+	planned = strtoll(s + 3, &end, 10);
+	if (end[strspn(end, " ")] && end[strspn(end, " ")] != '#')
+		return false;           /* 1..5 of something */
 	t->is_tap = t->is_tap || level == 0;
-	t->planned[level] = strtoll(s + 3, &end, 10);
+	t->planned[level] = planned;
 	if (level == 0 && !t->planned[0] && (s = strchr(end, '#'))) {
 		s += 1 + strspn(s + 1, " ");
 		s += strcspn(s, " ");

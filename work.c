@@ -318,7 +318,7 @@ clone(struct attempt *a)
 		a->cloned = true;
 		failed = pg_clone(a->w, a->o, a->db, a->dir, a->env.v, &a->db_url, &a->notes,
 			&why, &passing);
-		if (failed && a->w->crowded && a->w->plan->workers > 1) {
+		if (failed && a->w->crowded && tries && a->w->plan->workers > 1) {
 			a->out.crowded = true;
 			a->cloned = false;
 			break;
@@ -828,18 +828,6 @@ setup(struct worker *w, const struct suite *s)
 	buf_free(&why);
 }
 
-/* A line for the screen. */
-static void
-say(struct worker *w, const char *text)
-{
-	struct news n;
-
-	memset(&n, 0, sizeof(n));
-	n.type = NEWS_SAY;
-	snprintf(n.o.why, sizeof(n.o.why), "%s", text);
-	proc_tell(w, &n);
-}
-
 /* Starts the server of a kept attempt again, on its database, until it is cancelled. */
 static void
 reopen(struct worker *w, const struct file *f)
@@ -866,14 +854,11 @@ reopen(struct worker *w, const struct file *f)
 	else if (mkdir(a.tmp, 0700) < 0 || net_hold(&a.port, &a.hold) < 0)
 		fails(&a, CAUSE_SPAWN, str("%s: %s", a.tmp, strerror(errno)));
 	a.url = str("http://localhost:%d", a.port);
+	memset(&n, 0, sizeof(n));
 	if (a.out.cause == CAUSE_NONE && serve(&a)) {
-		say(w, a.server.pid ? str("%-12s%s", "server", a.url)
-			: "the suite has no server");
-		if (a.db_url)
-			say(w, str("%-12s%s", "database", url_masked(a.db_url)));
-		say(w, str("%-12s%s/env", "environment", a.dir));
-		if (a.server.pid)
-			say(w, str("%-12s%s\n^C stops it", "server log", a.server_log));
+		n.type = NEWS_OPEN;
+		snprintf(n.o.why, sizeof(n.o.why), "%s", a.server.pid ? a.url : "");
+		proc_tell(w, &n);
 		while (a.server.pid && !w->cancelled && !proc_ended(&a.server))
 			proc_wait(w, NULL, 0, -1);
 		if (a.server.pid && !w->cancelled)
@@ -882,10 +867,9 @@ reopen(struct worker *w, const struct file *f)
 	}
 	stop(&a);
 	after(&a);
-	memset(&n, 0, sizeof(n));
 	n.type = NEWS_RESULT;
 	n.o = a.out;
-	n.o.result = a.why && !w->cancelled ? ERROR : CANCEL;
+	n.o.result = w->cancelled ? CANCEL : a.why ? ERROR : PASS;
 	snprintf(n.o.why, sizeof(n.o.why), "! %s", a.why ? a.why : "stopped");
 	proc_tell(w, &n);
 	list_free(&a.env);

@@ -292,11 +292,18 @@ xml_open(struct reader *r, const char *path, int64_t limit)
 		"iso-8859-1", "iso_8859-1", "latin1", "latin-1", "windows-1252", "cp1252"
 	};
 	char head[200], *s;
+	struct stat st;
 	size_t i, n;
 
 	memset(r, 0, offsetof(struct reader, window));
 	r->limit = limit;
 	r->s = r->end = r->window;
+	/* A pipe that nobody writes to would be waited for. */
+	if (stat(path, &st) == 0 && S_ISFIFO(st.st_mode) && strcmp(path, "/dev/stdin")) {
+		r->fd = -1;
+		errno = ESPIPE;
+		return -1;
+	}
 	r->fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (r->fd < 0)
 		return -1;

@@ -54,6 +54,10 @@ has 'TAP in the log is a report' out '^t/test_7.sh +FAIL +4 '
 has 'with what follows a failure' r.xml '^# because'
 if have xmllint; then ok 'it is well-formed' xmllint --noout r.xml; else skip 'no xmllint' 'it is well-formed'; fi
 
+echo 'sleep 300' | script slow/test_slow.sh
+run -q -r1 -t 0.3s -o slow.xml slow
+is 'what timed out twice is one case, with a rerun' "$(grep -c '<testcase' slow.xml) $(grep -c '<rerunError message="attempt 2 failed" type="prun.timeout"' slow.xml)" '1 1'
+
 # Written aside: the old one stays until the new one is whole.
 mkdir ro
 echo old >ro/r.xml

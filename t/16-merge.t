@@ -119,6 +119,30 @@ has 'which is not missed' all.xml '^<testsuites name="prun" tests="5" '
 run --merge -o refused.xml e?.xml
 has 'unless it is missing' err '^prun: shard 9/9 is missing'
 
+mkdir -p twice/a twice/b twice/c
+cp s1.xml twice/a/r.xml
+cp s1.xml twice/b/r.xml
+run --shard 2/2 -o twice/c/r.xml s
+run --shard 1/2 -o twice/a/r.xml s
+cp twice/a/r.xml twice/b/r.xml
+run --merge -o refused.xml twice
+is 'a double shard is seen in a directory, too' "$status $(grep -c 'shard 1/2 is there twice' err)" '3 1'
+
+# What is no regular file stays what it is.
+mkfifo pipe
+cat pipe >piped &
+run --merge -o pipe in
+wait $!
+ok 'a report into a pipe leaves it a pipe' test -p pipe
+has 'and comes out of it' piped '^</testsuites>'
+mkdir odd
+mkfifo odd/f.xml
+run --merge -o out.xml odd in
+is 'a pipe for a report is not waited for' "$status $(grep -c 'odd/f.xml cannot be read' err)" '0 1'
+printf '%s\n' 'mkfifo "$PRUN_JUNIT"' | script odd/test_fifo.sh
+run -q --test '"$PRUN_FILE"; : $PRUN_JUNIT' odd/test_fifo.sh
+has 'neither is one of a test' out '^\[1/1\] ERROR  odd/test_fifo.sh'
+
 # Playwright's attachments are relative to its report.
 mkdir -p pw/results
 echo '<testsuite name="p"><testcase name="n"><system-out>[[ATTACHMENT|results/shot.png]]

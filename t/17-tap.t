@@ -83,6 +83,10 @@ printf '%s\n' 'echo no plan here' 'echo ok' | script t/test_none
 tap none
 is 'without plan or version it is no TAP' "$(cat cases)" '[exit]'
 
+echo 'echo "1..5 of 20 rows copied"' | script t/test_rows
+tap rows
+is 'nor with what only begins like a plan' "$status $(cat cases)" '0 [exit]'
+
 # As git's own tests print it.
 cat <<'X' | script t/test_git
 cat <<'END'

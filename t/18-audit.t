@@ -85,6 +85,12 @@ else
 	skip 'no PostgreSQL' 'a shared row is found'
 fi
 
+run --audit=2 -j2 --setup false -d notrun file
+has 'what was not run is not safe' out '^0 safe, 0 unsafe, 0 broken, 5 not run to the end$'
+run --audit -j1 file
+is 'with one at once nothing can be found out' $status 2
+run --audit=2 -j2 -o audit.xml file/test_fine1.sh file/test_fine2.sh
+lacks 'its rounds are no retries in the report' audit.xml flaky
 run --audit=2 -j2 --shuffle=7 file/test_fine1.sh file/test_fine2.sh
 is 'safe files give status 0' $status 0
 has 'which is said' out '^2 safe, 0 unsafe, 0 broken$'

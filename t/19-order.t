@@ -137,6 +137,12 @@ run -j4
 has 'each suite has a line with its own duration' out '^suite one: 1 passed, 1 failed   0\.[5-9]s$'
 has 'whatever another one does' out '^suite two: 2 passed   0\.[0-4]s$'
 has 'and the sum stands beside the wall clock' out '^4 files: 3 passed, 1 failed   [0-9.]*s \([0-9.]*s of tests\)$'
+plan_of() { run -n "$@"; sed -n 's|^[a-z]*: \(h[^ ]*\).*|\1|p' out | sort | tr '\n' ' '; }
+is 'paths select within suites: several nodes of a file' "$(plan_of h/test_1.sh::x h/test_1.sh::y)" 'h/test_1.sh::x h/test_1.sh::y '
+is 'a file beside a node of it' "$(plan_of h/test_1.sh h/test_1.sh::y)" 'h/test_1.sh h/test_1.sh::y '
+is 'globs' "$(plan_of 'h/*_[14].sh')" 'h/test_1.sh h/test_4.sh '
+run -n h::x
+is 'but not a node of a directory' $status 2
 rm prun.conf
 
 # ---- shards

@@ -245,6 +245,26 @@ for way in libpq psql; do
 	run --clean --db "$app" t
 	is 'so is what is no run directory' "$status $([ -d t ] && echo there)" '2 there'
 
+	# The server hangs when the run is cancelled: CI gives ten seconds in all.
+	rm -f two0 go
+	"$PRUN" -v --db "$app" t/test_wait.sh >out 2>&1 &
+	await test -e two0
+	postmaster=$(head -n 1 "$PRUN_TEST_PGDATA/postmaster.pid")
+	backends=$(ps -A -o pid= -o ppid= | awk -v p="$postmaster" '$2 == p { print $1 }')
+	# shellcheck disable=SC2086
+	kill -STOP "$postmaster" $backends
+	before=$(date +%s)
+	kill -TERM $!
+	wait $! 2>/dev/null
+	ok 'a server that hangs does not hold up the end' test $(($(date +%s) - before)) -le 10
+	# shellcheck disable=SC2086
+	kill -CONT "$postmaster" $backends
+	has 'and what is left is said' out 'app_w0_[0-9a-z]* is left'
+	await_idle() { [ -z "$(sql "SELECT 1 FROM pg_stat_activity WHERE application_name IN ('prun', 'psql') AND pid <> pg_backend_pid()")" ]; }
+	await await_idle
+	run --db "$app" t/test_a.sh
+	is 'the next run drops it' "$status $(databases)" '0 app '
+
 	# The server is restarted in mid-run.
 	rm -f two0 go
 	"$PRUN" -v --db "$app" t/test_wait.sh t/test_a.sh -j1 >out 2>&1 &

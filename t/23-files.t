@@ -95,4 +95,41 @@ for keep in failed:0 run:0 always:1 never:0; do
 	run -q -d run --keep "${keep%:*}" --db sqlite:///app.db t/test_a.sh
 	is "keep = ${keep%:*}: ${keep#*:} of one that passed" "$(kept)" "${keep#*:}"
 done
+
+# Only what is ours is taken, or removed.
+mkdir -p ml/sub
+echo '{"loss":1}' >ml/results.jsonl
+echo precious >ml/sub/x
+run -d ml t/test_a.sh
+is 'a directory with a results.jsonl of another make is refused as run directory' "$status $(cat ml/sub/x)" '2 precious'
+run --clean ml
+is 'and by --clean' "$status $(cat ml/sub/x)" '2 precious'
+mkdir mine
+inode=$(ls -di mine)
+echo 'exit 0' | script ok/test_ok.sh
+run -d mine ok
+run -d mine ok
+is 'a run directory is emptied, not replaced: it may be a mount point' "$status $(ls -di mine)" "0 $inode"
+run -o no/where.xml --history=hist t/test_a.sh
+is 'a report that cannot be written gives status 3' $status 3
+ok 'and the run directory stays, to make it of' test -e "$(sed -n 's/^kept: //p' out)/results.jsonl"
+echo 'touch second; sleep 300' | script u/test_2.sh
+echo 'exit 1' | script u/test_1.sh
+"$PRUN" -j1 u >out 2>&1 &
+await test -e second
+kill -TERM $!
+wait $!
+ok 'what failed before the run was cancelled can be looked at' test -e "$(sed -n 's/^ *test log *//p' out)"
+
+# --reopen, where it cannot.
+run -q -d run --db sqlite:///app.db t/test_b.sh
+run --db sqlite:///app.db --reopen run/0-test_b.sh
+is '--reopen in a suite without a server tells where the database is' "$status $(grep -c '^database *sqlite:' out)" '0 1'
+run --db sqlite:///app.db --retries 1 --server 'sleep 0.2' --ready none --reopen run/0-test_b.sh
+has 'a server that dies ends it, whatever retries says' out 'the server died: exit status 0'
+is 'with status 1' $status 1
+rm -r run
+run -q -d run --db sqlite:///nosuch.db t/test_b.sh
+run --db sqlite:///nosuch.db --reopen run/0-test_b.sh
+has 'where there never was a database it is gone' out 'its database nosuch_w0_[0-9a-z]* is gone'
 finish
