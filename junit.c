@@ -575,7 +575,8 @@ static void
 start_tag(struct merger *m, const struct reader *r)
 {
 	struct frame f = { kind_here(m, r->name), m->path.n, m->heads.n };
-	const char *message = xml_attr(r, "message"), *name = xml_attr(r, "name"), *value = xml_attr(r, "value");
+	const char *message = xml_attr(r, "message"), *name = xml_attr(r, "name");
+	const char *value = xml_attr(r, "value");
 
 	switch (f.kind) {
 	case K_SUITE:

@@ -1,8 +1,8 @@
 /*
  * prun.h: what the rooms share, in the order in which they call each other:
  * prun.c, audit.c, run.c, plan.c, conf.c, work.c, net.c, pg.c, url.c, proc.c, junit.c,
- * tap.c, xml.c, show.c.  It comes first in every file, for it asks libc for
- * POSIX.1-2008 with XSI.
+ * tap.c, xml.c, show.c, base.c.  It comes first in every file, for it asks libc
+ * for POSIX.1-2008 with XSI.
  *
  * Times are monotonic milliseconds in int64_t unless a name says otherwise.
  * Functions that return int give 0, or -1 with errno set, unless said.
@@ -490,7 +490,7 @@ void xml_text(struct reader *r, struct sink *t, enum event kind);
 /* Notes what is wrong, if it is the first thing. */
 void xml_breaks(struct reader *r, const char *what);
 
-/* ---- show.c: what people and machines read; the shared helpers ---- */
+/* ---- show.c: what people and machines read ---- */
 
 extern const char *const result_name[RESULTS];
 extern const char *const cause_name[CAUSES];
@@ -521,6 +521,8 @@ void show_end(struct show *s, int status, int64_t ms, const char *report);
 void show_close(struct show *s);
 /* Whether standard output can no longer be written. */
 bool show_broken(const struct show *s);
+
+/* ---- base.c: the helpers ---- */
 
 /* Warns on standard error: "prun: " and the message; one that ends in a
  * colon gets the text of errno. */
