@@ -229,9 +229,10 @@ count(const struct setting *s)
 	if (s->opt->type == INT && !strcmp(s->value, "none"))
 		return s->opt->def ? strtoll(s->opt->def, NULL, 10) : INT_MAX;
 	n = number(s->value, &end);
-	if (n < 0 || *end || n % 1000 || (s->opt->type == JOBS && !n) || n / 1000 > INT_MAX)
+	if (n < 0 || *end || n % 1000 || (!n && (s->opt->type == JOBS
+		|| !strcmp(s->opt->name, "workers"))) || n / 1000 > INT_MAX)
 		bad(s->where, "%s wants a whole number%s, not \"%s\"", s->opt->name,
-			s->opt->type == JOBS ? " above 0, or max" : "", s->value);
+			s->opt->type == JOBS ? " above 0, or max" : !n ? " above 0" : "", s->value);
 	return n / 1000;
 }
 
@@ -329,9 +330,9 @@ apply(struct opts *o, const struct setting *s, bool again)
 		bad(s->where, "ready = %s: %s", s->value, wrong);
 }
 
-/* What holds in a suite (-1: outside of any). */
+/* What holds in a suite (-1: outside of any); check: what makes no sense together. */
 static void
-resolve(const struct reading *r, struct opts *o, int suite)
+resolve(const struct reading *r, struct opts *o, int suite, bool check)
 {
 	enum level seen[LEN(table)] = { DEFAULT };
 	const struct setting *s, *db = NULL;
@@ -363,7 +364,7 @@ resolve(const struct reading *r, struct opts *o, int suite)
 		if (!strcmp(s->opt->name, "db"))
 			db = s;
 	}
-	if (o->db && !o->db_clone && (wrong = url_check(o->db)))
+	if (check && o->db && !o->db_clone && (wrong = url_check(o->db)))
 		bad(db->where, "db = %s %s", o->db, wrong);
 }
 
@@ -446,6 +447,8 @@ begin_suite(struct plan *p, char *line, int number, const char *where)
 		bad(where, "wants [suite NAME], not \"%s\"", line);
 	*end = '\0';
 	name = line + 7 + strspn(line + 7, " ");
+	if (!*name || strpbrk(name, " \t,"))
+		bad(where, "the name of a suite is one word, not \"%s\"", name);
 	for (i = 0; i < p->nsuites; i++)
 		if (!strcmp(p->suites[i].name, name))
 			bad(where, "suite \"%s\" is there already, at line %d", name,
@@ -577,7 +580,7 @@ conf_read(struct plan *p, char **argv)
 		read_words(&r, words.v, PRUNFLAGS);
 	list_free(&words);
 	read_words(&r, argv + 1, COMMAND_LINE);
-	resolve(&r, &p->o, -1);
+	resolve(&r, &p->o, -1, false);
 	if (p->o.help || p->o.version) {
 		free(r.v);
 		return;
@@ -607,7 +610,7 @@ conf_read(struct plan *p, char **argv)
 	free(r.v);
 	r.v = from_file;
 	path = p->o.config;
-	resolve(&r, &p->o, -1);
+	resolve(&r, &p->o, -1, false);
 	p->o.config = path;
 	if (!p->nsuites) {
 		p->suites = grow(p->suites, &p->capsuites, 1, sizeof(*p->suites));
@@ -615,7 +618,7 @@ conf_read(struct plan *p, char **argv)
 		p->suites[p->nsuites++].name = "";
 	}
 	for (i = 0; i < p->nsuites; i++)
-		resolve(&r, &p->suites[i].o, p->suites[i].where ? (int)i : -1);
+		resolve(&r, &p->suites[i].o, p->suites[i].where ? (int)i : -1, true);
 }
 
 int64_t

@@ -39,7 +39,8 @@ struct frame {
 
 /* A failing case of an attempt that is not the base. */
 struct retry {
-	char *classname, *name, *attrs, *text;
+	char *classname, *name, *attrs, *text, *out, *err;
+	int64_t us;
 	bool error, used;
 };
 
@@ -340,8 +341,13 @@ add_retries(struct merger *m)
 			continue;
 		t->used = true;
 		kind = bad ? t->error ? K_RERUN_ERROR : K_RERUN : t->error ? K_FLAKY_ERROR : K_FLAKY;
-		buf_fmt(&m->child[kind], "<%s%s><stackTrace>%s</stackTrace></%s>\n",
-			kind_name[kind], t->attrs, t->text, kind_name[kind]);
+		buf_fmt(&m->child[kind], "<%s%s time=\"%.3f\"><stackTrace>%s</stackTrace>",
+			kind_name[kind], t->attrs, (double)t->us / 1e6, t->text);
+		if (*t->out)
+			buf_fmt(&m->child[kind], "<system-out>%s</system-out>", t->out);
+		if (*t->err)
+			buf_fmt(&m->child[kind], "<system-err>%s</system-err>", t->err);
+		buf_fmt(&m->child[kind], "</%s>\n", kind_name[kind]);
 	}
 }
 
@@ -352,7 +358,10 @@ add_verdict(struct merger *m, enum kind kind, const char *attrs, const char *mes
 {
 	if (!m->child[K_FAILURE].n && !m->child[K_ERROR].n) {
 		set(&m->bad_attrs, attrs);
-		set(&m->bad_text, text);
+		set(&m->bad_text, starts(text, message) ? "" : message);
+		if (m->bad_text.n && *text)
+			buf_char(&m->bad_text, '\n');
+		buf_str(&m->bad_text, text);
 	}
 	add_result(&m->child[kind], kind, attrs, message, text);
 }
@@ -368,7 +377,9 @@ end_case(struct merger *m)
 	m->in_case = false;
 	if (m->collect && bad) {
 		struct retry t = { xstrdup(m->classname.s), xstrdup(m->name.s),
-			xstrdup(m->bad_attrs.s), xstrdup(m->bad_text.s), !c[K_FAILURE].n, false };
+			xstrdup(m->bad_attrs.s), xstrdup(m->bad_text.s),
+			xstrdup(c[K_OUT].n ? c[K_OUT].s : ""),
+			xstrdup(c[K_ERR].n ? c[K_ERR].s : ""), m->case_us, !c[K_FAILURE].n, false };
 
 		m->retries = grow(m->retries, &m->capretries, m->nretries + 1, sizeof(t));
 		m->retries[m->nretries++] = t;
@@ -767,6 +778,8 @@ free_retries(struct merger *m)
 		free(t->name);
 		free(t->attrs);
 		free(t->text);
+		free(t->out);
+		free(t->err);
 	}
 }
 
@@ -858,7 +871,7 @@ collect_exit(struct merger *m, size_t attempt)
 	xml_attribute(&m->outer_attrs, "message", message);
 	xml_attribute(&m->outer_attrs, "type", cause_name[cause]);
 	begin_case(m, NULL, synthetic[cause]);
-	add_verdict(m, cause == CAUSE_EXIT ? K_FAILURE : K_ERROR, m->outer_attrs.s, "",
+	add_verdict(m, cause == CAUSE_EXIT ? K_FAILURE : K_ERROR, m->outer_attrs.s, message,
 		m->outer.b.s);
 	end_case(m);
 	buf_free(&tail);
@@ -903,8 +916,12 @@ merge_part(struct merger *m, const struct part *p)
 		set(&m->classname, t->classname);
 		kind = t->error ? K_ERROR : K_FAILURE;
 		t->used = p->result >= FAIL;
-		if (t->used)
+		m->case_us = t->us;
+		if (t->used) {
 			add_result(&m->child[kind], kind, t->attrs, "", t->text);
+			buf_str(&m->child[K_OUT], t->out);
+			buf_str(&m->child[K_ERR], t->err);
+		}
 		end_case(m);
 	}
 	close_suite(m);

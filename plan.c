@@ -140,15 +140,12 @@ add_path(struct plan *p, struct suite *s, const char *given)
 static bool
 covers(const char *path, const struct file *f)
 {
-	size_t n;
+	size_t n = strlen(path);
 
-	while (starts(path, "./") && path[2])
-		path += 2;
-	n = strlen(path);
 	while (n > 1 && path[n - 1] == '/')
 		n--;
 	return (!strncmp(path, f->path, n) && (f->path[n] == '\0' || f->path[n] == '/'))
-		|| !strcmp(path, ".") || fnmatch(path, f->path, 0) == 0;
+		|| (n == 1 && *path == '.') || fnmatch(path, f->path, 0) == 0;
 }
 
 /* Keeps only the files that paths select, or nodes of them; each must select one. */
@@ -165,11 +162,13 @@ select_paths(struct plan *p)
 	for (i = 0; i < n; i++)
 		for (k = 0; k < p->paths.n; k++) {
 			f = all[i];
-			path = str("%s", p->paths.v[k]);
+			path = p->paths.v[k];
+			while (starts(path, "./") && path[2])
+				path += 2;
 			node = strstr(path, "::");
 			if (node) {
-				*node = '\0';
-				f.test = p->paths.v[k];
+				f.test = path;
+				path = str("%.*s", (int)(node - path), path);
 			}
 			if (node ? strcmp(path, f.path) != 0 : !covers(path, &f))
 				continue;
@@ -335,7 +334,8 @@ history_path(const struct plan *p)
 {
 	if (p->o.history)
 		return str("%s", p->o.history);
-	return p->o.junit ? str("%s.history", p->o.junit) : NULL;
+	return p->o.junit && strcmp(p->o.junit, "-") && !is_special(p->o.junit)
+		? str("%s.history", p->o.junit) : NULL;
 }
 
 /* One line: seconds, result, suite, path; the last may hold blanks. */
@@ -344,7 +344,7 @@ history_line(struct buf *b, int64_t ms, const char *result, const struct file *f
 {
 	buf_fmt(b, "%.3f %s ", (double)ms / 1000, result);
 	buf_safe(b, *f->suite->name ? f->suite->name : "-", *f->suite->name
-		? strcspn(f->suite->name, " ") : 1);
+		? strlen(f->suite->name) : 1);
 	buf_char(b, ' ');
 	buf_safe(b, f->test, strlen(f->test));
 }
@@ -398,7 +398,7 @@ use_history(struct plan *p)
 {
 	struct list lines = { 0 };
 	struct buf key = { 0 };
-	char **hit;
+	char **hit, *result;
 	size_t i, n = 0, known = 0;
 	struct file *f;
 	int64_t *ms = xmalloc((p->nfiles + 1) * sizeof(*ms));
@@ -411,8 +411,10 @@ use_history(struct plan *p)
 		hit = find_line(&lines, key.s);
 		if (hit)
 			ms[known++] = f->expect_ms = (int64_t)(strtod(*hit, NULL) * 1000 + 0.5);
-		if (p->o.last_failed && (!hit || strstr(*hit, " PASS ") || strstr(*hit, " FLAKY ")
-		|| strstr(*hit, " SKIP ") || strstr(*hit, " NONE ")))
+		result = hit ? strchr(*hit, ' ') : NULL;
+		if (p->o.last_failed && (!result || starts(result, " PASS ")
+		|| starts(result, " FLAKY ") || starts(result, " SKIP ")
+		|| starts(result, " NONE ")))
 			continue;
 		p->files[n++] = *f;
 	}
@@ -447,7 +449,10 @@ plan_history_write(const struct plan *p)
 		b.n = 0;
 		history_line(&b, f->o.ms, result_name[f->o.result], f);
 		hit = find_line(&lines, b.s);
-		if (hit)
+		/* all of its lines: a merge of two branches may have brought more than one */
+		while (hit && hit > lines.v && !by_line(hit - 1, hit))
+			hit--;
+		for (; hit && hit < lines.v + lines.n && !by_line(hit, &b.s); hit++)
 			replaced[hit - lines.v] = 1;
 		buf_fmt(&all, "%s\n", b.s);
 	}

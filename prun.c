@@ -46,22 +46,29 @@ print_plan(const struct plan *p)
 	buf_free(&b);
 }
 
-/* Whether suite i's setup is done when that of an earlier one was. */
+/* Which suites need their setup done: those that have a file to run, and of whose kind
+ * there is no earlier one. */
 static void
 find_setups(struct plan *p)
 {
 	const struct opts *o, *q;
 	size_t i, k;
 
+	for (i = 0; i < p->nsuites; i++)
+		p->suites[i].no_setup = !p->o.clean;
+	for (i = 0; i < p->nfiles; i++)
+		p->files[i].suite->no_setup = p->o.reopen != NULL;
 	for (i = 0; i < p->nsuites; i++) {
 		o = &p->suites[i].o;
-		p->suites[i].no_setup = (!o->setup && !o->db) || p->o.reopen;
 		for (k = 0; k < i; k++) {
 			q = &p->suites[k].o;
-			if (!strcmp(o->setup ? o->setup : "", q->setup ? q->setup : "")
+			if (!p->suites[k].no_setup && !strcmp(o->setup ? o->setup : "",
+				q->setup ? q->setup : "")
 			&& !strcmp(o->db ? o->db : "", q->db ? q->db : ""))
 				p->suites[i].no_setup = true;
 		}
+		if (!o->setup && !o->db)
+			p->suites[i].no_setup = true;
 	}
 }
 
@@ -538,7 +545,8 @@ main(int argc, char **argv)
 		else if (p.nfiles || p.all)
 			status = run(&p);
 		else if (!p.o.no_tests) {
-			warn("no test files found");
+			warn(p.o.last_failed ? "no test file is known to have failed"
+				: "no test files found");
 			status = EXIT_NO_FILES;
 		}
 	}

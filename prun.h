@@ -111,6 +111,7 @@ struct file {
 	char *test;             /* PRUN_TEST: path, or path::node */
 	struct suite *suite;
 	int index;
+	char *dir;              /* of its first attempt, in a run that was read back */
 	int64_t timeout_ms;
 	int64_t retries;
 	bool alone;

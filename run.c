@@ -214,11 +214,11 @@ take_result(struct run *r, int slot, const struct outcome *o)
 	bad = o->result >= FAIL && o->result < CANCEL;
 	again = !r->stopping && !o->fatal && !r->p->o.reopen && (r->p->o.audit
 		? o->attempt <= r->p->o.audit && !(bad && o->attempt == 1)
-		: bad && !r->p->o.fail_fast && o->attempt <= f->retries);
+		: bad && !r->p->o.fail_fast && !r->p->o.interactive && o->attempt <= f->retries);
 	if (r->p->o.audit)
 		f->rounds[o->attempt - 1] = *o;
 	else if (o->result == CANCEL && before.attempt)
-		f->o = before;          /* a retry that was cut short */
+		f->attempts = (f->o = before).attempt;  /* a retry that was cut short */
 	else if (o->attempt > 1 && o->result <= NONE)
 		f->o.result = FLAKY;
 	f->ended = !again;
@@ -233,7 +233,7 @@ take_result(struct run *r, int slot, const struct outcome *o)
 		show_say(r->show, "prun: %s: the run cannot go on", f->test);
 		r->status = EXIT_RUN;
 		cancel(r, r->p->o.grace_ms);
-	} else if (bad && r->p->o.fail_fast && !r->stopping) {
+	} else if (bad && r->p->o.fail_fast && !r->p->o.audit && !r->stopping) {
 		show_say(r->show, "prun: stopping the rest at the first failure");
 		cancel(r, r->p->o.grace_ms);
 	}

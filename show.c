@@ -197,7 +197,7 @@ split_note(const char *line, const char *field[5], size_t n[5])
 }
 
 static void
-show_notes(const struct show *s, const struct file *f, const char *notes)
+show_notes(const struct show *s, const struct file *f, bool again, const char *notes)
 {
 	const char *line, *v[5];
 	size_t n[5];
@@ -215,7 +215,7 @@ show_notes(const struct show *s, const struct file *f, const char *notes)
 				*line == '!' ? " (" : "", *line == '!' ? cause_name[f->o.cause] : "",
 				*line == '!' ? ")" : "");
 		}
-		if (*line == 'x' && s->github) {
+		if (*line == 'x' && s->github && !again) {
 			split_note(line + 2, v, n);
 			fputs("::error file=", stdout);
 			if (n[2])
@@ -263,12 +263,12 @@ show_path(const char *what, const char *dir, const char *name)
 }
 
 static void
-show_details(const struct show *s, const struct file *f, const char *notes, const char *dir,
-	const char *url)
+show_details(const struct show *s, const struct file *f, bool again, const char *notes,
+	const char *dir, const char *url)
 {
 	const struct outcome *o = &f->o;
 
-	show_notes(s, f, notes);
+	show_notes(s, f, again, notes);
 	if (o->cause == CAUSE_SERVER_DIED || o->cause == CAUSE_SERVER_NOT_READY
 	|| o->cause == CAUSE_PORT)
 		show_tail(str("%s/server.log", dir), "server");
@@ -356,9 +356,9 @@ show_result(struct show *s, const struct file *f, bool again, const char *dir, c
 		}
 		printf("  %.1fs\n", (double)o->ms / 1000);
 		if (bad && (o->result != CANCEL || all->verbose))
-			show_details(s, f, notes.s ? notes.s : "", dir, url);
+			show_details(s, f, again, notes.s ? notes.s : "", dir, url);
 		else if (o->result != CANCEL)
-			show_notes(s, f, notes.s);
+			show_notes(s, f, again, notes.s);
 		flush(s);
 	}
 	buf_free(&notes);
@@ -459,7 +459,7 @@ read_ended(struct plan *p, const char *object)
 {
 	long i = strtol(json_value(object, "index"), NULL, 10);
 	struct outcome *o;
-	char *message;
+	char *message, *dash;
 
 	if (i < 0 || (size_t)i >= p->nfiles)
 		return;
@@ -476,6 +476,10 @@ read_ended(struct plan *p, const char *object)
 	if (*message)
 		snprintf(o->why, sizeof(o->why), "! %.190s", message);
 	p->files[i].attempts = o->attempt;
+	/* The name may hold what JSON cannot: the directory's is safe. */
+	p->files[i].dir = json_value(object, "dir");
+	if (o->attempt > 1 && (dash = strrchr(p->files[i].dir, '-')))
+		*dash = '\0';
 }
 
 int

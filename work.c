@@ -33,7 +33,8 @@ char *
 work_dir(const struct plan *p, const struct file *f, int attempt)
 {
 	const char *base = strrchr(f->path, '/');
-	char *dir = str("%s/%d-%.100s", p->dir, f->index, base ? base + 1 : f->path), *s, *all;
+	char *dir = f->dir ? str("%s/%s", p->dir, f->dir)
+		: str("%s/%d-%.100s", p->dir, f->index, base ? base + 1 : f->path), *s, *all;
 
 	for (s = dir + strlen(p->dir) + 1; *s; s++)
 		if ((unsigned char)*s <= ' ' || (unsigned char)*s >= 0x7f

@@ -58,6 +58,28 @@ echo 'sleep 300' | script slow/test_slow.sh
 run -q -r1 -t 0.3s -o slow.xml slow
 is 'what timed out twice is one case, with a rerun' "$(grep -c '<testcase' slow.xml) $(grep -c '<rerunError message="attempt 2 failed" type="prun.timeout"' slow.xml)" '1 1'
 
+cat <<'X' | script again/test_again.sh
+case $PRUN_ATTEMPT in
+1) echo '<testsuite name="s"><testcase classname="c" name="n" time="1.5"><failure message="boom"/><system-out>OUT1</system-out></testcase></testsuite>' >"$PRUN_JUNIT"; exit 1 ;;
+*) echo '<testsuite name="s"><testcase classname="c" name="n" time="0.5"/></testsuite>' >"$PRUN_JUNIT" ;;
+esac
+X
+run -q -r1 -o again.xml again
+has 'an earlier failure has its text, time and output' again.xml \
+	'<flakyFailure message="boom" time="1.500"><stackTrace>boom</stackTrace><system-out>OUT1</system-out></flakyFailure>'
+GITHUB_ACTIONS=true "$PRUN" -r1 again >out
+lacks 'what passes in a retry is not annotated' out '^::error'
+cat <<'X' | script cut/test_cut.sh
+[ "$PRUN_ATTEMPT" = 1 ] || { touch second; sleep 300; }
+echo '<testsuite name="s"><testcase classname="c" name="n"><failure message="boom"/></testcase></testsuite>' >"$PRUN_JUNIT"; exit 1
+X
+"$PRUN" -q -r1 -o cut.xml cut >out 2>&1 &
+await test -e second
+kill -TERM $!
+wait $! 2>/dev/null
+has 'a retry that was cut short is no second failure' cut.xml '^<testsuites name="prun" tests="1" failures="1" errors="0"'
+run -q --history=gh -o - again
+ok 'a report on standard output has no history beside it' not test -e ./-.history
 # Written aside: the old one stays until the new one is whole.
 mkdir ro
 echo old >ro/r.xml

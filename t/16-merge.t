@@ -66,6 +66,12 @@ cp -R whole artifacts/one
 cp -R in artifacts/two
 run --merge -o both.xml artifacts
 has 'both are found in a directory' both.xml '^<testsuites name="prun" tests="4" failures="2" '
+odd=$(printf 't/test_\351.sh')
+echo "echo \"<testsuite><testcase name='odd'/></testsuite>\" >\"\$PRUN_JUNIT\"" | script "$odd"
+run -q -d bytes "$odd"
+run --merge -o bytes.xml bytes
+has 'a file whose name is no UTF-8 keeps its report' bytes.xml '<testcase name="odd"'
+rm "$odd"
 echo 'echo waiting; touch started; sleep 300' | script t/test_c.sh
 "$PRUN" -j3 -d killed t >/dev/null 2>&1 &
 await grep -q test_b killed/results.jsonl && await test -e started

@@ -94,4 +94,7 @@ lacks 'its rounds are no retries in the report' audit.xml flaky
 run --audit=2 -j2 --shuffle=7 file/test_fine1.sh file/test_fine2.sh
 is 'safe files give status 0' $status 0
 has 'which is said' out '^2 safe, 0 unsafe, 0 broken$'
+echo 'exit 1' | script file/test_broken.sh
+run -x --audit=1 -j2 file/test_fine1.sh file/test_fine2.sh file/test_broken.sh
+has 'it does not end at the first failure' out '^2 safe, 0 unsafe, 1 broken$'
 finish

@@ -83,6 +83,14 @@ is 'a partial run updates its files and keeps the rest' "$(cut -d' ' -f2- hist |
 	'FAIL - h/test_2.sh;PASS - gone.sh;PASS - h/test_1.sh;PASS - h/test_4.sh;PASS - h/test_5.sh;'
 run -n --history=hist --last-failed h
 is '--last-failed: what did not pass, and is known' "$(plan)" '2 '
+mkdir blank
+echo 'exit 1' | script 'blank/test_a PASS b.sh'
+run --history=bhist blank
+sort bhist bhist >twice
+cp twice bhist
+run --history=bhist --last-failed blank
+has 'whatever a file is called' out '^1 file: 0 passed, 1 failed'
+is 'lines that are there twice become one' "$(wc -l <bhist | tr -d ' ')" 1
 cp hist before
 run -q --history=hist --shard 1/2 h
 ok 'a shard only reads it' cmp hist before
@@ -137,9 +145,28 @@ run -j4
 has 'each suite has a line with its own duration' out '^suite one: 1 passed, 1 failed   0\.[5-9]s$'
 has 'whatever another one does' out '^suite two: 2 passed   0\.[0-4]s$'
 has 'and the sum stands beside the wall clock' out '^4 files: 3 passed, 1 failed   [0-9.]*s \([0-9.]*s of tests\)$'
+# A suite without a file to run has no setup done.
+cat >other.conf <<'END'
+[suite one]
+files = h/test_1.sh
+setup = touch setup-of-one; false
+[suite two]
+files = h/test_3.sh
+END
+run -f other.conf h/test_3.sh
+is 'the setup of a suite that has nothing to run is left out' "$status $([ -e setup-of-one ] || echo none)" '0 none'
+printf '[suite e one]\nfiles = h\n' >other.conf
+run -n -f other.conf
+is 'the name of a suite is one word' "$status $(grep -c 'other.conf:1: the name of a suite is one word' err)" '2 1'
+printf 'db = mysql://h/x\n[suite a]\nfiles = h\ndb-clone = echo x\n' >other.conf
+run -n -f other.conf
+is 'a suite may have the db-clone for a db above it' $status 0
+run --workers 0 h/test_3.sh
+is 'workers = 0 is bad use' $status 2
 plan_of() { run -n "$@"; sed -n 's|^[a-z]*: \(h[^ ]*\).*|\1|p' out | sort | tr '\n' ' '; }
 is 'paths select within suites: several nodes of a file' "$(plan_of h/test_1.sh::x h/test_1.sh::y)" 'h/test_1.sh::x h/test_1.sh::y '
 is 'a file beside a node of it' "$(plan_of h/test_1.sh h/test_1.sh::y)" 'h/test_1.sh h/test_1.sh::y '
+is 'with ./ before it' "$(plan_of ./h/test_1.sh::y ./h/test_2.sh)$(plan_of ./ | wc -w)" 'h/test_1.sh::y h/test_2.sh 4'
 is 'globs' "$(plan_of 'h/*_[14].sh')" 'h/test_1.sh h/test_4.sh '
 run -n h::x
 is 'but not a node of a directory' $status 2
