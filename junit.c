@@ -341,8 +341,10 @@ add_retries(struct merger *m)
 			continue;
 		t->used = true;
 		kind = bad ? t->error ? K_RERUN_ERROR : K_RERUN : t->error ? K_FLAKY_ERROR : K_FLAKY;
-		buf_fmt(&m->child[kind], "<%s%s time=\"%.3f\"><stackTrace>%s</stackTrace>",
-			kind_name[kind], t->attrs, (double)t->us / 1e6, t->text);
+		buf_fmt(&m->child[kind], "<%s%s", kind_name[kind], t->attrs);
+		if (!strstr(t->attrs, " time=\""))
+			buf_fmt(&m->child[kind], " time=\"%.3f\"", (double)t->us / 1e6);
+		buf_fmt(&m->child[kind], "><stackTrace>%s</stackTrace>", t->text);
 		if (*t->out)
 			buf_fmt(&m->child[kind], "<system-out>%s</system-out>", t->out);
 		if (*t->err)

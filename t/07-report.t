@@ -67,6 +67,10 @@ X
 run -q -r1 -o again.xml again
 has 'an earlier failure has its text, time and output' again.xml \
 	'<flakyFailure message="boom" time="1.500"><stackTrace>boom</stackTrace><system-out>OUT1</system-out></flakyFailure>'
+sed 's/message="boom"/message="boom" time="9"/' again/test_again.sh >timed
+script timed2/test_timed.sh <timed
+run -q -r1 -o timed.xml timed2
+is 'a failure that has a time of its own keeps it' "$(grep -o '<flakyFailure [^>]*>' timed.xml)" '<flakyFailure message="boom" time="9">'
 GITHUB_ACTIONS=true "$PRUN" -r1 again >out
 lacks 'what passes in a retry is not annotated' out '^::error'
 cat <<'X' | script cut/test_cut.sh
