@@ -741,18 +741,24 @@ tell_result(struct attempt *a)
 }
 
 static void
+begin(struct attempt *a, struct worker *w, const struct file *f, int number)
+{
+	memset(a, 0, sizeof(*a));
+	a->w = w;
+	a->f = f;
+	a->o = &f->suite->o;
+	a->hold = -1;
+	w->file = a->out.file = f->index;
+	a->out.attempt = number;
+	a->out.begin = proc_clock(w);
+}
+
+static void
 attempt(struct worker *w, const struct file *f, int number)
 {
 	struct attempt a;
 
-	memset(&a, 0, sizeof(a));
-	a.w = w;
-	a.f = f;
-	a.o = &f->suite->o;
-	a.hold = -1;
-	w->file = a.out.file = f->index;
-	a.out.attempt = number;
-	a.out.begin = proc_clock(w);
+	begin(&a, w, f, number);
 	a.dir = work_dir(w->plan, f, number);
 	a.tmp = str("%s/t%d", w->plan->dir, f->index);
 	a.junit = str("%s/junit.xml", a.dir);
@@ -836,13 +842,7 @@ reopen(struct worker *w, const struct file *f)
 	struct attempt a;
 	struct news n;
 
-	memset(&a, 0, sizeof(a));
-	a.w = w;
-	a.f = f;
-	a.o = &f->suite->o;
-	a.hold = -1;
-	a.out.attempt = 1;
-	a.out.begin = proc_clock(w);
+	begin(&a, w, f, 1);
 	a.dir = w->plan->o.reopen;
 	a.tmp = str("%s/t0", w->plan->dir);
 	a.junit = str("%s/junit.xml", a.dir);

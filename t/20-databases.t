@@ -212,6 +212,14 @@ for way in libpq psql; do
 	is 'and are made' $? 0
 	wait $first
 
+	# keep = run: all stay as soon as one failed, none if all passed.
+	run -q --db "$app" --keep run t/test_a.sh t/test_b.sh
+	is 'keep = run: both clones stay when one of the files failed' "$(databases | sed 's/_[0-9a-z]\{6\} / /g')" 'app app_w0 app_w1 '
+	is 'their env files are for their owner alone' "$(ls -l "$(sed -n 's/^kept: //p' out)"/*/env | cut -c1-10 | sort -u)" '-rw-------'
+	run -q --clean --db "$app"
+	run -q --db "$app" --keep run t/test_a.sh
+	is 'and none when all passed' "$status $(databases)" '0 app '
+
 	# Look at what failed, and go on.
 	if have python3; then
 		run --db "$app" --server 'python3 -m http.server $PRUN_PORT' --ready 'http /' t/test_b.sh
