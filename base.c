@@ -1,11 +1,21 @@
 /*
- * base.c: what every room uses: messages, growing memory, strings, lists, whole files.
+ * base.c: what every room uses: messages, growing memory, strings, lists, whole files,
+ * and the names of results and causes.
  *
  * Strings that a function hands out come from scratch memory, which nobody frees: it is
  * released as a whole, by a worker after each order.
  */
 #include "prun.h"
 #include <ftw.h>
+
+const char *const result_name[RESULTS] = {
+	"PASS", "FLAKY", "SKIP", "NONE", "FAIL", "TIMEOUT", "ERROR", "CANCEL"
+};
+const char *const cause_name[CAUSES] = {
+	"", "prun.exit", "prun.signal", "prun.timeout", "prun.leak", "prun.output-limit",
+	"prun.server-died", "prun.server-not-ready", "prun.port", "prun.database",
+	"prun.spawn", "prun.worker-died", "prun.report", "prun.cancelled"
+};
 
 static void
 vwarn(const char *fmt, va_list ap)
@@ -41,6 +51,19 @@ fatal(int status, const char *fmt, ...)
 	exit(status);
 }
 
+void
+bad(const char *where, const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, strchr(where, ':') ? "%s: " : "prun: %s: ", where);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	exit(EXIT_USAGE);
+}
+
 void *
 grow(void *p, size_t *cap, size_t need, size_t size)
 {
@@ -62,6 +85,16 @@ xmalloc(size_t n)
 	size_t cap = 0;
 
 	return grow(NULL, &cap, n, 1);
+}
+
+void *
+xcalloc(size_t n, size_t size)
+{
+	void *p = calloc(n ? n : 1, size);
+
+	if (!p)
+		fatal(EXIT_RUN, "out of memory");
+	return p;
 }
 
 void
@@ -183,6 +216,37 @@ starts(const char *s, const char *prefix)
 	return strncmp(s, prefix, strlen(prefix)) == 0;
 }
 
+bool
+ends(const char *s, const char *suffix)
+{
+	size_t n = strlen(s), k = strlen(suffix);
+
+	return n >= k && !strcmp(s + n - k, suffix);
+}
+
+char *
+next_line(char **text)
+{
+	char *line = *text, *end;
+
+	if (!line || !*line)
+		return NULL;
+	end = line + strcspn(line, "\n");
+	*text = end + (*end == '\n');
+	*end = '\0';
+	return line;
+}
+
+size_t
+find_word(const char *const *words, size_t n, const char *s)
+{
+	size_t i;
+
+	for (i = 0; i < n && strcmp(words[i], s); i++)
+		;
+	return i;
+}
+
 uint32_t
 hash(uint32_t h, const char *s)
 {
@@ -231,6 +295,18 @@ buf_safe(struct buf *b, const char *s, size_t n)
 	}
 }
 
+char *
+safe(const char *s, size_t n)
+{
+	struct buf b = { 0 };
+	char *out;
+
+	buf_safe(&b, s, n);
+	out = str("%s", b.s);
+	buf_free(&b);
+	return out;
+}
+
 void
 buf_json(struct buf *b, const char *s)
 {
@@ -251,7 +327,7 @@ buf_json(struct buf *b, const char *s)
 int
 buf_read(struct buf *b, const char *path)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC), err;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t n;
 
 	if (fd < 0)
@@ -263,9 +339,7 @@ buf_read(struct buf *b, const char *path)
 			b->n += (size_t)n;
 	} while (n > 0 || (n < 0 && errno == EINTR));
 	b->s[b->n] = '\0';
-	err = errno;
-	close(fd);
-	errno = err;
+	close_keep(fd);
 	return n < 0 ? -1 : 0;
 }
 
@@ -319,6 +393,22 @@ write_all(int fd, const char *s, size_t n)
 			return -1;
 	}
 	return 0;
+}
+
+void
+close_keep(int fd)
+{
+	int err = errno;
+
+	if (fd >= 0)
+		close(fd);
+	errno = err;
+}
+
+int
+set_cloexec(int fd)
+{
+	return fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
 bool

@@ -122,19 +122,6 @@ struct reading {
 	struct plan *plan;
 };
 
-void
-bad(const char *where, const char *fmt, ...)
-{
-	va_list ap;
-
-	fprintf(stderr, strchr(where, ':') ? "%s: " : "prun: %s: ", where);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-	exit(EXIT_USAGE);
-}
-
 /* How many edits make b of a; the table's words are short. */
 static size_t
 distance(const char *a, const char *b)
@@ -292,7 +279,6 @@ apply(struct opts *o, const struct setting *s, bool again)
 {
 	void *at = (char *)o + s->opt->offset;
 	const char *wrong = NULL;
-	struct ready ready;
 
 	switch (s->opt->type) {
 	case BOOL:
@@ -317,7 +303,7 @@ apply(struct opts *o, const struct setting *s, bool again)
 			add_items(at, s);
 		break;
 	case READY:
-		wrong = net_ready_parse(s->value, &ready);
+		wrong = proc_ready_check(s->value);
 		*(const char **)at = s->value;
 		break;
 	case STR:

@@ -28,14 +28,21 @@ struct reply {
 	struct list fields;     /* of all rows, row by row */
 };
 
-struct pg {
+struct session {
 	char *admin;            /* what it connects with; NULL: not connected */
 	void *conn;             /* libpq's */
 	struct proc psql;
 	int in, out, err;       /* psql's pipes and the file of its errors */
 	int statement;
 	struct buf text;        /* read from psql and not yet used */
-	struct pg *next;        /* last: it survives a close */
+	struct session *next;   /* last: it survives a close */
+};
+
+struct pg {
+	struct worker *w;
+	const char *run, *dir;
+	bool crowded;
+	struct session *sessions;
 };
 
 /* ---- libpq ---- */
@@ -156,52 +163,52 @@ quiet_notices(void *arg, const char *message)
 enum waited { REPLIED, LATE, STOPPED };
 
 static enum waited
-await_fd(struct worker *w, int fd, int events, int64_t deadline, bool heed)
+await_fd(struct pg *pg, int fd, int events, int64_t deadline, bool heed)
 {
 	struct pollfd p = { fd, (short)events, 0 };
 
 	for (;;) {
-		if (heed && w->cancelled)
+		if (heed && pg->w->cancelled)
 			return STOPPED;
-		if (proc_late(w, deadline))
+		if (proc_late(pg->w, deadline))
 			return LATE;
-		if (proc_wait(w, &p, 1, deadline) & SAW_FD)
+		if (proc_wait(pg->w, &p, 1, deadline) & SAW_FD)
 			return REPLIED;
 	}
 }
 
 static enum waited
-pq_connect(struct worker *w, struct pg *pg, struct reply *r, int64_t deadline, bool heed)
+pq_connect(struct pg *pg, struct session *db, struct reply *r, int64_t deadline, bool heed)
 {
 	const char *const keys[] = { "dbname", "dbname", "fallback_application_name", NULL };
-	const char *const values[] = { pg->admin, "postgres", "prun", NULL };
+	const char *const values[] = { db->admin, "postgres", "prun", NULL };
 	enum waited how = REPLIED;
 	int state = 2;          /* as if it had said PGRES_POLLING_WRITING */
 
-	pg->conn = pq.connectStartParams(keys, values, 1);
-	if (!pg->conn)
+	db->conn = pq.connectStartParams(keys, values, 1);
+	if (!db->conn)
 		fatal(EXIT_RUN, "out of memory");
-	pq.setErrorVerbosity(pg->conn, 2);      /* with SQLSTATE */
-	pq.setNoticeProcessor(pg->conn, quiet_notices, NULL);
-	if (pq.status(pg->conn) == PQ_BAD)
+	pq.setErrorVerbosity(db->conn, 2);      /* with SQLSTATE */
+	pq.setNoticeProcessor(db->conn, quiet_notices, NULL);
+	if (pq.status(db->conn) == PQ_BAD)
 		state = POLL_FAILED;
 	while (state != POLL_OK && state != POLL_FAILED) {
 		/* Its socket may be another one after every poll. */
-		how = await_fd(w, pq.socket(pg->conn), state == POLL_READING ? POLLIN : POLLOUT,
+		how = await_fd(pg, pq.socket(db->conn), state == POLL_READING ? POLLIN : POLLOUT,
 			deadline, heed);
 		if (how != REPLIED)
 			return how;
-		state = pq.connectPoll(pg->conn);
+		state = pq.connectPoll(db->conn);
 	}
 	if (state == POLL_OK)
-		pq.setnonblocking(pg->conn, 1);
+		pq.setnonblocking(db->conn, 1);
 	else
-		scan_error(r, pq.errorMessage(pg->conn));
+		scan_error(r, pq.errorMessage(db->conn));
 	return REPLIED;
 }
 
 static enum waited
-pq_reply(struct worker *w, struct pg *pg, struct reply *r, int64_t deadline, bool heed)
+pq_reply(struct pg *pg, struct session *db, struct reply *r, int64_t deadline, bool heed)
 {
 	enum waited how;
 	void *result;
@@ -210,15 +217,15 @@ pq_reply(struct worker *w, struct pg *pg, struct reply *r, int64_t deadline, boo
 	/* To the last result, NULL: an error comes well before the server is ready again,
 	 * and a statement that is sent in between is not taken. */
 	do {
-		while ((unsent = pq.flush(pg->conn)) > 0 || (unsent == 0 && pq.isBusy(pg->conn))) {
-			how = await_fd(w, pq.socket(pg->conn), unsent ? POLLIN | POLLOUT : POLLIN,
+		while ((unsent = pq.flush(db->conn)) > 0 || (unsent == 0 && pq.isBusy(db->conn))) {
+			how = await_fd(pg, pq.socket(db->conn), unsent ? POLLIN | POLLOUT : POLLIN,
 				deadline, heed);
 			if (how != REPLIED)
 				return how;
-			if (!pq.consumeInput(pg->conn))
+			if (!pq.consumeInput(db->conn))
 				break;
 		}
-		result = pq.getResult(pg->conn);
+		result = pq.getResult(db->conn);
 		status = pq.resultStatus(result);
 		for (i = 0; status == PQ_TUPLES && i < pq.ntuples(result); i++)
 			for (k = 0; k < pq.nfields(result); k++)
@@ -227,8 +234,8 @@ pq_reply(struct worker *w, struct pg *pg, struct reply *r, int64_t deadline, boo
 			scan_error(r, pq.resultErrorMessage(result));
 		pq.clear(result);
 	} while (result);
-	if (pq.status(pg->conn) == PQ_BAD && !*r->state)
-		scan_error(r, pq.errorMessage(pg->conn));
+	if (pq.status(db->conn) == PQ_BAD && !*r->state)
+		scan_error(r, pq.errorMessage(db->conn));
 	return REPLIED;
 }
 
@@ -236,23 +243,23 @@ pq_reply(struct worker *w, struct pg *pg, struct reply *r, int64_t deadline, boo
 
 /* What psql has written to its standard error since last asked. */
 static void
-psql_error(struct pg *pg, struct reply *r)
+psql_error(struct session *db, struct reply *r)
 {
 	char text[4096];
-	ssize_t n = read(pg->err, text, sizeof(text) - 1);
+	ssize_t n = read(db->err, text, sizeof(text) - 1);
 
 	text[n > 0 ? n : 0] = '\0';
 	scan_error(r, *text ? text : "psql ended without a word");
-	lseek(pg->err, 0, SEEK_END);
+	lseek(db->err, 0, SEEK_END);
 }
 
 static int
-psql_start(struct worker *w, struct pg *pg, struct reply *r)
+psql_start(struct pg *pg, struct session *db, struct reply *r)
 {
-	char *password = NULL, *file = str("%s/psql-%d-%d", w->plan->dir, w->slot, pg->in);
+	char *password = NULL, *file = str("%s/psql-%d-%d", pg->dir, pg->w->slot, db->in);
 	char *argv[] = { "psql", "-XAtqw", "-v", "VERBOSITY=verbose", "-F", "\037", "-R", "\036",
-		"-d", url_rewrite(pg->admin, URL_ADMIN, "postgres", &password), NULL };
-	struct spawn s = { argv, NULL, -1, -1, -1, -1, false };
+		"-d", url_admin(db->admin, "postgres", &password), NULL };
+	struct spawn s = { .argv = argv };
 	int in[2] = { -1, -1 }, out[2] = { -1, -1 }, failed = -1;
 	struct list env = { 0 };
 	size_t i;
@@ -265,20 +272,20 @@ psql_start(struct worker *w, struct pg *pg, struct reply *r)
 		list_add(&env, str("PGPASSWORD=%s", password));
 	s.env = env.v;
 	s.err = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
-	pg->err = open(file, O_RDONLY | O_CLOEXEC);
+	db->err = open(file, O_RDONLY | O_CLOEXEC);
 	unlink(file);
-	if (s.err >= 0 && pg->err >= 0 && proc_pipe(in) == 0 && proc_pipe(out) == 0) {
+	if (s.err >= 0 && db->err >= 0 && proc_pipe(in) == 0 && proc_pipe(out) == 0) {
 		s.in = in[0];
 		s.out = out[1];
-		failed = proc_start(w, &pg->psql, &s);
+		failed = proc_start(pg->w, &db->psql, &s);
 	}
 	if (failed) {
 		strcpy(r->state, "58030");
 		buf_fmt(&r->message, "cannot run psql: %s%s", strerror(errno), errno == ENOENT
 			? "; install libpq or psql" : "");
 	}
-	pg->in = in[1];
-	pg->out = out[0];
+	db->in = in[1];
+	db->out = out[0];
 	close(in[0]);                   /* -1 where there is none: harmless */
 	close(out[1]);
 	close(s.err);
@@ -287,92 +294,92 @@ psql_start(struct worker *w, struct pg *pg, struct reply *r)
 }
 
 static enum waited
-psql_reply(struct worker *w, struct pg *pg, struct reply *r, int64_t deadline, bool heed)
+psql_reply(struct pg *pg, struct session *db, struct reply *r, int64_t deadline, bool heed)
 {
-	char *mark = str("@@%d ", pg->statement), chunk[4096], *at = NULL, *s, *end;
+	char *mark = str("@@%d ", db->statement), chunk[4096], *at = NULL, *s, *end;
 	enum waited how;
 	ssize_t n;
 
-	while (!(at = pg->text.n ? strstr(pg->text.s, mark) : NULL) || !strchr(at, '\n')) {
-		how = await_fd(w, pg->out, POLLIN, deadline, heed);
+	while (!(at = db->text.n ? strstr(db->text.s, mark) : NULL) || !strchr(at, '\n')) {
+		how = await_fd(pg, db->out, POLLIN, deadline, heed);
 		if (how != REPLIED)
 			return how;
-		n = read(pg->out, chunk, sizeof(chunk));
+		n = read(db->out, chunk, sizeof(chunk));
 		if (n <= 0) {
-			psql_error(pg, r);
+			psql_error(db, r);
 			return REPLIED;
 		}
-		buf_add(&pg->text, chunk, (size_t)n);
+		buf_add(&db->text, chunk, (size_t)n);
 	}
 	if (starts(at + strlen(mark), "true")) {
-		psql_error(pg, r);
-	} else if (at > pg->text.s) {
+		psql_error(db, r);
+	} else if (at > db->text.s) {
 		at[-1] = '\036';        /* psql ends the last row with a newline */
-		for (s = pg->text.s; s < at; s = end) {
+		for (s = db->text.s; s < at; s = end) {
 			end = s + strcspn(s, "\036\037") + 1;
 			end[-1] = '\0';
 			list_add(&r->fields, s);
 		}
 	}
-	pg->text.n = 0;
+	db->text.n = 0;
 	return REPLIED;
 }
 
 /* ---- either ---- */
 
 static void
-close_session(struct worker *w, struct pg *pg)
+close_session(struct pg *pg, struct session *db)
 {
-	if (pg->conn)
-		pq.finish(pg->conn);
-	if (pg->admin && !pg->conn) {
-		close(pg->in);          /* psql ends at the end of its input */
-		close(pg->out);
-		close(pg->err);
-		proc_stop(w, &pg->psql, 1000, false, NULL);
+	if (db->conn)
+		pq.finish(db->conn);
+	if (db->admin && !db->conn) {
+		close(db->in);          /* psql ends at the end of its input */
+		close(db->out);
+		close(db->err);
+		proc_stop(pg->w, &db->psql, 1000, false, NULL);
 	}
-	buf_free(&pg->text);
-	free(pg->admin);
-	memset(pg, 0, offsetof(struct pg, next));
+	buf_free(&db->text);
+	free(db->admin);
+	memset(db, 0, offsetof(struct session, next));
 }
 
 static void
-pg_send(struct pg *pg, const char *sql)
+pg_send(struct session *db, const char *sql)
 {
-	char *s = str("%s;\n\\echo @@%d :ERROR :SQLSTATE\n", sql, pg->statement + 1);
+	char *s = str("%s;\n\\echo @@%d :ERROR :SQLSTATE\n", sql, db->statement + 1);
 
-	if (pg->conn)
-		pq.sendQuery(pg->conn, sql);            /* failure: in the reply */
-	else if (write_all(pg->in, s, strlen(s)) == 0)  /* failure: end of file */
-		pg->statement++;
+	if (db->conn)
+		pq.sendQuery(db->conn, sql);            /* failure: in the reply */
+	else if (write_all(db->in, s, strlen(s)) == 0)  /* failure: end of file */
+		db->statement++;
 }
 
 static enum waited
-pg_reply(struct worker *w, struct pg *pg, struct reply *r, int64_t deadline, bool heed)
+pg_reply(struct pg *pg, struct session *db, struct reply *r, int64_t deadline, bool heed)
 {
-	enum waited how = (pg->conn ? pq_reply : psql_reply)(w, pg, r, deadline, heed);
+	enum waited how = (db->conn ? pq_reply : psql_reply)(pg, db, r, deadline, heed);
 
 	if (how == REPLIED && (starts(r->state, "08") || starts(r->state, "57P")))
-		close_session(w, pg);   /* the next one to ask opens another */
+		close_session(pg, db);   /* the next one to ask opens another */
 	return how;
 }
 
 /* How long housekeeping may take: not long when prun is dying. */
 static int64_t
-bound(const struct worker *w)
+bound(const struct pg *pg)
 {
-	return proc_clock(w) + (w->cancelled ? 4000 : 60000);
+	return proc_clock(pg->w) + (pg->w->cancelled ? 4000 : 60000);
 }
 
 /* Sends a statement and waits; 0 when it went well. */
 static int
-pg_do(struct worker *w, struct pg *pg, struct reply *r, const char *sql)
+pg_do(struct pg *pg, struct session *db, struct reply *r, const char *sql)
 {
 	reply_clear(r);
-	pg_send(pg, sql);
-	if (pg_reply(w, pg, r, bound(w), false) != REPLIED) {
+	pg_send(db, sql);
+	if (pg_reply(pg, db, r, bound(pg), false) != REPLIED) {
 		scan_error(r, "the server does not answer");
-		close_session(w, pg);
+		close_session(pg, db);
 	}
 	return *r->state ? -1 : 0;
 }
@@ -386,46 +393,46 @@ lock_key(const char *template)
 
 /* Waits for the lock on the template as long as it takes: another run's setup. */
 static int
-lock_template(struct worker *w, struct pg *pg, struct reply *r, const char *sql)
+lock_template(struct pg *pg, struct session *db, struct reply *r, const char *sql)
 {
 	enum waited how;
 
 	reply_clear(r);
-	pg_send(pg, sql);
-	how = pg_reply(w, pg, r, proc_clock(w) + 1000, true);
+	pg_send(db, sql);
+	how = pg_reply(pg, db, r, proc_clock(pg->w) + 1000, true);
 	if (how == LATE) {
-		proc_tell_phase(w, WAITING);
-		how = pg_reply(w, pg, r, -1, true);
+		proc_tell_phase(pg->w, WAITING);
+		how = pg_reply(pg, db, r, -1, true);
 	}
 	if (how != REPLIED) {
 		scan_error(r, "cancelled");
-		close_session(w, pg);
+		close_session(pg, db);
 	}
 	return *r->state ? -1 : 0;
 }
 
 /* Opens a session; 0, or -1 with r filled. */
 static int
-open_session(struct worker *w, struct pg *pg, const char *url, struct reply *r, bool heed)
+open_session(struct pg *pg, struct session *db, const char *url, struct reply *r, bool heed)
 {
-	int64_t deadline = proc_clock(w) + (w->cancelled ? 2000 : 15000);
+	int64_t deadline = proc_clock(pg->w) + (pg->w->cancelled ? 2000 : 15000);
 	enum waited how = REPLIED;
 
 	reply_clear(r);
 	if (have_libpq()) {
-		pg->admin = xstrdup(url_rewrite(url, URL_ADMIN, "postgres", NULL));
-		how = pq_connect(w, pg, r, deadline, heed);
+		db->admin = xstrdup(url_admin(url, "postgres", NULL));
+		how = pq_connect(pg, db, r, deadline, heed);
 	} else {
-		pg->admin = xstrdup(url);
-		if (psql_start(w, pg, r) == 0) {
-			pg_send(pg, "SELECT 1");
-			how = psql_reply(w, pg, r, deadline, heed);
+		db->admin = xstrdup(url);
+		if (psql_start(pg, db, r) == 0) {
+			pg_send(db, "SELECT 1");
+			how = psql_reply(pg, db, r, deadline, heed);
 		}
 	}
 	if (how != REPLIED)
 		scan_error(r, how == LATE ? "the server does not answer within 15 s" : "cancelled");
 	if (*r->state)
-		close_session(w, pg);
+		close_session(pg, db);
 	return *r->state ? -1 : 0;
 }
 
@@ -463,44 +470,43 @@ sql(const char *fmt, ...)
 
 /* The worker's session for a suite's server, opened and locked if need be; NULL with
  * r filled. */
-static struct pg *
-session(struct worker *w, const struct opts *o, struct reply *r, bool heed)
+static struct session *
+session(struct pg *pg, const struct opts *o, struct reply *r, bool heed)
 {
 	const char *url = o->db_admin ? o->db_admin : o->db;
-	const char *key = have_libpq() ? url_rewrite(url, URL_ADMIN, "postgres", NULL) : url;
-	struct pg *pg, **end = &w->pg;
+	const char *key = have_libpq() ? url_admin(url, "postgres", NULL) : url;
+	struct session *db, **end = &pg->sessions;
 
-	for (pg = w->pg; pg && !(pg->admin && !strcmp(pg->admin, key)); pg = pg->next)
-		end = &pg->next;
-	if (pg)
-		return pg;
-	for (pg = w->pg; pg && pg->admin; pg = pg->next)
+	for (db = pg->sessions; db && !(db->admin && !strcmp(db->admin, key)); db = db->next)
+		end = &db->next;
+	if (db)
+		return db;
+	for (db = pg->sessions; db && db->admin; db = db->next)
 		;                       /* one whose connection was lost? */
-	if (!pg)
-		pg = *end = memset(xmalloc(sizeof(*pg)), 0, sizeof(*pg));
-	w->crowded = open_session(w, pg, url, r, heed) < 0 && !strcmp(r->state, "53300");
-	if (!pg->admin)
+	if (!db)
+		db = *end = memset(xmalloc(sizeof(*db)), 0, sizeof(*db));
+	pg->crowded = open_session(pg, db, url, r, heed) < 0 && !strcmp(r->state, "53300");
+	if (!db->admin)
 		return NULL;
 	/* 14 and later: without it a client that is killed during CREATE leaves a database
 	 * that appears after its death. */
-	pg_do(w, pg, r, "SET client_connection_check_interval = '1s'");
-	return pg->admin && pg_do(w, pg, r, sql("SELECT pg_advisory_lock_shared(%d, %d)",
-		(int64_t)CLASS_RUN, (int64_t)strtoll(w->plan->id, NULL, 36))) == 0 ? pg : NULL;
+	pg_do(pg, db, r, "SET client_connection_check_interval = '1s'");
+	return db->admin && pg_do(pg, db, r, sql("SELECT pg_advisory_lock_shared(%d, %d)",
+		(int64_t)CLASS_RUN, (int64_t)strtoll(pg->run, NULL, 36))) == 0 ? db : NULL;
 }
 
 /* Whether the connection was lost or refused and another one may be had: waits a little
  * for it, longer each time; tries counts from 0. */
 static bool
-try_again(struct worker *w, const struct reply *r, int tries)
+try_again(struct pg *pg, const struct reply *r, int tries)
 {
-	int64_t until = proc_clock(w) + (100 << tries);
+	int64_t until = proc_clock(pg->w) + (100 << tries);
 
 	if (tries > 4 || !(starts(r->state, "08") || starts(r->state, "57P")
 	|| !strcmp(r->state, "53300")))
 		return false;
-	while (!w->cancelled && !proc_late(w, until))
-		proc_wait(w, NULL, 0, until);
-	return !w->cancelled;
+	proc_pause(pg->w, until);
+	return !pg->w->cancelled;
 }
 
 /* ---- the recipe ---- */
@@ -540,16 +546,16 @@ explain(const struct reply *r, const char *what, struct buf *why)
 
 /* Ends the sessions on a database, or only names them. */
 static void
-end_sessions(struct worker *w, const struct opts *o, const char *name, bool only_name,
+end_sessions(struct pg *pg, const struct opts *o, const char *name, bool only_name,
 	struct buf *notes)
 {
-	struct pg second = { 0 };
+	struct session second = { 0 };
 	struct reply r = { 0 };
 	size_t i;
 
 	/* Without the filter one autovacuum worker makes the whole query fail. */
-	if (open_session(w, &second, o->db_admin ? o->db_admin : o->db, &r, false) == 0
-	&& pg_do(w, &second, &r, sql("SELECT pid, usename, application_name, %s FROM "
+	if (open_session(pg, &second, o->db_admin ? o->db_admin : o->db, &r, false) == 0
+	&& pg_do(pg, &second, &r, sql("SELECT pid, usename, application_name, %s FROM "
 		"pg_stat_activity WHERE datname = %L AND backend_type = 'client backend' AND "
 		"pid <> pg_backend_pid()", only_name ? "1" : "pg_terminate_backend(pid)", name)) == 0)
 		for (i = 0; i + 3 < r.fields.n; i += 4)
@@ -559,13 +565,13 @@ end_sessions(struct worker *w, const struct opts *o, const char *name, bool only
 	else
 		buf_fmt(notes, "- sessions on %s cannot be ended: %s\n", name, r.message.s);
 	reply_clear(&r);
-	close_session(w, &second);
+	close_session(pg, &second);
 }
 
 /* CREATE waits five seconds for the sessions on the template; meanwhile they are ended
  * from aside, since whoever reconnects then waits for CREATE. */
 static enum waited
-create(struct worker *w, struct pg *pg, const struct opts *o, struct reply *r,
+create(struct pg *pg, struct session *db, const struct opts *o, struct reply *r,
 	const char *statement, const char *template, struct buf *notes)
 {
 	enum waited how;
@@ -573,22 +579,22 @@ create(struct worker *w, struct pg *pg, const struct opts *o, struct reply *r,
 	void *c;
 
 	reply_clear(r);
-	pg_send(pg, statement);
-	how = pg_reply(w, pg, r, proc_clock(w) + 250, true);
+	pg_send(db, statement);
+	how = pg_reply(pg, db, r, proc_clock(pg->w) + 250, true);
 	if (how == LATE && o->db_terminate)
-		end_sessions(w, o, template, false, notes);
+		end_sessions(pg, o, template, false, notes);
 	if (how == LATE)
-		how = pg_reply(w, pg, r, -1, true);
+		how = pg_reply(pg, db, r, -1, true);
 	if (how != STOPPED)
 		return how;
-	if (pg->conn && (c = pq.getCancel(pg->conn))) {
+	if (db->conn && (c = pq.getCancel(db->conn))) {
 		pq.cancel(c, why, sizeof(why));
 		pq.freeCancel(c);
-	} else if (pg->psql.pid) {
-		kill(pg->psql.pid, SIGINT);     /* it asks the server, and exits */
+	} else if (db->psql.pid) {
+		kill(db->psql.pid, SIGINT);     /* it asks the server, and exits */
 	}
-	if (pg_reply(w, pg, r, bound(w), false) != REPLIED)
-		close_session(w, pg);
+	if (pg_reply(pg, db, r, bound(pg), false) != REPLIED)
+		close_session(pg, db);
 	strcpy(r->state, "57014");
 	return how;
 }
@@ -604,17 +610,17 @@ static const char settings[] =
 	"substr(c, length(k) + 2) v WHERE datname = %L";
 
 static int
-clone_postgres(struct worker *w, const struct opts *o, const char *name, struct buf *notes,
+clone_postgres(struct pg *pg, const struct opts *o, const char *name, struct buf *notes,
 	struct buf *why, bool *passing)
 {
 	char *template = url_template(o->db), *statement, *owner, *not_owners = NULL;
 	struct reply r = { 0 }, q = { 0 };
-	struct pg *pg = session(w, o, &r, true);
+	struct session *db = session(pg, o, &r, true);
 	int64_t key = lock_key(template), class = CLASS_TEMPLATE;
 	int tries = 3, failed = -1;
 	size_t i;
 
-	if (!pg || pg_do(w, pg, &r, sql("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE "
+	if (!db || pg_do(pg, db, &r, sql("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE "
 			"datname = %L", template)) < 0)
 		goto out;
 	if (r.fields.n == 0) {
@@ -623,15 +629,15 @@ clone_postgres(struct worker *w, const struct opts *o, const char *name, struct 
 		goto out;
 	}
 	owner = str("%s", r.fields.v[0]);
-	if (lock_template(w, pg, &r, sql("SELECT pg_advisory_lock_shared(%d, %d)", class, key)) < 0)
+	if (lock_template(pg, db, &r, sql("SELECT pg_advisory_lock_shared(%d, %d)", class, key)) < 0)
 		goto out;
 	statement = sql("CREATE DATABASE %s TEMPLATE %I OWNER %I", name, template, owner);
-	while (create(w, pg, o, &r, statement, template, notes) == REPLIED && *r.state && tries--) {
+	while (create(pg, db, o, &r, statement, template, notes) == REPLIED && *r.state && tries--) {
 		/* Whether OWNER is what may not be: the words differ by version and language. */
 		if (!strcmp(r.state, "42501") && !not_owners) {
 			not_owners = str("%s", r.message.s);
 			statement = sql("CREATE DATABASE %s TEMPLATE %I", name, template);
-		} else if (strcmp(r.state, "55006") || !o->db_terminate || pg_do(w, pg, &q,
+		} else if (strcmp(r.state, "55006") || !o->db_terminate || pg_do(pg, db, &q,
 			sql("SELECT 1 FROM pg_prepared_xacts WHERE database = %L", template)) < 0
 		|| q.fields.n) {
 			break;
@@ -640,19 +646,19 @@ clone_postgres(struct worker *w, const struct opts *o, const char *name, struct 
 	failed = *r.state ? -1 : 0;
 	if (!failed && not_owners)
 		buf_fmt(notes, "- the clone is ours, not %s's: %s\n", owner, not_owners);
-	if (!failed && pg_do(w, pg, &q, sql(settings, name, name, template)) == 0) {
+	if (!failed && pg_do(pg, db, &q, sql(settings, name, name, template)) == 0) {
 		struct reply one = { 0 };
 
-		for (i = 0; pg->admin && i < q.fields.n; i++)
-			if (pg_do(w, pg, &one, q.fields.v[i]) < 0)
+		for (i = 0; db->admin && i < q.fields.n; i++)
+			if (pg_do(pg, db, &one, q.fields.v[i]) < 0)
 				buf_fmt(notes, "- a setting of the template was not copied: %s\n",
 					one.message.s);
 		reply_clear(&one);
 	}
-	if (pg->admin)
-		pg_do(w, pg, &q, sql("SELECT pg_advisory_unlock_shared(%d, %d)", class, key));
+	if (db->admin)
+		pg_do(pg, db, &q, sql("SELECT pg_advisory_unlock_shared(%d, %d)", class, key));
 	if (!strcmp(r.state, "55006"))
-		end_sessions(w, o, template, true, notes);
+		end_sessions(pg, o, template, true, notes);
 out:
 	if (failed)
 		*passing = explain(&r, str("cannot clone database %s", template), why);
@@ -664,17 +670,17 @@ out:
 /* Drops a database of ours, whatever stands in the way but what must not be touched:
  * prepared transactions and subscriptions. */
 static int
-drop_postgres(struct worker *w, struct pg *pg, const struct opts *o, const char *name,
+drop_postgres(struct pg *pg, struct session *db, const struct opts *o, const char *name,
 	struct reply *r, struct buf *notes)
 {
-	int failed = pg_do(w, pg, r, sql("DROP DATABASE IF EXISTS %s WITH (FORCE)", name));
+	int failed = pg_do(pg, db, r, sql("DROP DATABASE IF EXISTS %s WITH (FORCE)", name));
 
 	if (failed && !strcmp(r->state, "42601"))       /* before 13 */
-		end_sessions(w, o, name, false, notes);
+		end_sessions(pg, o, name, false, notes);
 	if (failed && !strcmp(r->state, "42809"))
-		pg_do(w, pg, r, sql("ALTER DATABASE %s IS_TEMPLATE false", name));
-	if (failed && pg->admin && strcmp(r->state, "55006"))
-		failed = pg_do(w, pg, r, sql("DROP DATABASE IF EXISTS %s", name));
+		pg_do(pg, db, r, sql("ALTER DATABASE %s IS_TEMPLATE false", name));
+	if (failed && db->admin && strcmp(r->state, "55006"))
+		failed = pg_do(pg, db, r, sql("DROP DATABASE IF EXISTS %s", name));
 	return failed;
 }
 
@@ -695,7 +701,7 @@ enum { C_NAME, C_RUN, C_COMMENT, C_USED, C_SIZE, C_AGE, C_FIELDS };
 /* Drops a clone if its run holds no lock, nobody uses it and, unless kept ones go as
  * well, it is not marked as kept; list: only tells.  Says what it did. */
 static void
-sweep_one(struct worker *w, struct pg *pg, const struct opts *o, char **f, bool kept, bool list,
+sweep_one(struct pg *pg, struct session *db, const struct opts *o, char **f, bool kept, bool list,
 	struct buf *notes)
 {
 	int64_t run = strtoll(f[C_RUN], NULL, 36), class = CLASS_RUN;
@@ -703,7 +709,7 @@ sweep_one(struct worker *w, struct pg *pg, const struct opts *o, char **f, bool 
 	struct reply r = { 0 };
 	char *what;
 
-	if (run > INT32_MAX || (marked && !kept) || (!kept && *f[C_USED] == 't') || pg_do(w, pg, &r,
+	if (run > INT32_MAX || (marked && !kept) || (!kept && *f[C_USED] == 't') || pg_do(pg, db, &r,
 			sql("SELECT pg_try_advisory_lock(%d, %d)", class, run)) < 0)
 		goto out;
 	if (strcmp(r.fields.v[0], "t")) {
@@ -715,36 +721,36 @@ sweep_one(struct worker *w, struct pg *pg, const struct opts *o, char **f, bool 
 		marked ? f[C_COMMENT] + (strlen(f[C_COMMENT]) > 31 ? 31 : 9) : "", f[C_SIZE],
 		*f[C_AGE] ? ", " : "", f[C_AGE]);
 	/* Since we looked, it may have been kept, or somebody looks at it. */
-	if (pg_do(w, pg, &r, sql(clones, url_stem(o->db), sql("AND datname = %L", f[C_NAME]))) == 0
+	if (pg_do(pg, db, &r, sql(clones, url_stem(o->db), sql("AND datname = %L", f[C_NAME]))) == 0
 	&& r.fields.n == C_FIELDS) {
 		if (*r.fields.v[C_USED] == 't')
 			buf_fmt(notes, "- %s: left, somebody uses it\n", what);
 		else if (list)
 			buf_fmt(notes, "- %s\n", what);
 		else if (!strcmp(r.fields.v[C_COMMENT], f[C_COMMENT])
-		&& drop_postgres(w, pg, o, f[C_NAME], &r, notes) == 0)
+		&& drop_postgres(pg, db, o, f[C_NAME], &r, notes) == 0)
 			buf_fmt(notes, "- dropped %s\n", what);
 		else if (*r.state)
 			buf_fmt(notes, "- %s could not be dropped: %s\n", what, r.message.s);
 	}
-	if (pg->admin)
-		pg_do(w, pg, &r, sql("SELECT pg_advisory_unlock(%d, %d)", class, run));
+	if (db->admin)
+		pg_do(pg, db, &r, sql("SELECT pg_advisory_unlock(%d, %d)", class, run));
 out:
 	reply_clear(&r);
 }
 
 /* Drops the clones of dead runs. */
 static void
-sweep(struct worker *w, struct pg *pg, const struct opts *o, bool kept, bool list,
+sweep(struct pg *pg, struct session *db, const struct opts *o, bool kept, bool list,
 	struct buf *notes)
 {
 	struct reply r = { 0 };
 	size_t i;
 
-	if (pg_do(w, pg, &r, sql(clones, url_stem(o->db), "")) < 0)
+	if (pg_do(pg, db, &r, sql(clones, url_stem(o->db), "")) < 0)
 		buf_fmt(notes, "- leftovers of other runs cannot be looked for: %s\n", r.message.s);
-	for (i = 0; i + C_FIELDS <= r.fields.n && pg->admin && !w->cancelled; i += C_FIELDS)
-		sweep_one(w, pg, o, r.fields.v + i, kept, list, notes);
+	for (i = 0; i + C_FIELDS <= r.fields.n && db->admin && !pg->w->cancelled; i += C_FIELDS)
+		sweep_one(pg, db, o, r.fields.v + i, kept, list, notes);
 	if (kept && r.fields.n == 0)
 		buf_fmt(notes, "- %s has no clones that are ours\n", url_template(o->db));
 	reply_clear(&r);
@@ -753,13 +759,13 @@ sweep(struct worker *w, struct pg *pg, const struct opts *o, bool kept, bool lis
 /* ---- files, and commands for anything else ---- */
 
 static int
-clone_file(struct worker *w, const struct opts *o, const char *name, const char *dir, char **env,
+clone_file(struct pg *pg, const struct opts *o, const char *name, const char *dir, char **env,
 	struct buf *notes, struct buf *why)
 {
 	static const char *const sides[] = { "-wal", "-journal", "-shm" };
 	char *from = url_file(o->db), *to = url_clone_file(o->db, name, dir);
 	char *argv[] = { "cp", "-R", from, to, NULL };
-	struct spawn s = { argv, env, -1, 2, 2, -1, false };
+	struct spawn s = { .argv = argv, .env = env, .out = 2, .err = 2 };
 	struct stat st;
 	int status;
 	size_t i;
@@ -779,7 +785,7 @@ clone_file(struct worker *w, const struct opts *o, const char *name, const char 
 			strerror(errno));
 		return -1;
 	}
-	status = proc_run(w, &s, -1, true, notes);
+	status = proc_run(pg->w, &s, -1, true, o->grace_ms, notes);
 	if (status)
 		buf_fmt(why, "cannot clone %s: cp -R %s", from, status == SPAWN_FAILED
 			? strerror(errno) : status == RUN_STOPPED ? "was stopped"
@@ -789,14 +795,14 @@ clone_file(struct worker *w, const struct opts *o, const char *name, const char 
 
 /* Runs db-clone (line is not NULL: gets its last line) or db-drop. */
 static int
-run_command(struct worker *w, const struct opts *o, const char *name, const char *dir, char **env,
+run_command(struct pg *pg, const struct opts *o, const char *name, const char *dir, char **env,
 	char **line, struct buf *notes, struct buf *why)
 {
 	char *out = str("%s/db.out", dir), *log = str("%s/db.log", dir);
 	const char *command = line ? o->db_clone : o->db_drop, *what = line ? "db-clone" : "db-drop";
 	struct list all = { 0 };
 	struct buf b = { 0 };
-	struct spawn s = { proc_argv(command, NULL), NULL, -1, -1, -1, -1, false };
+	struct spawn s = { .argv = proc_argv(command, NULL) };
 	int status = SPAWN_FAILED;
 
 	for (; *env; env++)
@@ -808,7 +814,7 @@ run_command(struct worker *w, const struct opts *o, const char *name, const char
 	s.out = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	s.err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (s.out >= 0 && s.err >= 0)
-		status = proc_run(w, &s, line ? -1 : bound(w), line != NULL, notes);
+		status = proc_run(pg->w, &s, line ? -1 : bound(pg), line != NULL, o->grace_ms, notes);
 	if (status == SPAWN_FAILED)
 		buf_fmt(why, "%s: %s: %s", what, command, strerror(errno));
 	else if (status)
@@ -830,42 +836,67 @@ run_command(struct worker *w, const struct opts *o, const char *name, const char
 
 /* ---- what workers ask for ---- */
 
+struct pg *
+pg_open(struct worker *w, const char *run, const char *dir)
+{
+	struct pg *pg = xcalloc(1, sizeof(*pg));
+
+	pg->w = w;
+	pg->run = run;
+	pg->dir = dir;
+	return pg;
+}
+
+void
+pg_close(struct pg *pg)
+{
+	struct session *db;
+
+	while ((db = pg->sessions)) {
+		pg->sessions = db->next;
+		if (db->admin)
+			close_session(pg, db);
+		free(db);
+	}
+	free(pg);
+}
+
 int
-pg_clone(struct worker *w, const struct opts *o, const char *name, const char *dir, char **env,
+pg_clone(struct pg *pg, const struct opts *o, const char *name, const char *dir, char **env,
 	char **url, struct buf *notes, struct buf *why, bool *passing)
 {
 	int failed;
 
 	*passing = false;
 	if (o->db_clone)
-		return run_command(w, o, name, dir, env, url, notes, why);
-	failed = url_kind(o->db) == URL_FILE ? clone_file(w, o, name, dir, env, notes, why)
-		: clone_postgres(w, o, name, notes, why, passing);
+		return run_command(pg, o, name, dir, env, url, notes, why);
+	failed = url_kind(o->db) == URL_FILE ? clone_file(pg, o, name, dir, env, notes, why)
+		: clone_postgres(pg, o, name, notes, why, passing);
 	if (!failed)
 		*url = xstrdup(url_clone(o->db, name, dir));
 	return failed;
 }
 
 int
-pg_drop(struct worker *w, const struct opts *o, const char *name, const char *dir, char **env,
+pg_drop(struct pg *pg, const struct opts *o, const char *name, const char *dir, char **env,
 	struct buf *notes)
 {
 	struct reply r = { 0 };
 	struct buf why = { 0 };
-	struct pg *pg;
+	struct session *db;
 	int failed = 0, tries = 0;
 
 	if (o->db_clone) {
-		failed = o->db_drop ? run_command(w, o, name, dir, env, NULL, notes, &why) : 0;
+		failed = o->db_drop ? run_command(pg, o, name, dir, env, NULL, notes, &why) : 0;
 	} else if (url_kind(o->db) == URL_FILE) {
 		failed = remove_tree(url_clone_file(o->db, name, dir));
 		if (failed)
 			buf_fmt(&why, "cannot remove it: %s", strerror(errno));
 	} else {
 		do {
-			pg = session(w, o, &r, false);
-			failed = pg ? drop_postgres(w, pg, o, name, &r, notes) : -1;
-		} while (failed && try_again(w, &r, tries++));
+			db = session(pg, o, &r, false);
+			failed = db ? drop_postgres(pg, db, o, name, &r, notes) : -1;
+		} while (failed && try_again(pg, &r, tries++));
 		if (failed)
 			explain(&r, "cannot drop database", &why);
 		reply_clear(&r);
@@ -877,11 +908,11 @@ pg_drop(struct worker *w, const struct opts *o, const char *name, const char *di
 }
 
 void
-pg_keep(struct worker *w, const struct opts *o, const char *name, const char *file,
+pg_keep(struct pg *pg, const struct opts *o, const char *name, const char *file,
 	struct buf *notes)
 {
 	struct reply r = { 0 };
-	struct pg *pg;
+	struct session *db;
 	time_t now = time(NULL);
 	char when[32];
 	int failed, tries = 0;
@@ -890,10 +921,10 @@ pg_keep(struct worker *w, const struct opts *o, const char *name, const char *fi
 		return;
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
 	do {
-		pg = session(w, o, &r, false);
-		failed = pg ? pg_do(w, pg, &r, sql("COMMENT ON DATABASE %s IS %L", name,
+		db = session(pg, o, &r, false);
+		failed = db ? pg_do(pg, db, &r, sql("COMMENT ON DATABASE %s IS %L", name,
 			str("prun keep %s %s", when, file))) : -1;
-	} while (failed && try_again(w, &r, tries++));
+	} while (failed && try_again(pg, &r, tries++));
 	if (failed)
 		buf_fmt(notes, "- %s could not be marked as kept, so the next run drops it: %s\n",
 			name, r.message.s);
@@ -901,10 +932,10 @@ pg_keep(struct worker *w, const struct opts *o, const char *name, const char *fi
 }
 
 int
-pg_setup(struct worker *w, const struct opts *o, bool begin, struct buf *notes, struct buf *why)
+pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes, struct buf *why)
 {
 	struct reply r = { 0 };
-	struct pg *pg;
+	struct session *db;
 	int failed = 0, tries = 0;
 
 	if (!o->db || o->db_clone || url_kind(o->db) == URL_FILE)
@@ -913,14 +944,14 @@ pg_setup(struct worker *w, const struct opts *o, bool begin, struct buf *notes, 
 		buf_str(notes, "- db leads through pgbouncer; where that pools transactions, locks "
 			"are void: db-admin = names the way around it\n");
 	do
-		pg = session(w, o, &r, true);
-	while (!pg && strcmp(r.state, "08006") && try_again(w, &r, tries++));
-	if (pg && begin)
-		sweep(w, pg, o, false, false, notes);
-	if (pg && !pg->admin)           /* lost meanwhile */
-		pg = session(w, o, &r, true);
+		db = session(pg, o, &r, true);
+	while (!db && strcmp(r.state, "08006") && try_again(pg, &r, tries++));
+	if (db && begin)
+		sweep(pg, db, o, false, false, notes);
+	if (db && !db->admin)           /* lost meanwhile */
+		db = session(pg, o, &r, true);
 	/* Exclusive, so that no other run clones what setup is changing. */
-	if (!pg || (o->setup && lock_template(w, pg, &r, sql("SELECT pg_advisory_%s(%d, %d)",
+	if (!db || (o->setup && lock_template(pg, db, &r, sql("SELECT pg_advisory_%s(%d, %d)",
 			begin ? "lock" : "unlock", (int64_t)CLASS_TEMPLATE, lock_key(url_template(o->db)))) < 0)) {
 		explain(&r, "the database server", why);
 		failed = -1;
@@ -930,30 +961,30 @@ pg_setup(struct worker *w, const struct opts *o, bool begin, struct buf *notes, 
 }
 
 int
-pg_clean(struct worker *w, const struct opts *o, bool list, struct buf *notes, struct buf *why)
+pg_clean(struct pg *pg, const struct opts *o, bool list, struct buf *notes, struct buf *why)
 {
 	struct reply r = { 0 };
-	struct pg *pg;
+	struct session *db;
 
 	if (o->db_clone || url_kind(o->db) == URL_FILE) {
 		buf_fmt(notes, "- %s: its clones are %s\n", url_masked(o->db), o->db_clone
 			? "made by db-clone: what they leave is not known" : "in the run directories");
 		return 0;
 	}
-	pg = session(w, o, &r, true);
-	if (pg)
-		sweep(w, pg, o, true, list, notes);
+	db = session(pg, o, &r, true);
+	if (db)
+		sweep(pg, db, o, true, list, notes);
 	else
 		explain(&r, "the database server", why);
 	reply_clear(&r);
-	return pg ? 0 : -1;
+	return db ? 0 : -1;
 }
 
 bool
-pg_gone(struct worker *w, const struct opts *o, const char *name, const char *url)
+pg_gone(struct pg *pg, const struct opts *o, const char *name, const char *url)
 {
 	struct reply r = { 0 };
-	struct pg *pg;
+	struct session *db;
 	struct stat st;
 	bool gone = false;
 
@@ -963,22 +994,15 @@ pg_gone(struct worker *w, const struct opts *o, const char *name, const char *ur
 		return true;            /* it never was */
 	if (url_kind(o->db) == URL_FILE)
 		return stat(url_file(url), &st) < 0;
-	pg = session(w, o, &r, true);
-	if (pg && pg_do(w, pg, &r, sql("SELECT 1 FROM pg_database WHERE datname = %L", name)) == 0)
+	db = session(pg, o, &r, true);
+	if (db && pg_do(pg, db, &r, sql("SELECT 1 FROM pg_database WHERE datname = %L", name)) == 0)
 		gone = r.fields.n == 0;
 	reply_clear(&r);
 	return gone;
 }
 
-void
-pg_close(struct worker *w)
+bool
+pg_crowded(const struct pg *pg)
 {
-	struct pg *pg;
-
-	while ((pg = w->pg)) {
-		w->pg = pg->next;
-		if (pg->admin)
-			close_session(w, pg);
-		free(pg);
-	}
+	return pg->crowded;
 }

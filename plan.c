@@ -15,6 +15,59 @@
 #include <fnmatch.h>
 #include <glob.h>
 
+/* ---- an attempt's names, and its command ---- */
+
+char *
+plan_dir(const struct plan *p, const struct file *f, int attempt)
+{
+	const char *base = strrchr(f->path, '/');
+	char *dir, *s;
+
+	if (f->dir)
+		dir = str("%s/%s", p->dir, f->dir);
+	else
+		dir = str("%s/%d-%.100s", p->dir, f->index, base ? base + 1 : f->path);
+	for (s = dir + strlen(p->dir) + 1; *s; s++)
+		if ((unsigned char)*s <= ' ' || (unsigned char)*s >= 0x7f
+		|| strchr("/\\\"'`$:*?", *s))
+			*s = '_';
+	return attempt < 2 ? dir : str("%s-%d", dir, attempt);
+}
+
+char *
+plan_clone(const struct plan *p, const struct file *f, int attempt)
+{
+	return f->suite->o.db ? url_clone_name(f->suite->o.db, f->index, p->id, attempt) : NULL;
+}
+
+/* The default command of a kind of file, or NULL. */
+static const char *
+default_test(const char *path)
+{
+	if (ends(path, ".py"))
+		return "\"${PYTHON:-python3}\" -m pytest \"$PRUN_TEST\" "
+			"--junitxml=\"$PRUN_JUNIT\" \"$@\"";
+	if (ends(path, ".bats"))
+		return "bats --tap \"$PRUN_TEST\" \"$@\"";
+	if (ends(path, ".js") || ends(path, ".ts"))
+		return "PLAYWRIGHT_JUNIT_OUTPUT_NAME=\"$PRUN_JUNIT\" npx playwright test "
+			"\"$PRUN_TEST\" --reporter=junit --output=\"$PRUN_DIR/test-results\" \"$@\"";
+	return NULL;
+}
+
+char *
+plan_command(const struct file *f, bool *program)
+{
+	const char *test = f->suite->o.test ? f->suite->o.test : default_test(f->path);
+
+	*program = !test;
+	if (test)
+		return str("%s", test);
+	if (access(f->path, X_OK) == 0)
+		return str("%s%s", strchr(f->path, '/') ? "" : "./", f->path);
+	return NULL;
+}
+
 /* ---- finding files ---- */
 
 static bool
@@ -427,12 +480,12 @@ use_history(struct plan *p)
 }
 
 int
-plan_history_write(const struct plan *p)
+plan_history_write(const struct plan *p, const struct record *records)
 {
 	char *path = history_path(p);
 	struct list lines = { 0 };
 	struct buf b = { 0 }, all = { 0 };
-	const struct file *f;
+	const struct outcome *o;
 	char **hit, *replaced;
 	size_t i;
 	int r = 0;
@@ -443,11 +496,11 @@ plan_history_write(const struct plan *p)
 	replaced = xmalloc(lines.n + 1);
 	memset(replaced, 0, lines.n + 1);
 	for (i = 0; i < p->nfiles; i++) {
-		f = &p->files[i];
-		if (!f->ended || f->o.result == CANCEL)
+		o = &records[i].o;
+		if (!records[i].ended || o->result == CANCEL)
 			continue;
 		b.n = 0;
-		history_line(&b, f->o.ms, result_name[f->o.result], f);
+		history_line(&b, o->ms, result_name[o->result], &p->files[i]);
 		hit = find_line(&lines, b.s);
 		/* all of its lines: a merge of two branches may have brought more than one */
 		while (hit && hit > lines.v && !by_line(hit - 1, hit))
@@ -702,7 +755,7 @@ plan_make(struct plan *p)
 	bool in_suites = p->nsuites && p->suites[0].where;
 	struct suite *s;
 	size_t i, k;
-	char *command;
+	bool program;
 
 	read_shard(p);
 	choose_suites(p);
@@ -731,11 +784,196 @@ plan_make(struct plan *p)
 		if (p->files[i].suite->o.split == SPLIT_FILE)
 			read_marks(p, &p->files[i]);
 		find_locks(p, &p->files[i]);
-		command = work_command(&p->files[i]);
-		if (!command)
+		if (!plan_command(&p->files[i], &program))
 			bad(p->files[i].path, "nothing says how to run it: make it executable, or "
 				"set test = in prun.conf");
 	}
-	p->held = xmalloc(p->locks.n + 1);
-	memset(p->held, 0, p->locks.n + 1);
+}
+
+/* ---- what an audit found ---- */
+
+static bool
+failed(const struct outcome *o)
+{
+	return o->attempt && o->result >= FAIL && o->result < CANCEL;
+}
+
+/* In how many rounds the file failed in company. */
+static int
+failures(const struct plan *p, const struct record *f)
+{
+	int k, n = 0;
+
+	for (k = 1; k <= p->o.audit; k++)
+		n += failed(&f->rounds[k]);
+	return n;
+}
+
+static bool
+beside(const struct outcome *a, const struct outcome *b)
+{
+	return a->attempt && b->attempt && a->begin < b->begin + (b->ms ? b->ms : 1)
+		&& b->begin < a->begin + (a->ms ? a->ms : 1);
+}
+
+/* What speaks against a file, strongest first. */
+enum evidence { WHENEVER, EVERY, SOME, EVIDENCES };
+
+static const char *const words[EVIDENCES] = {
+	"whenever it ran beside",
+	"each time beside, though it also passed beside",
+	"beside no one file; unsafe, and running when it failed"
+};
+
+/* Whether g ran beside f whenever f failed (and never when both passed); SOME: at least
+ * once. */
+static bool
+suspected(const struct plan *p, const struct record *f, const struct record *g,
+	enum evidence e)
+{
+	const struct outcome *a, *b;
+	int k;
+
+	for (k = 1; k <= p->o.audit && f != g; k++) {
+		a = &f->rounds[k];
+		b = &g->rounds[k];
+		if (e == SOME && failed(a) && beside(a, b))
+			return true;
+		if (e != SOME && failed(a) && !beside(a, b))
+			return false;
+		if (e == WHENEVER && !failed(a) && !failed(b) && beside(a, b))
+			return false;
+	}
+	return f != g && e != SOME;
+}
+
+/* Fills suspect[] with the files against which there is the strongest evidence. */
+static enum evidence
+find_suspects(const struct plan *p, const struct record *records, size_t f,
+	const int *unsafe, bool *suspect)
+{
+	bool any = false;
+	int e;
+	size_t i;
+
+	for (e = WHENEVER; e < EVIDENCES && !any; e++)
+		for (i = 0; i < p->nfiles; i++) {
+			suspect[i] = suspected(p, &records[f], &records[i], (enum evidence)e)
+				&& (e != SOME || unsafe[i]);
+			any = any || suspect[i];
+		}
+	return (enum evidence)(e - 1);
+}
+
+/* Appends a path so that it is a glob that matches nothing else. */
+static void
+add_glob(struct buf *b, const char *path)
+{
+	for (; *path; path++) {
+		if (strchr("*?[\\", *path))
+			buf_char(b, '\\');
+		buf_char(b, *path);
+	}
+}
+
+/* The lines to paste into prun.conf; group[i] is the first file of i's group. */
+static void
+add_lines(struct buf *b, const struct plan *p, const int *unsafe, const size_t *group)
+{
+	struct buf serial = { 0 }, lock = { 0 };
+	int locks = 0;
+	size_t i, k, n;
+
+	for (i = 0; i < p->nfiles; i++) {
+		lock.n = n = 0;
+		for (k = 0; k < p->nfiles && group[i] == i; k++)
+			if (group[k] == i) {
+				n++;
+				buf_char(&lock, ' ');
+				add_glob(&lock, p->files[k].path);
+			}
+		if (n > 1)
+			buf_fmt(b, "lock = audit-%d%s\n", ++locks, lock.s);
+		else if (n && unsafe[i])
+			buf_str(&serial, lock.s);
+	}
+	if (serial.n)
+		buf_fmt(b, "serial =%s\n", serial.s);
+	buf_free(&serial);
+	buf_free(&lock);
+}
+
+/* Names an unsafe file's suspects, and puts them into its group. */
+static void
+add_suspects(struct buf *b, const struct plan *p, const struct record *records, size_t f,
+	const int *unsafe, size_t *group)
+{
+	bool *suspect = xmalloc(p->nfiles + 1);
+	enum evidence e = find_suspects(p, records, f, unsafe, suspect);
+	size_t i, k, from, to, n = 0;
+
+	for (i = 0; i < p->nfiles; i++) {
+		if (!suspect[i])
+			continue;
+		if (!n++)
+			buf_fmt(b, "\n    %s:", words[e]);
+		buf_char(b, ' ');
+		buf_safe(b, p->files[i].test, strlen(p->files[i].test));
+		from = group[f] > group[i] ? group[f] : group[i];
+		to = group[f] > group[i] ? group[i] : group[f];
+		for (k = 0; k < p->nfiles; k++)
+			group[k] = group[k] == from ? to : group[k];
+	}
+	buf_str(b, n ? "\n" : "\n    beside no file in particular\n");
+	free(suspect);
+}
+
+void
+plan_audit(const struct plan *p, const struct record *records, struct buf *b)
+{
+	size_t *group = xmalloc((p->nfiles + 1) * sizeof(*group)), i, broken = 0, nunsafe = 0;
+	size_t nsafe = 0, k;
+	int *unsafe = xmalloc((p->nfiles + 1) * sizeof(*unsafe));
+	struct buf found = { 0 };
+
+	for (i = 0; i < p->nfiles; i++) {
+		group[i] = i;
+		unsafe[i] = failures(p, &records[i]);
+		nunsafe += unsafe[i] > 0;
+		for (k = 0; (int64_t)k <= p->o.audit && records[i].rounds[k].attempt
+		&& records[i].rounds[k].result <= NONE; k++)
+			;
+		nsafe += (int64_t)k > p->o.audit;
+	}
+	for (i = 0; i < p->nfiles; i++) {
+		const struct file *f = &p->files[i];
+
+		if (!unsafe[i] && !failed(&records[i].rounds[0]))
+			continue;
+		buf_str(&found, unsafe[i] ? "unsafe: " : "broken: ");
+		buf_safe(&found, f->test, strlen(f->test));
+		if (unsafe[i]) {
+			buf_fmt(&found, "  failed in %d of %d rounds beside others, and passed alone",
+				unsafe[i], (int)p->o.audit);
+			add_suspects(&found, p, records, i, unsafe, group);
+		} else {
+			broken++;
+			buf_str(&found, "  fails alone\n");
+		}
+	}
+	if (nunsafe) {
+		buf_str(&found, "\nUntil they share nothing, these lines in prun.conf keep them apart:\n\n");
+		add_lines(&found, p, unsafe, group);
+	}
+	buf_fmt(b, "\naudit: each of %zu files alone, then %d rounds with %d at once:\n"
+		"%zu safe, %zu unsafe, %zu broken", p->nfiles, (int)p->o.audit, p->workers,
+		nsafe, nunsafe, broken);
+	if (nsafe + nunsafe + broken < p->nfiles)
+		buf_fmt(b, ", %zu not run to the end", p->nfiles - nsafe - nunsafe - broken);
+	buf_fmt(b, "\n%s", found.n ? found.s : "");
+	if (found.n && file_write(str("%s/audit.txt", p->dir), found.s, found.n, 0666) < 0)
+		warn("%s/audit.txt:", p->dir);
+	buf_free(&found);
+	free(group);
+	free(unsafe);
 }

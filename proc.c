@@ -1,11 +1,11 @@
 /*
- * proc.c: sessions, waiting and signals.  Nothing outlives a run.
+ * proc.c: sessions, waiting and signals; ports and readiness.  Nothing outlives a run.
  *
  * Every child of a worker leads a session.  It is forked with all signals
  * blocked, waits at a gate until its process id stands in prun's pipe, and
  * only then execs; so whoever outlives the worker knows whom to kill.  The
  * leader stays a zombie until its group is dead: as long as it is one, its
- * number cannot be given to a stranger, and kill(-pid) hits nobody else.
+ * number cannot be given to a stranger, and killpg() hits nobody else.
  *
  * Stopping is TERM, CONT (a stopped group takes no TERM), at most the grace,
  * KILL.  On Linux a worker is a subreaper: what leaves its session becomes
@@ -16,10 +16,28 @@
  * A worker blocks in proc_wait() and nowhere else: a child's end, a
  * descriptor, the nearest deadline or an order ends the wait.  Signals come
  * through a pipe to oneself, so that none is lost between test and poll.
+ *
+ * A server's port is held: a socket is bound to it, never listens, and stays
+ * until the attempt is over.  While it is held the kernel gives the port to
+ * nobody who asks for any, neither as a listener nor as the near end of a
+ * connection; yet a server that sets SO_REUSEADDR, as nearly all do, can bind
+ * it.  Where a system does not allow that second bind, the port is let go at
+ * once and luck must do; a lost port is noticed and the attempt tries another.
+ *
+ * Readiness is asked for at intervals of a fiftieth of the time that the
+ * server has taken so far, 1 to 25 ms: whoever is fast is noticed at once,
+ * and nobody waits 2 % longer than it has to.
  */
 #include "prun.h"
+#include <arpa/inet.h>
 #include <dirent.h>
+#include <netinet/in.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#ifdef __TINYC__
+#define __STDC_NO_VLA__ 1       /* tcc cannot read glibc's prototype of regexec else */
+#endif
+#include <regex.h>
 
 extern char **environ;
 
@@ -84,12 +102,6 @@ handle(int sig, void (*handler)(int))
 	sigfillset(&sa.sa_mask);
 	if (sigaction(sig, &sa, NULL) < 0)
 		fatal(EXIT_RUN, "sigaction %d:", sig);
-}
-
-int
-set_cloexec(int fd)
-{
-	return fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
 int
@@ -220,11 +232,8 @@ proc_poll(struct pollfd *fds, size_t n, int64_t deadline)
 	size_t i;
 	int r, saw = 0;
 
-	if (n + 1 > LEN(few)) {
-		all = malloc((n + 1) * sizeof(*all));
-		if (!all)
-			fatal(EXIT_RUN, "out of memory");
-	}
+	if (n + 1 > LEN(few))
+		all = xmalloc((n + 1) * sizeof(*all));
 	if (n)
 		memcpy(all, fds, n * sizeof(*fds));
 	all[n].fd = self[0];
@@ -365,6 +374,13 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 }
 
 void
+proc_pause(struct worker *w, int64_t deadline)
+{
+	while (!w->cancelled && !proc_late(w, deadline))
+		proc_wait(w, NULL, 0, deadline);
+}
+
+void
 proc_tell(struct worker *w, const struct news *n)
 {
 	ssize_t r;
@@ -444,10 +460,10 @@ child(const struct spawn *s, pid_t parent, int gate[2], int report)
 	handle(SIGINT, ignored[SIGINT] ? SIG_IGN : SIG_DFL);
 	handle(SIGHUP, ignored[SIGHUP] ? SIG_IGN : SIG_DFL);
 	setrlimit(RLIMIT_NOFILE, &files_limit);
-	if (s->fd >= 0 && report == 3)
+	if (s->fd && report == 3)
 		report = fcntl(report, F_DUPFD_CLOEXEC, 4);
-	if ((in < 0 || dup2(in, 0) == 0) && dup2(out, 1) == 1 && dup2(err, 2) == 2
-	&& (s->fd < 0 || (s->fd == 3 ? fcntl(3, F_SETFD, 0) == 0
+	if (dup2(in, 0) == 0 && dup2(out, 1) == 1 && dup2(err, 2) == 2
+	&& (!s->fd || (s->fd == 3 ? fcntl(3, F_SETFD, 0) == 0
 			: dup2(s->fd, 3) == 3))) {
 		environ = s->env;
 		sigemptyset(&none);
@@ -536,15 +552,11 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 	return 0;
 
 err_report:
-	err = errno;
-	close(report[0]);
-	close(report[1]);
-	errno = err;
+	close_keep(report[0]);
+	close_keep(report[1]);
 err_gate:
-	err = errno;
-	close(gate[0]);
-	close(gate[1]);
-	errno = err;
+	close_keep(gate[0]);
+	close_keep(gate[1]);
 	return -1;
 }
 
@@ -681,8 +693,8 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 	if (!p->pid)
 		return 0;
 	if (grace_ms > 0 && (!w->cancelled || w->cancel_by > now)) {
-		kill(-p->pid, SIGTERM);
-		kill(-p->pid, SIGCONT);
+		killpg(p->pid, SIGTERM);
+		killpg(p->pid, SIGCONT);
 		while (!all_gone(w, p, patient)) {
 			if (w->cancelled && w->cancel_by < end)
 				end = w->cancel_by;
@@ -694,7 +706,7 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 		}
 	}
 	/* What has left the group, not the session, is for proc_drain(). */
-	kill(-p->pid, SIGKILL);
+	killpg(p->pid, SIGKILL);
 	end = proc_clock(w) + 5000;
 	while (!proc_ended(p)) {
 		if (proc_late(w, end)) {
@@ -750,7 +762,7 @@ kill_children(const pid_t *keep, size_t nkeep, struct buf *names)
 			for (k = 0; k < nkeep && keep[k] != g; k++)
 				;
 			if (g > 1 && g != getpgrp() && k == nkeep)
-				kill(-g, SIGKILL);
+				killpg(g, SIGKILL);
 			kill(pids[i], SIGKILL);
 		}
 		first = false;
@@ -779,12 +791,12 @@ proc_kill(pid_t leader, int sig)
 {
 	/* Both: right after fork the group does not exist yet. */
 	kill(leader, sig);
-	kill(-leader, sig);
+	killpg(leader, sig);
 }
 
 int
 proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
-	bool heed, struct buf *notes)
+	bool heed, int64_t grace_ms, struct buf *notes)
 {
 	struct proc p;
 
@@ -799,6 +811,401 @@ proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
 	}
 	if (!p.ended)
 		p.status = RUN_STOPPED;
-	proc_stop(w, &p, p.ended ? 0 : w->plan->o.grace_ms, false, notes);
+	proc_stop(w, &p, p.ended ? 0 : grace_ms, false, notes);
 	return p.status;
+}
+
+char *
+proc_how_ended(const struct proc *p)
+{
+	return p->status >= 0 ? str("exit status %d", p->status)
+		: str("killed by signal %d (%s)%s", -p->status, strsignal(-p->status),
+		p->core ? ", core dumped" : "");
+}
+
+char *
+proc_why_not(const char *prog, int err)
+{
+	struct stat st;
+
+	return str("cannot run %s: %s", prog, err == ENOENT && strchr(prog, '/')
+		&& stat(prog, &st) == 0 ? "the interpreter in its first line is missing"
+		: err == ENOEXEC ? "neither a program nor a script with #!"
+		: err == EACCES ? "not executable"
+		: err == ENOENT ? "command not found" : strerror(err));
+}
+
+/* ---- ports ---- */
+
+/* Fills a for 127.0.0.1, ::1 or, with any, all addresses. */
+static socklen_t
+address(struct sockaddr_storage *a, int family, int port, bool any)
+{
+	struct sockaddr_in *in = (struct sockaddr_in *)a;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)a;
+
+	memset(a, 0, sizeof(*a));
+	if (family == AF_INET) {
+		in->sin_family = AF_INET;
+		in->sin_port = htons((uint16_t)port);
+		in->sin_addr.s_addr = htonl(any ? INADDR_ANY : INADDR_LOOPBACK);
+		return sizeof(*in);
+	}
+	in6->sin6_family = AF_INET6;
+	in6->sin6_port = htons((uint16_t)port);
+	in6->sin6_addr = any ? in6addr_any : in6addr_loopback;
+	return sizeof(*in6);
+}
+
+/* A socket bound to port, or to a free one for 0; -1 with errno. */
+static int
+bound(int family, int port, bool reuse)
+{
+	struct sockaddr_storage a;
+	socklen_t len = address(&a, family, port, true);
+	int fd, on = 1, off = 0;
+
+	fd = socket(family, SOCK_STREAM, 0);
+	if (fd < 0)
+		return -1;
+	set_cloexec(fd);
+	if ((family == AF_INET || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY,
+			&off, sizeof(off)) == 0)
+	&& (!reuse || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on,
+			sizeof(on)) == 0)
+	&& bind(fd, (struct sockaddr *)&a, len) == 0)
+		return fd;
+	close_keep(fd);
+	return -1;
+}
+
+static int
+port_of(int fd)
+{
+	struct sockaddr_storage a;
+	socklen_t len = sizeof(a);
+
+	if (getsockname(fd, (struct sockaddr *)&a, &len) < 0)
+		return -1;
+	return ntohs(a.ss_family == AF_INET ? ((struct sockaddr_in *)&a)->sin_port
+		: ((struct sockaddr_in6 *)&a)->sin6_port);
+}
+
+int
+proc_hold(int *port, int *hold)
+{
+	static int holds = -1;  /* whether this system allows holding */
+	int family = AF_INET6, fd, second;
+
+	fd = bound(family, 0, true);
+	if (fd < 0)
+		fd = bound(family = AF_INET, 0, true);
+	if (fd < 0)
+		return -1;
+	*port = port_of(fd);
+	if (holds < 0) {
+		second = bound(family, *port, true);
+		holds = second >= 0 && listen(second, 1) == 0;
+		if (second >= 0)
+			close(second);
+	}
+	*hold = holds ? fd : -1;
+	if (!holds)
+		close(fd);
+	return 0;
+}
+
+bool
+proc_taken(int *hold, int port)
+{
+	int fd = *hold;
+	bool taken;
+
+	if (fd < 0) {
+		fd = bound(AF_INET6, port, true);
+		if (fd < 0 && errno != EADDRINUSE)
+			fd = bound(AF_INET, port, true);
+		if (fd < 0)
+			return errno == EADDRINUSE;
+	}
+	taken = listen(fd, 1) < 0 && errno == EADDRINUSE;
+	close(fd);
+	*hold = -1;
+	return taken;
+}
+
+/* ---- readiness ---- */
+
+enum ready { READY_TCP, READY_HTTP, READY_LOG, READY_COMMAND, READY_FD, READY_NONE, READIES };
+
+/* The kind of a ready = value; *arg is its path, expression or command. */
+static enum ready
+ready_kind(const char *value, const char **arg)
+{
+	static const char *const words[READIES] = {
+		"tcp", "http", "log", "command", "fd", "none"
+	};
+	size_t n = strcspn(value, " \t");
+
+	*arg = value + n + strspn(value + n, " \t");
+	return (enum ready)find_word(words, READIES, str("%.*s", (int)n, value));
+}
+
+const char *
+proc_ready_check(const char *value)
+{
+	const char *arg;
+	enum ready kind = ready_kind(value, &arg);
+	regex_t re;
+
+	switch (kind) {
+	case READY_HTTP:
+		return *arg == '/' ? NULL : "http needs a path: http /";
+	case READY_LOG:
+		if (!*arg || regcomp(&re, arg, REG_EXTENDED | REG_NOSUB))
+			return "log needs an extended regular expression";
+		regfree(&re);
+		return NULL;
+	case READY_COMMAND:
+		return *arg ? NULL : "command needs a command";
+	case READY_TCP:
+	case READY_FD:
+	case READY_NONE:
+		return *arg ? "takes no argument" : NULL;
+	case READIES:
+		break;
+	}
+	return "not one of: tcp, http PATH, log ERE, command CMD, fd, none";
+}
+
+bool
+proc_ready_fd(const char *value)
+{
+	return ready_kind(value, &value) == READY_FD;
+}
+
+const char *
+proc_ready_command(const char *value)
+{
+	return ready_kind(value, &value) == READY_COMMAND ? value : NULL;
+}
+
+struct probe {
+	struct worker *w;
+	struct proc *server;
+	enum ready kind;
+	const char *arg;        /* path, expression or command */
+	int64_t deadline;
+	int port;
+};
+
+/* Waits for events on fd; false when the deadline, a cancel or the server's
+ * end came first. */
+static bool
+await(const struct probe *p, int fd, short events, int64_t deadline)
+{
+	struct pollfd pfd;
+
+	pfd.fd = fd;
+	pfd.events = events;
+	for (;;) {
+		if (p->w->cancelled || proc_ended(p->server) || proc_late(p->w, deadline))
+			return false;
+		if (proc_wait(p->w, &pfd, fd >= 0, deadline) & SAW_FD)
+			return true;
+	}
+}
+
+/* A connection whose both ends are one socket: TCP allows it when the port
+ * that connect chooses is the one that it connects to. */
+static bool
+to_itself(int fd)
+{
+	struct sockaddr_storage a, b;
+	socklen_t la = sizeof(a), lb = sizeof(b);
+
+	memset(&a, 0, sizeof(a));
+	memset(&b, 0, sizeof(b));
+	return getsockname(fd, (struct sockaddr *)&a, &la) < 0
+		|| getpeername(fd, (struct sockaddr *)&b, &lb) < 0
+		|| (la == lb && !memcmp(&a, &b, la));
+}
+
+/* Asks for the path; whether the answer is 2xx or 3xx. */
+static bool
+http_says_yes(const struct probe *p, int fd)
+{
+	char *request = str("GET %s HTTP/1.0\r\nHost: localhost:%d\r\n"
+		"Connection: close\r\n\r\n", p->arg, p->port);
+	int64_t deadline = proc_clock(p->w) + 5000;
+	char answer[16];
+	size_t n = 0;
+	ssize_t r = 0;
+
+	if (deadline > p->deadline)
+		deadline = p->deadline;
+	/* A fresh socket's buffer takes so short a request whole. */
+	if (write(fd, request, strlen(request)) == (ssize_t)strlen(request))
+		while (n < 12 && await(p, fd, POLLIN, deadline)
+		&& (r = read(fd, answer + n, 12 - n)) > 0)
+			n += (size_t)r;
+	return n == 12 && !memcmp(answer, "HTTP/1.", 7)
+		&& (answer[9] == '2' || answer[9] == '3');
+}
+
+static bool
+try_connect(const struct probe *p, int family)
+{
+	struct sockaddr_storage a;
+	socklen_t len = address(&a, family, p->port, false);
+	int fd = socket(family, SOCK_STREAM, 0), err = 0;
+	socklen_t errlen = sizeof(err);
+	bool yes = false;
+
+	if (fd < 0)
+		return false;   /* no IPv6 here, say */
+	set_cloexec(fd);
+	if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+		goto out;
+	if (connect(fd, (struct sockaddr *)&a, len) < 0) {
+		if (errno != EINPROGRESS)
+			goto out;
+		/* One at a time: a second would hang on a backlog of 0. */
+		if (!await(p, fd, POLLOUT, p->deadline)
+		|| getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &errlen) < 0 || err)
+			goto out;
+	}
+	yes = !to_itself(fd) && (p->kind == READY_TCP || http_says_yes(p, fd));
+out:
+	close(fd);
+	return yes;
+}
+
+/* Whether a line of the log matches; *at is how far whole lines were read. */
+static bool
+log_matches(const char *log, const regex_t *re, off_t *at)
+{
+	struct buf line = { 0 };
+	char chunk[4096];
+	bool yes = false;
+	int fd = open(log, O_RDONLY);
+	ssize_t n = 0, i;
+
+	if (fd < 0 || lseek(fd, *at, SEEK_SET) < 0)
+		goto out;
+	while (!yes && (n = read(fd, chunk, sizeof(chunk))) > 0) {
+		for (i = 0; i < n && !yes; i++) {
+			if (chunk[i] != '\n') {
+				/* NUL would end the string for regexec. */
+				buf_char(&line, chunk[i] ? chunk[i] : ' ');
+				continue;
+			}
+			*at += (off_t)line.n + 1;
+			buf_char(&line, '\0');
+			yes = regexec(re, line.s, 0, NULL, 0) == 0;
+			line.n = 0;
+		}
+	}
+	if (!yes && line.n)
+		yes = regexec(re, line.s, 0, NULL, 0) == 0;
+out:
+	if (fd >= 0)
+		close(fd);
+	buf_free(&line);
+	return yes;
+}
+
+/* Waits for a newline on fd; what is wrong where none will come, or NULL. */
+static const char *
+await_newline(const struct probe *p, int fd)
+{
+	char chunk[64];
+	ssize_t n;
+
+	while (await(p, fd, POLLIN, p->deadline)) {
+		n = read(fd, chunk, sizeof(chunk));
+		if (n > 0 && memchr(chunk, '\n', (size_t)n))
+			return NULL;
+		if (n == 0)
+			return "closed PRUN_READY_FD without a newline";
+	}
+	return "wrote no newline to PRUN_READY_FD";
+}
+
+static bool
+ask(const struct probe *p, const regex_t *re, const char *log, off_t *at,
+	const struct spawn *command, struct buf *why)
+{
+	switch (p->kind) {
+	case READY_LOG:
+		return log_matches(log, re, at);
+	case READY_COMMAND:
+		return proc_run(p->w, command, p->deadline, true, 0, why) == 0;
+	default:
+		return try_connect(p, AF_INET) || try_connect(p, AF_INET6);
+	}
+}
+
+/* Asks again and again until it is ready, or cannot be any more. */
+static bool
+ask_until_ready(const struct probe *p, const regex_t *re, const char *log,
+	const struct spawn *command, struct buf *why)
+{
+	int64_t begin = proc_clock(p->w), wait;
+	off_t at = 0;
+
+	for (;;) {
+		if (ask(p, re, log, &at, command, why))
+			return true;
+		wait = (proc_clock(p->w) - begin) / 50;
+		if (wait < 1)
+			wait = 1;
+		if (wait > 25)
+			wait = 25;
+		await(p, -1, 0, proc_clock(p->w) + wait);
+		if (p->w->cancelled || proc_ended(p->server) || proc_late(p->w, p->deadline))
+			return false;
+	}
+}
+
+enum cause
+proc_ready(struct worker *w, struct proc *server, const char *value, int port,
+	int64_t timeout_ms, const char *log, int fd, const struct spawn *command,
+	struct buf *why)
+{
+	struct probe p = { w, server, READY_NONE, NULL, proc_clock(w) + timeout_ms, port };
+	const char *wrong = NULL;
+	regex_t re;
+	bool yes;
+
+	p.kind = ready_kind(value, &p.arg);
+	if (p.kind == READY_NONE)
+		return CAUSE_NONE;
+	if (p.kind == READY_LOG && regcomp(&re, p.arg, REG_EXTENDED | REG_NOSUB))
+		fatal(EXIT_RUN, "ready = log %s: bad expression", p.arg);
+	if (p.kind == READY_FD) {
+		wrong = await_newline(&p, fd);
+		yes = !wrong;
+	} else {
+		yes = ask_until_ready(&p, &re, log, command, why);
+	}
+	if (p.kind == READY_LOG)
+		regfree(&re);
+	if (w->cancelled)
+		return CAUSE_CANCELLED;
+	/* Whoever answered for a dead server is not ours. */
+	if (proc_ended(server))
+		return CAUSE_SERVER_DIED;
+	if (yes)
+		return CAUSE_NONE;
+	if (wrong)
+		buf_fmt(why, "it %s", wrong);
+	else if (p.kind == READY_LOG)
+		buf_fmt(why, "no line of its log matches %s", p.arg);
+	else if (p.kind == READY_COMMAND)
+		buf_fmt(why, "%s did not exit with 0", p.arg);
+	else
+		buf_fmt(why, "nothing %s on port %d of 127.0.0.1 or ::1",
+			p.kind == READY_HTTP ? "says 2xx or 3xx" : "answers", port);
+	return CAUSE_SERVER_NOT_READY;
 }

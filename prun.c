@@ -23,6 +23,7 @@ print_plan(const struct plan *p)
 	struct buf b = { 0 };
 	const struct file *f;
 	size_t i, k;
+	bool program;
 
 	for (i = 0; i < p->nfiles; i++) {
 		f = &p->files[order[i]];
@@ -36,7 +37,7 @@ print_plan(const struct plan *p)
 			buf_str(&b, "  alone");
 		for (k = 0; k < f->nlocks; k++)
 			buf_fmt(&b, "  lock=%s", p->locks.v[f->locks[k]]);
-		printf("%s\n    %s\n", b.s, work_command(f));
+		printf("%s\n    %s\n", b.s, plan_command(f, &program));
 	}
 	printf("%zu file%s, %d at once", p->nfiles, p->nfiles == 1 ? "" : "s", p->workers);
 	if (p->o.shard)
@@ -168,10 +169,11 @@ make_dir(struct plan *p)
 
 /* Adds the files of a run, ours (source 0) or what is known of another. */
 static void
-add_run(struct parts *parts, const struct plan *p, int source)
+add_run(struct parts *parts, const struct plan *p, const struct record *records, int source)
 {
 	struct buf notes = { 0 };
 	struct part *part;
+	const struct record *c;
 	const struct file *f;
 	char *path;
 	size_t i;
@@ -193,20 +195,21 @@ add_run(struct parts *parts, const struct plan *p, int source)
 		notes.n = 0;
 		buf_safe(&notes, f->test, strlen(f->test));
 		part->file = str("%s", notes.s);
-		part->result = f->o.result;
-		part->cause = f->o.cause;
-		part->ms = f->o.ms;
-		part->attempts = f->attempts;
-		for (k = 1; k == 1 || k <= f->attempts; k++) {
-			if (p->o.audit && k != f->o.attempt)
+		c = &records[i];
+		part->result = c->o.result;
+		part->cause = c->o.cause;
+		part->ms = c->o.ms;
+		part->attempts = c->attempts;
+		for (k = 1; k == 1 || k <= c->attempts; k++) {
+			if (p->o.audit && k != c->o.attempt)
 				continue;       /* its rounds are no retries */
-			list_add(&part->reports, str("%s/junit.xml", work_dir(p, f, k)));
-			list_add(&part->logs, str("%s/test.log", work_dir(p, f, k)));
+			list_add(&part->reports, str("%s/junit.xml", plan_dir(p, f, k)));
+			list_add(&part->logs, str("%s/test.log", plan_dir(p, f, k)));
 		}
-		path = str("%s/notes", work_dir(p, f, f->o.attempt));
+		path = str("%s/notes", plan_dir(p, f, c->o.attempt));
 		notes.n = 0;
-		if (!f->o.notes || buf_read(&notes, path) < 0)
-			buf_str(&notes, f->o.why);
+		if (!c->o.notes || buf_read(&notes, path) < 0)
+			buf_str(&notes, c->o.why);
 		if (starts(notes.s, "! "))
 			part->why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
 	}
@@ -248,6 +251,7 @@ static size_t
 add_input(struct parts *parts, const char *path, const char *out)
 {
 	struct plan *run = memset(scratch(sizeof(*run)), 0, sizeof(*run));
+	struct record *records;
 	struct dirent **e;
 	struct stat st;
 	struct part *part;
@@ -263,10 +267,12 @@ add_input(struct parts *parts, const char *path, const char *out)
 		return 1;
 	}
 	if (access(str("%s/results.jsonl", path), F_OK) == 0) {
-		if (show_read(run, path) == 0) {
-			add_run(parts, run, (int)parts->n + 1);
+		n = show_read(run, &records, path);
+		if (n == 0)
+			add_run(parts, run, records, (int)parts->n + 1);
+		free(records);
+		if (n == 0)
 			return 1;
-		}
 		warn("%s/results.jsonl cannot be read; only reports are merged", path);
 	}
 	n = scandir(path, &e, is_entry, alphasort);
@@ -320,24 +326,26 @@ merge_mode(const struct plan *p)
 
 /* The run is over: reports, history, what stays. */
 static int
-finish(struct plan *p, struct show *show, int status, bool cut, int64_t ms)
+finish(const struct plan *p, const struct record *records, struct show *show, int status,
+	bool cut, int64_t ms)
 {
 	struct parts parts = { 0 };
+	struct buf found = { 0 };
 	struct counts total;
 	char *report = NULL, *path, *target;
 	size_t i;
-	bool bad = (status == EXIT_FAILED || status == EXIT_RUN) && !cut, stays = p->o.run_dir
-		|| p->o.keep == KEEP_ALWAYS;
+	bool failed = (status == EXIT_FAILED || status == EXIT_RUN) && !cut;
+	bool stays = p->o.run_dir || p->o.keep == KEEP_ALWAYS;
 
 	for (i = 0; i < p->nfiles; i++) {
-		bad = bad || (p->files[i].o.result >= FAIL && p->files[i].o.result < CANCEL);
-		stays = stays || p->files[i].o.kept;
+		failed = failed || (records[i].o.result >= FAIL && records[i].o.result < CANCEL);
+		stays = stays || records[i].o.kept;
 	}
-	stays = stays || (bad && p->o.keep != KEEP_NEVER);
+	stays = stays || (failed && p->o.keep != KEEP_NEVER);
 	if (p->o.junit || stays)
 		report = p->o.junit ? p->o.junit : str("%s/report.xml", p->dir);
 	if (report) {
-		add_run(&parts, p, 0);
+		add_run(&parts, p, records, 0);
 		if (merge(p, &parts, report, ms, &total) < 0) {
 			status = EXIT_RUN;
 			report = NULL;
@@ -351,12 +359,15 @@ finish(struct plan *p, struct show *show, int status, bool cut, int64_t ms)
 		free(target);
 	}
 	if (!p->o.audit && p->shards == 1)
-		plan_history_write(p);
+		plan_history_write(p, records);
 	if (stays)
 		show_say(show, "\nkept: %s", p->dir);
 	show_end(show, status, ms, report);
-	if (p->o.audit && !cut)
-		audit(p);
+	if (p->o.audit && !cut) {
+		plan_audit(p, records, &found);
+		fputs(found.s, stdout);
+		buf_free(&found);
+	}
 	if (!stays && remove_tree(p->dir) < 0)
 		warn("%s could not be removed:", p->dir);
 	return status;
@@ -370,16 +381,28 @@ die(int sig)
 	_exit(128 + sig);               /* process 1 of a container survives raise */
 }
 
+static void
+free_records(const struct plan *p, struct record *records)
+{
+	size_t i;
+
+	for (i = 0; i < p->nfiles; i++)
+		free(records[i].rounds);
+	free(records);
+}
+
 static int
 run(struct plan *p)
 {
+	struct record *records;
 	int64_t begin = clock_ms();
 	int status, sig;
 	struct show *show;
 
 	make_dir(p);
 	find_setups(p);
-	show = show_open(p);
+	records = xcalloc(p->nfiles, sizeof(*records));
+	show = show_open(p, records);
 	if (!p->o.quiet) {
 		show_say(show, "%zu file%s, %d at once%s%s", p->nfiles, p->nfiles == 1 ? "" : "s",
 			p->workers, p->o.shuffle ? ", shuffle seed " : "",
@@ -387,8 +410,9 @@ run(struct plan *p)
 		if (p->o.shard)
 			show_say(show, "shard %d/%d of %zu files", p->shard, p->shards, p->all);
 	}
-	status = run_files(p, show, &sig);
-	status = finish(p, show, status, sig, clock_ms() - begin);
+	status = run_files(p, records, show, &sig);
+	status = finish(p, records, show, status, sig, clock_ms() - begin);
+	free_records(p, records);
 	if (sig)
 		die(sig);
 	return status;
@@ -400,15 +424,18 @@ run(struct plan *p)
 static int
 run_aside(struct plan *p)
 {
+	struct record *records;
 	struct show *show;
 	int status, sig;
 
 	p->o.run_dir = NULL;
 	make_dir(p);
 	find_setups(p);
-	show = show_open(p);
-	status = run_files(p, show, &sig);
+	records = xcalloc(p->nfiles, sizeof(*records));
+	show = show_open(p, records);
+	status = run_files(p, records, show, &sig);
 	show_close(show);
+	free_records(p, records);
 	if (remove_tree(p->dir) < 0)
 		warn("%s could not be removed:", p->dir);
 	if (sig && !p->o.reopen)

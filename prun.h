@@ -1,13 +1,20 @@
 /*
- * prun.h: what the rooms share, in the order in which they call each other:
- * prun.c, audit.c, run.c, plan.c, conf.c, work.c, net.c, pg.c, url.c, proc.c, junit.c,
- * tap.c, xml.c, show.c, base.c.  It comes first in every file, for it asks libc
- * for POSIX.1-2008 with XSI.
+ * prun.h: what the rooms promise each other, in the order of the calls: every
+ * function is called by rooms above it only (t/24-rooms.t).  It comes first in
+ * every file, for it makes libc's names visible.
  *
  * Times are monotonic milliseconds in int64_t unless a name says otherwise.
  * Functions that return int give 0, or -1 with errno set, unless said.
  */
-#define _XOPEN_SOURCE 700
+#define _XOPEN_SOURCE 700       /* POSIX.1-2008 with XSI */
+/* Elsewhere that hides what POSIX does not have: INADDR_LOOPBACK,
+ * _SC_NPROCESSORS_ONLN, TIOCGWINSZ, SIGWINCH. */
+#define _DARWIN_C_SOURCE
+#define _NETBSD_SOURCE
+#define __EXTENSIONS__          /* illumos */
+#if defined(__FreeBSD__) || defined(__DragonFly__)
+#define __BSD_VISIBLE 1
+#endif
 
 #include <sys/types.h>
 #include <sys/stat.h>
@@ -31,6 +38,13 @@
 #define PRUN_VERSION "0.1.0"
 #define LEN(a) (sizeof(a) / sizeof((a)[0]))
 
+/* A function that does not return, told to compilers and analysers. */
+#ifdef __GNUC__
+#define NORETURN __attribute__((__noreturn__))
+#else
+#define NORETURN
+#endif
+
 /* ---- words ---- */
 
 enum result { PASS, FLAKY, SKIP, NONE, FAIL, TIMEOUT, ERROR, CANCEL, RESULTS };
@@ -47,23 +61,19 @@ enum phase { IDLE, SETUP, WAITING, CLONING, STARTING, TESTING, STOPPING, PHASES 
 /* exit statuses of prun */
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_RUN = 3, EXIT_NO_FILES = 4 };
 
-/* a growing string; s is NULL or ends in a NUL that n does not count */
+/* A growing string (base.c): s is NULL or ends in a NUL that n does not count. */
 struct buf {
 	char *s;
 	size_t n, cap;
 };
 
+/* Strings (base.c); v[n] is NULL once something was added. */
 struct list {
-	char **v;       /* v[n] is NULL once something was added */
+	char **v;
 	size_t n, cap;
 };
 
-/* ---- what is to be run, and what came of it ---- */
-
-enum keep { KEEP_FAILED, KEEP_RUN, KEEP_ALWAYS, KEEP_NEVER };
-enum { SPLIT_FILE, SPLIT_SUITE };
-
-/* Every option's value.  Durations in ms, sizes in bytes, -1: none. */
+/* Every option's value (conf.c).  Durations in ms, sizes in bytes, -1: none. */
 struct opts {
 	int64_t jobs, retries, workers, max_worker_restart;
 	int64_t timeout_ms, ready_timeout_ms, grace_ms;
@@ -79,17 +89,51 @@ struct opts {
 	struct list suite, files, exclude, db_env, url_env, port_env, env;
 	struct list unset, serial, alone, lock;
 };
+enum { KEEP_FAILED, KEEP_RUN, KEEP_ALWAYS, KEEP_NEVER };
+enum { SPLIT_FILE, SPLIT_SUITE };
 
 struct suite {
 	char *name;             /* "" for the unnamed one */
 	struct opts o;          /* what holds in this suite */
 	int where;              /* its line in prun.conf; 0: it is not there */
-	int running;            /* attempts under way (run.c) */
 	bool chosen;            /* by -s */
 	bool no_setup;          /* another suite's setup does for this one */
 };
 
-/* One attempt's end, as the worker tells it; numbers only. */
+struct file {
+	char *path;             /* PRUN_FILE */
+	char *test;             /* PRUN_TEST: path, or path::node */
+	struct suite *suite;
+	int index;
+	char *dir;              /* of its first attempt, in a run that was read back */
+	int64_t timeout_ms;
+	int64_t retries;
+	bool alone;
+	int *locks;             /* indices into plan.locks */
+	size_t nlocks, caplocks;
+	int64_t expect_ms;      /* from the history; -1: unknown */
+};
+
+/* What is to be run (conf.c, plan.c); nothing of it changes during the run. */
+struct plan {
+	struct opts o;          /* what holds outside any suite */
+	struct suite *suites;
+	size_t nsuites, capsuites;
+	struct file *files;     /* in suite order, then plan order */
+	size_t nfiles, capfiles;
+	struct list locks;      /* names */
+	struct list args;       /* test arguments, after -- */
+	struct list paths;      /* of the command line */
+	uint32_t hash;          /* of the suites' and files' names, and their shards */
+	int shard, shards;      /* ours, from 1, of how many */
+	size_t all;             /* files in all shards */
+	int64_t median_ms;      /* of what the history knows */
+	int workers;            /* how many attempts run side by side */
+	char id[9];             /* of the run */
+	char *dir;              /* run directory, absolute */
+};
+
+/* One attempt's end, as the worker tells it (work.c). */
 struct outcome {
 	int file, attempt;      /* attempts count from 1 */
 	enum result result;
@@ -106,56 +150,26 @@ struct outcome {
 	char why[200];          /* the cause in words, where notes cannot be written */
 };
 
-struct file {
-	char *path;             /* PRUN_FILE */
-	char *test;             /* PRUN_TEST: path, or path::node */
-	struct suite *suite;
-	int index;
-	char *dir;              /* of its first attempt, in a run that was read back */
-	int64_t timeout_ms;
-	int64_t retries;
-	bool alone;
-	int *locks;             /* indices into plan.locks, sorted */
-	size_t nlocks, caplocks;
-	int64_t expect_ms;      /* from the history; -1: unknown */
-	/* written by run.c as the run goes */
+/* What has come of a file so far (run.c). */
+struct record {
 	struct outcome o;       /* of the last attempt */
 	struct outcome *rounds; /* of an audit: of all, alone first */
 	int attempts;
 	bool ended;
 };
 
-struct plan {
-	struct opts o;          /* what holds outside any suite */
-	struct suite *suites;
-	size_t nsuites, capsuites;
-	struct file *files;     /* in suite order, then plan order */
-	size_t nfiles, capfiles;
-	struct list locks;      /* names */
-	bool *held;             /* held[i]: locks.v[i] is taken (run.c) */
-	struct list args;       /* test arguments, after -- */
-	struct list paths;      /* of the command line */
-	uint32_t hash;          /* of the suites' and files' names, and their shards */
-	int shard, shards;      /* ours, from 1, of how many */
-	size_t all;             /* files in all shards */
-	int64_t median_ms;      /* of what the history knows */
-	int workers;            /* how many attempts may be beside each other */
-	char id[7];             /* of the run */
-	char *dir;              /* run directory, absolute */
-};
-
-/* ---- audit.c: which files hurt each other ---- */
-
-/* Prints what an audit has found, and writes it to audit.txt of the run directory. */
-void audit(const struct plan *p);
-
 /* ---- run.c: the run ---- */
 
 struct show;
 
-/* Runs the plan's files, longest first or shuffled; each has its outcome then.
+/* Runs the plan's files, longest first or shuffled; each has its record then.
  * Returns the exit status; *sig is the signal that ended the run, or 0. */
-int run_files(struct plan *p, struct show *show, int *sig);
+int run_files(const struct plan *p, struct record *records, struct show *show, int *sig);
+
+/* ---- work.c: the life of an attempt ---- */
+
+/* A worker's whole life, in the process forked for it. */
+void work_run(const struct plan *p, int slot, int orders, int news) NORETURN;
 
 /* ---- plan.c: suites, files, marks, history, shards ---- */
 
@@ -165,8 +179,18 @@ void plan_make(struct plan *p);
 /* The files' order: longest first, or shuffled by seed; the first of as many
  * as there are files, to be freed. */
 int *plan_order(const struct plan *p, const char *seed);
+/* Directory of an attempt, and name of its clone (NULL without a database);
+ * scratch memory. */
+char *plan_dir(const struct plan *p, const struct file *f, int attempt);
+char *plan_clone(const struct plan *p, const struct file *f, int attempt);
+/* The command that runs f, in scratch memory, or NULL where nobody knows how.
+ * program: it is a path to be executed, else it is for the shell. */
+char *plan_command(const struct file *f, bool *program);
 /* Writes the history: what is in it and not in p stays. */
-int plan_history_write(const struct plan *p);
+int plan_history_write(const struct plan *p, const struct record *records);
+/* Says which files hurt each other, and writes it to audit.txt of the run
+ * directory; text that is to be shown is appended to b. */
+void plan_audit(const struct plan *p, const struct record *records, struct buf *b);
 
 /* ---- conf.c: the options ---- */
 
@@ -177,11 +201,66 @@ void conf_read(struct plan *p, char **argv);
 int64_t conf_number(const char *key, const char *value, const char *where);
 /* Prints the option table, for --help. */
 void conf_help(FILE *out);
-/* Ends prun for bad input: one line, where ("file:7", "--jobs") first. */
-void bad(const char *where, const char *fmt, ...);
 
-/* ---- talk between prun and its workers: fixed-size records in pipes ---- */
+/* ---- pg.c: databases ---- */
 
+struct worker;
+struct pg;                      /* a worker's sessions with database servers */
+
+/* run: its id; dir: its directory.  Connects when first needed. */
+struct pg *pg_open(struct worker *w, const char *run, const char *dir);
+/* Closes the sessions and frees pg. */
+void pg_close(struct pg *pg);
+/* Clones the template; *url is the clone's, to be freed.  0, or -1 with the
+ * reason in why; passing: a further try may help.  env: for cp, db-clone. */
+int pg_clone(struct pg *pg, const struct opts *o, const char *name, const char *dir,
+	char **env, char **url, struct buf *notes, struct buf *why, bool *passing);
+/* Whether the last session was refused because there are too many. */
+bool pg_crowded(const struct pg *pg);
+/* Drops a clone, or what there may be of it; failure is told in notes. */
+int pg_drop(struct pg *pg, const struct opts *o, const char *name, const char *dir,
+	char **env, struct buf *notes);
+/* Marks a clone as kept, so that no run sweeps it. */
+void pg_keep(struct pg *pg, const struct opts *o, const char *name, const char *file,
+	struct buf *notes);
+/* Before setup: sweeps what dead runs of the template left, and locks it where
+ * there is a setup command; after it: unlocks. */
+int pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes,
+	struct buf *why);
+/* Lists or drops the template's leftovers and kept clones; -1 with the reason
+ * in why. */
+int pg_clean(struct pg *pg, const struct opts *o, bool list, struct buf *notes,
+	struct buf *why);
+/* Whether a kept clone is no longer there. */
+bool pg_gone(struct pg *pg, const struct opts *o, const char *name, const char *url);
+
+/* ---- url.c: URLs of databases; strings in scratch memory ---- */
+
+enum url_kind { URL_PG, URL_DSN, URL_FILE, URL_OTHER };
+
+enum url_kind url_kind(const char *url);
+/* What is wrong with a db = URL, or NULL. */
+const char *url_check(const char *url);
+/* URL for libpq or psql with the database name instead; where password is not
+ * NULL (psql, whose arguments all can see) it is taken out into it. */
+char *url_admin(const char *url, const char *name, char **password);
+/* Name of the template database. */
+char *url_template(const char *url);
+/* The template's part of its clones' names: what needs no quoting anywhere. */
+char *url_stem(const char *url);
+/* Path of a file template, and of its clone in the attempt's directory. */
+char *url_file(const char *url);
+char *url_clone_file(const char *url, const char *name, const char *dir);
+/* Clone's name for a template: <template>_w<index>_<run>[r<n>]. */
+char *url_clone_name(const char *url, int index, const char *run, int attempt);
+/* URL of a clone for the app; dir is the attempt's. */
+char *url_clone(const char *url, const char *name, const char *dir);
+/* The URL as it may be shown: password as ***. */
+char *url_masked(const char *url);
+
+/* ---- proc.c: sessions, waiting, signals, ports, readiness ---- */
+
+/* Talk between prun and its workers: fixed-size records in pipes. */
 enum order_type {
 	ORDER_SETUP, ORDER_RUN, ORDER_DROP, ORDER_CANCEL, ORDER_PAUSED, ORDER_QUIT
 };
@@ -206,46 +285,6 @@ struct news {
 	struct outcome o;       /* RESULT; file is right in PHASE too; why: URL in OPEN */
 };
 
-/* ---- work.c: the life of an attempt ---- */
-
-struct worker;
-struct proc;
-struct spawn;
-
-/* A worker's whole life, in the process forked for it; never returns. */
-void work_run(const struct plan *p, int slot, int orders, int news);
-/* Directory of an attempt. */
-char *work_dir(const struct plan *p, const struct file *f, int attempt);
-/* Name of an attempt's clone; NULL without a database. */
-char *work_clone(const struct plan *p, const struct file *f, int attempt);
-/* What would be run for f; NULL: nobody knows. */
-char *work_command(const struct file *f);
-
-/* ---- net.c: ports and readiness ---- */
-
-struct ready {
-	int kind;               /* of the READY_ words in net.c */
-	const char *arg;        /* path, expression or command */
-};
-
-/* Reads a ready = value into r; NULL, or what is wrong with it. */
-const char *net_ready_parse(const char *value, struct ready *r);
-/* Whether this kind of readiness hands a descriptor to the server. */
-bool net_ready_fd(const struct ready *r);
-/* Chooses a free port and holds it by a socket; *hold is -1 where the system
- * does not allow to. */
-int net_hold(int *port, int *hold);
-/* Whether somebody else listens on the port; ends the hold. */
-bool net_taken(int *hold, int port);
-
-/* Waits until the server is ready; CAUSE_NONE, or why it is not, in words in
- * why.  fd: read end of PRUN_READY_FD; command: of ready = command. */
-enum cause net_ready(struct worker *w, struct proc *server,
-	const struct ready *r, int port, int64_t timeout_ms, const char *log,
-	int fd, const struct spawn *command, struct buf *why);
-
-/* ---- proc.c: sessions, waiting, signals ---- */
-
 /* What is no exit status (and not -signal). */
 enum { SPAWN_FAILED = INT_MIN, RUN_STOPPED };
 
@@ -260,11 +299,11 @@ struct proc {
 	bool core;              /* it dumped core */
 };
 
-/* The worker's side of the talk, and what it must not lose sight of. */
+/* The worker's side of the talk, and the sessions it must not lose sight of. */
 struct worker {
-	const struct plan *plan;
 	int slot;
 	int orders, news;       /* pipe ends; orders is -1 once prun is dead */
+	int file;               /* of the attempt under way, told with each phase */
 	bool cancelled;         /* the attempt under way is to end */
 	int64_t cancel_by;      /* and by when; all graces end then */
 	int64_t paused_ms;      /* how long ^Z has stood still in all */
@@ -272,18 +311,14 @@ struct worker {
 	struct order next;
 	pid_t *pids;            /* leaders started and not reaped */
 	size_t npids, cappids;
-	struct pg *pg;          /* database sessions (pg.c) */
-	int file;               /* of the attempt under way */
-	bool crowded;           /* the last session was refused: too many (pg.c) */
-	char *spare_tmp;        /* of an earlier attempt, or NULL */
 };
 
 /* How a child is started. */
 struct spawn {
 	char **argv;
 	char **env;
-	int in, out, err;       /* descriptors; in -1: /dev/null */
-	int fd;                 /* one more for the child, as 3; or -1 */
+	int in, out, err;       /* descriptors; in 0: the worker's /dev/null */
+	int fd;                 /* one more for the child, as 3; 0: none */
 	bool terminal;          /* stay in the session; prun's 0 to 2 instead of these */
 };
 
@@ -294,12 +329,14 @@ bool proc_caught(int sig);
 /* Waits for a signal, one of fds or the deadline (-1: none); SAW_ bits, 0 for
  * the deadline. */
 int proc_poll(struct pollfd *fds, size_t n, int64_t deadline);
-/* Makes the process a worker's: session, descriptors, signals.  terminal: in prun's
- * session, for --interactive. */
+/* Makes the process a worker's: session, descriptors, signals.  terminal: in
+ * prun's session, for --interactive. */
 void proc_become_worker(const char *log, bool terminal);
 /* The one wait of a worker: as proc_poll, and reads orders.  The deadline is
  * on the worker's clock. */
 int proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline);
+/* Waits until the deadline or a cancel. */
+void proc_pause(struct worker *w, int64_t deadline);
 /* Whether the deadline has passed (-1: never); what orders there are have been
  * read before that is judged. */
 bool proc_late(struct worker *w, int64_t deadline);
@@ -308,11 +345,14 @@ int64_t proc_clock(const struct worker *w);
 void proc_tell_phase(struct worker *w, enum phase phase);
 /* Writes one record to prun. */
 void proc_tell(struct worker *w, const struct news *n);
+/* argv of cmd: words where the shell has nothing to do, else sh -c; args are
+ * "$@" there.  Scratch memory. */
+char **proc_argv(const char *cmd, const struct list *args);
 /* Starts a session; -1 with errno of what failed, exec included. */
 int proc_start(struct worker *w, struct proc *p, const struct spawn *s);
 /* Takes the terminal back from what was started with it. */
 void proc_take_terminal(void);
-/* Whether the leader is dead; fills status. Leaves the zombie. */
+/* Whether the leader is dead; fills status.  Leaves the zombie. */
 bool proc_ended(struct proc *p);
 /* TERM, up to grace_ms, KILL; then reaps the leader.  patient: where the
  * system does not tell whether the session is empty, give it the grace.
@@ -329,66 +369,59 @@ int proc_drain(struct worker *w, struct buf *names);
 void proc_kill(pid_t leader, int sig);
 /* Kills all children of prun that are not in keep: what dead workers left. */
 void proc_sweep(const pid_t *keep, size_t n);
-/* Runs a short command to its end, the deadline or, where heed says so, a
- * cancel; its status, or SPAWN_FAILED with errno, or RUN_STOPPED. */
+/* Runs a command to its end, the deadline or, where heed says so, a cancel;
+ * its status, or SPAWN_FAILED with errno, or RUN_STOPPED. */
 int proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
-	bool heed, struct buf *notes);
-/* argv of cmd: words where the shell has nothing to do, else sh -c; args are
- * "$@" there. */
-char **proc_argv(const char *cmd, const struct list *args);
+	bool heed, int64_t grace_ms, struct buf *notes);
+/* Words for how p ended, and for why a program could not be run; scratch. */
+char *proc_how_ended(const struct proc *p);
+char *proc_why_not(const char *prog, int err);
 /* A pipe of which no child of ours inherits an end. */
 int proc_pipe(int fd[2]);
+/* Chooses a free port and holds it by a socket; *hold is -1 where the system
+ * does not allow to. */
+int proc_hold(int *port, int *hold);
+/* Whether somebody else listens on the port; ends the hold. */
+bool proc_taken(int *hold, int port);
+/* What is wrong with a ready = value, or NULL. */
+const char *proc_ready_check(const char *value);
+/* Whether it hands a descriptor to the server; its command, or NULL. */
+bool proc_ready_fd(const char *value);
+const char *proc_ready_command(const char *value);
+/* Waits until the server is ready; CAUSE_NONE, or why it is not, in words in
+ * why.  fd: read end of PRUN_READY_FD; command: of ready = command. */
+enum cause proc_ready(struct worker *w, struct proc *server, const char *value,
+	int port, int64_t timeout_ms, const char *log, int fd,
+	const struct spawn *command, struct buf *why);
 
-/* ---- pg.c: databases ---- */
+/* ---- show.c: what people and machines read ---- */
 
-/* Clones the template; *url is the clone's, to be freed.  0, or -1 with the
- * reason in why; passing: a further try may help.  env: for cp, db-clone. */
-int pg_clone(struct worker *w, const struct opts *o, const char *name, const char *dir,
-	char **env, char **url, struct buf *notes, struct buf *why, bool *passing);
-/* Drops a clone, or what there may be of it; failure is told in notes. */
-int pg_drop(struct worker *w, const struct opts *o, const char *name, const char *dir,
-	char **env, struct buf *notes);
-/* Marks a clone as kept, so that no run sweeps it. */
-void pg_keep(struct worker *w, const struct opts *o, const char *name, const char *file,
-	struct buf *notes);
-/* Before setup: sweeps what dead runs of the template left, and locks it where
- * there is a setup command; after it: unlocks. */
-int pg_setup(struct worker *w, const struct opts *o, bool begin, struct buf *notes,
-	struct buf *why);
-/* Lists or drops the template's leftovers and kept clones; -1 with the reason in why. */
-int pg_clean(struct worker *w, const struct opts *o, bool list, struct buf *notes,
-	struct buf *why);
-/* Whether a kept clone is no longer there. */
-bool pg_gone(struct worker *w, const struct opts *o, const char *name, const char *url);
-/* Closes the sessions. */
-void pg_close(struct worker *w);
+struct slot_view {              /* what a worker is doing */
+	int file;               /* -1: nothing */
+	enum phase phase;
+	int64_t since;
+};
 
-/* ---- url.c: URLs of databases; strings in scratch memory ---- */
-
-enum url_kind { URL_PG, URL_DSN, URL_FILE, URL_OTHER };
-enum url_mode { URL_CLONE, URL_ADMIN, URL_MASK };
-
-enum url_kind url_kind(const char *url);
-/* What is wrong with a db = URL, or NULL. */
-const char *url_check(const char *url);
-/* Writes a PostgreSQL URL or DSN anew.  CLONE: for the app, name instead of the
- * database, all else byte for byte.  ADMIN: for libpq or psql, database name; where
- * password is not NULL (psql, whose arguments all can see) it is taken out into it.
- * MASK: for the screen. */
-char *url_rewrite(const char *url, enum url_mode mode, const char *name, char **password);
-/* Name of the template database. */
-char *url_template(const char *url);
-/* The template's part of its clones' names: what needs no quoting anywhere. */
-char *url_stem(const char *url);
-/* Path of a file template, and of its clone in the attempt's directory. */
-char *url_file(const char *url);
-char *url_clone_file(const char *url, const char *name, const char *dir);
-/* Clone's name for a template: <template>_w<index>_<run>[r<n>]. */
-char *url_clone_name(const char *url, int index, const char *run, int attempt);
-/* URL of a clone for the app; dir is the attempt's. */
-char *url_clone(const char *url, const char *name, const char *dir);
-/* The URL as it may be shown: password as ***. */
-char *url_masked(const char *url);
+/* Opens results.jsonl and writes the plan there. */
+struct show *show_open(const struct plan *p, const struct record *records);
+/* Reads back what results.jsonl of the run directory dir says of a run; files
+ * that it does not know the end of are CANCEL.  *records: one for each file,
+ * to be freed.  -1 where it is not to be had. */
+int show_read(struct plan *p, struct record **records, const char *dir);
+/* Prints a line about the run, above the moving lines. */
+void show_say(struct show *s, const char *fmt, ...);
+/* An attempt has ended; again: another will follow.  dir is its directory, url
+ * that of its database if it was kept, without the password. */
+void show_result(struct show *s, const struct file *f, bool again, const char *dir,
+	const char *url);
+/* Draws the workers' lines if they are due; returns when next. */
+int64_t show_draw(struct show *s, const struct slot_view *v, int n, bool now);
+/* The table and the last lines, summary.json; frees s. */
+void show_end(struct show *s, int status, int64_t ms, const char *report);
+/* Frees s without a word. */
+void show_close(struct show *s);
+/* Whether standard output can no longer be written. */
+bool show_broken(const struct show *s);
 
 /* ---- junit.c: reports ---- */
 
@@ -419,23 +452,21 @@ struct merge {
 	bool partial;           /* shards may be missing or foreign */
 };
 
-/* Counts what the reports at path (a file or a directory) say, and lists
- * the failing cases in notes (show.c).  Returns the number
- * of reports read, -1 when one of them is broken (why says how). */
+/* Counts what the reports at path (a file or a directory) say, and lists the
+ * failing cases in notes (show.c).  Returns the number of reports read, -1
+ * when one of them is broken (why says how). */
 int junit_count(const char *path, const char *file, struct counts *c, struct buf *notes,
 	struct buf *why);
-/* Merges parts into out ("-": standard output), aside and renamed.  -1 with errno, or
- * with 0 there where shards do not go together, which it has said. */
+/* Writes the JUnit report of a TAP log to path; 1 if there was TAP, 0 if not,
+ * -1 on failure. */
+int junit_tap(const char *log, const char *path, const char *name);
+/* Merges parts into out ("-": standard output), which is replaced as a whole.
+ * -1 with errno, or with 0 there where shards do not go together, which it has
+ * said. */
 int junit_merge(const struct merge *m, const struct part *parts, size_t n,
 	const char *out, struct counts *total);
 
-/* ---- tap.c: TAP ---- */
-
-/* Writes the JUnit report of a TAP log to path; 1 if there was TAP, 0 if
- * not, -1 on failure. */
-int tap_read(const char *log, const char *path, const char *name);
-
-/* ---- xml.c: text and the reader of reports ---- */
+/* ---- xml.c: text and the reader of XML ---- */
 
 #define XML_WINDOW 65536
 
@@ -471,8 +502,8 @@ struct reader {
 
 /* Empties a sink, which keeps its memory; b.s is a string after sink_end(). */
 void sink_begin(struct sink *t, int64_t limit, bool escape);
-/* Takes n bytes as they stand in a file, which end in the middle of nothing; raw: & is
- * no reference (CDATA). */
+/* Takes n bytes as they stand in a file, which end in the middle of nothing;
+ * raw: & is no reference (CDATA). */
 void sink_text(struct sink *t, const char *s, size_t n, bool raw);
 void sink_end(struct sink *t);
 /* Appends s, which is clean, as text or, quoted, as an attribute's value. */
@@ -491,46 +522,31 @@ void xml_text(struct reader *r, struct sink *t, enum event kind);
 /* Notes what is wrong, if it is the first thing. */
 void xml_breaks(struct reader *r, const char *what);
 
-/* ---- show.c: what people and machines read ---- */
+/* ---- base.c: helpers, and the names of results and causes ---- */
 
 extern const char *const result_name[RESULTS];
 extern const char *const cause_name[CAUSES];
-extern const char *const phase_name[PHASES];
 
-struct slot_view {              /* what a worker is doing */
-	int file;               /* -1: nothing */
-	enum phase phase;
-	int64_t since;
-};
-
-/* Opens results.jsonl and writes the plan there. */
-struct show *show_open(const struct plan *p);
-/* Reads back what results.jsonl of the run directory dir says of a run; files that
- * it does not know the end of are CANCEL.  -1 where it is not to be had. */
-int show_read(struct plan *p, const char *dir);
-/* Prints a line about the run, above the moving lines. */
-void show_say(struct show *s, const char *fmt, ...);
-/* An attempt has ended; again: another will follow.  dir is its directory, url that
- * of its database if it was kept, without the password. */
-void show_result(struct show *s, const struct file *f, bool again, const char *dir,
-	const char *url);
-/* Draws the workers' lines if they are due; returns when next. */
-int64_t show_draw(struct show *s, const struct slot_view *v, int n, bool now);
-/* The table and the last lines, summary.json; frees s. */
-void show_end(struct show *s, int status, int64_t ms, const char *report);
-/* Frees s without a word. */
-void show_close(struct show *s);
-/* Whether standard output can no longer be written. */
-bool show_broken(const struct show *s);
-
-/* ---- base.c: the helpers ---- */
-
-/* Warns on standard error: "prun: " and the message; one that ends in a
- * colon gets the text of errno. */
+/* Warns on standard error: "prun: " and the message; one that ends in a colon
+ * gets the text of errno. */
 void warn(const char *fmt, ...);
 /* The same, then exit(status). */
-void fatal(int status, const char *fmt, ...);
+void fatal(int status, const char *fmt, ...) NORETURN;
+/* Ends prun for bad input: one line, where ("file:7", "--jobs") first. */
+void bad(const char *where, const char *fmt, ...) NORETURN;
 void *grow(void *p, size_t *cap, size_t need, size_t size);
+void *xmalloc(size_t n);
+/* As calloc(3). */
+void *xcalloc(size_t n, size_t size);
+/* A copy to be freed. */
+char *xstrdup(const char *s);
+/* Memory that nobody need free: it lasts until it is released together with
+ * all that came after a mark; a worker releases after each order. */
+void *scratch(size_t n);
+size_t scratch_mark(void);
+void scratch_release(size_t mark);
+/* A formatted string in such memory. */
+char *str(const char *fmt, ...);
 void buf_add(struct buf *b, const char *s, size_t n);
 void buf_str(struct buf *b, const char *s);
 void buf_char(struct buf *b, int c);
@@ -545,32 +561,32 @@ void buf_safe(struct buf *b, const char *s, size_t n);
 void buf_tail(struct buf *b, const char *path, int lines);
 /* Appends a whole file; -1 with errno. */
 int buf_read(struct buf *b, const char *path);
+/* The same as buf_safe(), as a string in scratch memory. */
+char *safe(const char *s, size_t n);
 /* Length of the valid UTF-8 sequence at s, at most n bytes; 0: none. */
 size_t utf8_len(const char *s, size_t n);
 bool starts(const char *s, const char *prefix);
+bool ends(const char *s, const char *suffix);
+/* The next line of text, ended by a NUL instead of the newline; *text moves
+ * behind it.  NULL when there is none. */
+char *next_line(char **text);
+/* Index of s in words, or n. */
+size_t find_word(const char *const *words, size_t n, const char *s);
 /* FNV-1a of s, going on from h; HASH_BEGIN to begin with. */
 #define HASH_BEGIN 2166136261u
 uint32_t hash(uint32_t h, const char *s);
 /* Appends a copy. */
 void list_add(struct list *l, const char *s);
 void list_free(struct list *l);
-void *xmalloc(size_t n);
-/* Memory that nobody need free: it lasts until it is released together with all
- * that came after a mark; a worker releases after each order. */
-void *scratch(size_t n);
-size_t scratch_mark(void);
-void scratch_release(size_t mark);
-/* A formatted string in such memory. */
-char *str(const char *fmt, ...);
-/* A copy to be freed. */
-char *xstrdup(const char *s);
 /* Milliseconds of the monotonic clock. */
 int64_t clock_ms(void);
 int write_all(int fd, const char *s, size_t n);
+/* Closes fd (-1: nothing) and keeps errno. */
+void close_keep(int fd);
+int set_cloexec(int fd);
 /* Whether path is there and no regular file: a device, a pipe. */
 bool is_special(const char *path);
 /* Writes a file aside and renames it; a special one as it is. */
 int file_write(const char *path, const char *s, size_t n, mode_t mode);
 /* Removes a file or a directory with all that is in it. */
 int remove_tree(const char *path);
-int set_cloexec(int fd);

@@ -29,7 +29,10 @@ struct drop {
 };
 
 struct run {
-	struct plan *p;
+	const struct plan *p;
+	struct record *records; /* of the files */
+	bool *held;             /* locks that are taken */
+	int *in_suite;          /* attempts under way in each suite */
 	struct show *show;
 	struct slot *slots;
 	struct slot_view *views;
@@ -109,16 +112,12 @@ start_worker(struct run *r, int i)
 	return 0;
 
 err_news:
-	k = errno;
-	close(news[0]);
-	close(news[1]);
-	errno = k;
+	close_keep(news[0]);
+	close_keep(news[1]);
 err_orders:
-	k = errno;
-	close(orders[0]);
-	close(orders[1]);
+	close_keep(orders[0]);
+	close_keep(orders[1]);
 	s->pid = 0;
-	errno = k;
 	return -1;
 }
 
@@ -162,11 +161,16 @@ static void
 tell(struct run *r, const struct file *f, bool again)
 {
 	size_t mark = scratch_mark();
-	const struct opts *o = &f->suite->o;
-	char *dir = work_dir(r->p, f, f->o.attempt), *name = work_clone(r->p, f, f->o.attempt);
+	const struct outcome *o = &r->records[f->index].o;
+	const struct opts *opts = &f->suite->o;
+	char *dir = plan_dir(r->p, f, o->attempt), *name = plan_clone(r->p, f, o->attempt);
+	char *url = NULL;
 
-	show_result(r->show, f, again, dir, !f->o.kept ? NULL : o->db_clone ? name
-		: url_masked(url_clone(o->db, name, dir)));
+	if (o->kept && opts->db_clone)
+		url = name;
+	else if (o->kept)
+		url = url_masked(url_clone(opts->db, name, dir));
+	show_result(r->show, f, again, dir, url);
 	scratch_release(mark);
 }
 
@@ -193,47 +197,83 @@ give_back(struct run *r, int slot, const struct outcome *o)
 	return true;
 }
 
+/* The attempt holds nothing any more: neither locks nor a place. */
+static void
+release(struct run *r, const struct file *f)
+{
+	size_t i;
+
+	for (i = 0; i < f->nlocks; i++)
+		r->held[f->locks[i]] = false;
+	r->in_suite[f->suite - r->p->suites]--;
+	r->running--;
+	r->alone = false;
+}
+
+static bool
+is_failure(const struct outcome *o)
+{
+	return o->result >= FAIL && o->result < CANCEL;
+}
+
+/* Whether another attempt of the file follows this one. */
+static bool
+wants_another(const struct run *r, const struct file *f, const struct outcome *o)
+{
+	const struct opts *opts = &r->p->o;
+
+	if (r->stopping || o->fatal || opts->reopen)
+		return false;
+	if (opts->audit)        /* a file that fails alone is not run in company */
+		return o->attempt <= opts->audit && !(is_failure(o) && o->attempt == 1);
+	return is_failure(o) && !opts->fail_fast && !opts->interactive && o->attempt <= f->retries;
+}
+
+/* Queues the kept clones of all attempts but that which stands for the file. */
+static void
+drop_others(struct run *r, const struct outcome *before, const struct outcome *o)
+{
+	int stands = r->records[o->file].o.attempt;
+
+	if (before->kept && before->attempt != stands)
+		queue_drop(r, o->file, before->attempt);
+	if (o->kept && o->attempt != stands)
+		queue_drop(r, o->file, o->attempt);
+}
+
 /* An attempt is over: decides whether another follows, tells, goes on. */
 static void
 take_result(struct run *r, int slot, const struct outcome *o)
 {
-	struct file *f = &r->p->files[o->file];
-	struct outcome before = f->o;
-	bool again, bad;
-	size_t i;
+	const struct file *f = &r->p->files[o->file];
+	struct record *c = &r->records[o->file];
+	struct outcome before = c->o;
+	bool again, audit = r->p->o.audit;
 
-	for (i = 0; i < f->nlocks; i++)
-		r->p->held[f->locks[i]] = false;
-	f->suite->running--;
-	r->running--;
-	r->alone = false;
+	release(r, f);
 	if (o->crowded && give_back(r, slot, o))
 		return;
-	f->o = *o;
-	f->attempts = o->attempt;
-	bad = o->result >= FAIL && o->result < CANCEL;
-	again = !r->stopping && !o->fatal && !r->p->o.reopen && (r->p->o.audit
-		? o->attempt <= r->p->o.audit && !(bad && o->attempt == 1)
-		: bad && !r->p->o.fail_fast && !r->p->o.interactive && o->attempt <= f->retries);
-	if (r->p->o.audit)
-		f->rounds[o->attempt - 1] = *o;
-	else if (o->result == CANCEL && before.attempt)
-		f->attempts = (f->o = before).attempt;  /* a retry that was cut short */
-	else if (o->attempt > 1 && o->result <= NONE)
-		f->o.result = FLAKY;
-	f->ended = !again;
+	again = wants_another(r, f, o);
+	c->ended = !again;
+	c->o = *o;
+	c->attempts = o->attempt;
+	if (audit) {
+		c->rounds[o->attempt - 1] = *o;
+	} else if (o->result == CANCEL && before.attempt) {
+		c->o = before;          /* a retry that was cut short */
+		c->attempts = before.attempt;
+	} else if (o->attempt > 1 && o->result <= NONE) {
+		c->o.result = FLAKY;
+	}
 	tell(r, f, again);
-	if (r->p->o.audit && before.result >= FAIL && before.attempt)
-		f->o = before;          /* the first failure stands for it */
-	if (before.kept && f->o.attempt != before.attempt)
-		queue_drop(r, o->file, before.attempt);
-	if (o->kept && f->o.attempt != o->attempt)
-		queue_drop(r, o->file, o->attempt);
+	if (audit && before.attempt && before.result >= FAIL)
+		c->o = before;          /* the first failure stands for it */
+	drop_others(r, &before, o);
 	if (o->fatal && !r->stopping) {
 		show_say(r->show, "prun: %s: the run cannot go on", f->test);
 		r->status = EXIT_RUN;
 		cancel(r, r->p->o.grace_ms);
-	} else if (bad && r->p->o.fail_fast && !r->p->o.audit && !r->stopping) {
+	} else if (is_failure(o) && r->p->o.fail_fast && !audit && !r->stopping) {
 		show_say(r->show, "prun: stopping the rest at the first failure");
 		cancel(r, r->p->o.grace_ms);
 	}
@@ -243,12 +283,14 @@ take_result(struct run *r, int slot, const struct outcome *o)
 static void
 take_setup(struct run *r, bool failed)
 {
-	char *path = str("%s/notes", r->p->dir), *log = str("%s/setup.log", r->p->dir), *s;
+	char *path = str("%s/notes", r->p->dir), *log = str("%s/setup.log", r->p->dir);
+	char *text, *line;
 	struct buf b = { 0 };
 
 	buf_read(&b, path);
-	for (s = strtok(b.s, "\n"); s; s = strtok(NULL, "\n"))
-		show_say(r->show, "%s%s", r->p->o.clean ? "" : "prun: ", s + 2);
+	text = b.s;
+	while ((line = next_line(&text)))
+		show_say(r->show, "%s%s", r->p->o.clean ? "" : "prun: ", line + 2);
 	unlink(path);
 	r->next_setup++;
 	if (failed && !r->stopping) {
@@ -357,7 +399,7 @@ bury(struct run *r, int i)
 		o.cause = CAUSE_WORKER_DIED;
 		o.begin = r->views[i].since;
 		o.ms = clock_ms() - o.begin;
-		dir = work_dir(r->p, &r->p->files[was.file], was.attempt);
+		dir = plan_dir(r->p, &r->p->files[was.file], was.attempt);
 		path = str("%s/notes", dir);
 		text = str("! the worker died: %s\n", WIFSIGNALED(status)
 			? strsignal(WTERMSIG(status)) : "it exited");
@@ -403,7 +445,7 @@ bury_the_dead(struct run *r)
 static bool
 wants_alone(const struct run *r, const struct file *f)
 {
-	return f->alone || (r->p->o.audit ? r->round == 0 : f->attempts > 0);
+	return f->alone || (r->p->o.audit ? r->round == 0 : r->records[f->index].attempts > 0);
 }
 
 static bool
@@ -411,28 +453,28 @@ may_run(const struct run *r, const struct file *f)
 {
 	size_t i;
 
-	if (r->alone || (r->running && wants_alone(r, f)) || f->suite->running >= f->suite->o.workers)
+	if (r->alone || (r->running && wants_alone(r, f)) || r->in_suite[f->suite - r->p->suites] >= f->suite->o.workers)
 		return false;
 	for (i = 0; i < f->nlocks; i++)
-		if (r->p->held[f->locks[i]])
+		if (r->held[f->locks[i]])
 			return false;
 	return true;
 }
 
 static void
-run_file(struct run *r, int slot, struct file *f)
+run_file(struct run *r, int slot, const struct file *f)
 {
 	size_t i;
 
 	for (i = 0; i < f->nlocks; i++)
-		r->p->held[f->locks[i]] = true;
+		r->held[f->locks[i]] = true;
 	r->alone = wants_alone(r, f);
-	f->suite->running++;
+	r->in_suite[f->suite - r->p->suites]++;
 	r->running++;
 	r->views[slot].file = f->index;
 	r->views[slot].phase = CLONING;
 	r->views[slot].since = clock_ms();
-	order(&r->slots[slot], ORDER_RUN, f->index, f->attempts + 1, 0);
+	order(&r->slots[slot], ORDER_RUN, f->index, r->records[f->index].attempts + 1, 0);
 }
 
 /* Another round of an audit: all that have not ended, in another order. */
@@ -447,7 +489,7 @@ begin_round(struct run *r)
 	free(r->order);
 	r->order = plan_order(r->p, str("%s-%d", r->p->o.shuffle, r->round));
 	for (i = 0; i < r->p->nfiles; i++)
-		if (r->p->files[r->order[i]].ended)
+		if (r->records[r->order[i]].ended)
 			r->order[i] = -1;
 	r->first = 0;
 	show_say(r->show, "audit: round %d of %d", r->round, (int)r->p->o.audit);
@@ -455,10 +497,10 @@ begin_round(struct run *r)
 }
 
 /* The next file that may run now, or NULL. */
-static struct file *
+static const struct file *
 next_file(struct run *r)
 {
-	struct file *f;
+	const struct file *f;
 	size_t i;
 
 	while (r->first < r->p->nfiles && r->order[r->first] < 0)
@@ -476,7 +518,7 @@ next_file(struct run *r)
 		return begin_round(r) ? next_file(r) : NULL;
 	/* All have had their turn: retries, one at a time, alone. */
 	for (i = 0; i < r->p->nfiles; i++)
-		if (!r->p->files[i].ended)
+		if (!r->records[i].ended)
 			return &r->p->files[i];
 	return NULL;
 }
@@ -491,11 +533,11 @@ settle(struct run *r)
 
 	r->settled = true;
 	for (i = 0; i < r->p->nfiles; i++)
-		bad = bad || counts_as_failed(r->p, r->p->files[i].o.result);
+		bad = bad || counts_as_failed(r->p, r->records[i].o.result);
 	for (i = 0; i < r->p->nfiles && !bad; i++) {
 		f = &r->p->files[i];
-		if (f->suite->o.keep == KEEP_RUN && f->o.kept)
-			queue_drop(r, f->index, f->o.attempt);
+		if (f->suite->o.keep == KEEP_RUN && r->records[i].o.kept)
+			queue_drop(r, f->index, r->records[i].o.attempt);
 	}
 }
 
@@ -503,7 +545,7 @@ settle(struct run *r)
 static bool
 hand_out(struct run *r)
 {
-	struct file *f;
+	const struct file *f;
 	bool busy = false;
 	int i;
 
@@ -567,7 +609,7 @@ suspend(struct run *r)
 		waitid(P_PID, (id_t)s->pid, &si, WSTOPPED | WEXITED | WNOWAIT);
 		read_news(r, i);
 		for (k = 0; k < s->nsessions; k++)
-			kill(-s->sessions[k], SIGSTOP);
+			killpg(s->sessions[k], SIGSTOP);
 	}
 	raise(SIGSTOP);
 	for (i = 0; i < r->nslots; i++) {
@@ -576,7 +618,7 @@ suspend(struct run *r)
 			continue;
 		order(s, ORDER_PAUSED, 0, 0, clock_ms() - begin);
 		for (k = 0; k < s->nsessions; k++)
-			kill(-s->sessions[k], SIGCONT);
+			killpg(s->sessions[k], SIGCONT);
 		kill(s->pid, SIGCONT);
 	}
 }
@@ -660,21 +702,21 @@ dismiss(struct run *r)
 static void
 judge(struct run *r)
 {
-	struct file *f;
+	struct outcome *o;
 	size_t i;
 	bool failed = false, cut = false;
 
 	for (i = 0; i < r->p->nfiles; i++) {
-		f = &r->p->files[i];
-		if (!f->ended && !f->attempts) {
+		o = &r->records[i].o;
+		if (!r->records[i].ended && !r->records[i].attempts) {
 			cut = true;
-			f->o.file = f->index;
-			f->o.attempt = 1;
-			f->o.result = CANCEL;
-			f->o.cause = CAUSE_CANCELLED;
-			tell(r, f, false);
+			o->file = (int)i;
+			o->attempt = 1;
+			o->result = CANCEL;
+			o->cause = CAUSE_CANCELLED;
+			tell(r, &r->p->files[i], false);
 		}
-		failed = failed || counts_as_failed(r->p, f->o.result);
+		failed = failed || counts_as_failed(r->p, o->result);
 	}
 	if (cut && !r->stopping)        /* no worker was left to run them */
 		r->status = EXIT_RUN;
@@ -683,25 +725,25 @@ judge(struct run *r)
 }
 
 int
-run_files(struct plan *p, struct show *show, int *sig)
+run_files(const struct plan *p, struct record *records, struct show *show, int *sig)
 {
 	struct run r;
+	size_t k;
 	int i;
 
 	memset(&r, 0, sizeof(r));
 	r.p = p;
+	r.records = records;
 	r.show = show;
 	r.order = plan_order(p, p->o.shuffle);
 	r.nslots = p->workers;
-	for (i = 0; p->o.audit && i < (int)p->nfiles; i++)
-		p->files[i].rounds = memset(scratch((size_t)(p->o.audit + 1)
-			* sizeof(struct outcome)), 0, (size_t)(p->o.audit + 1)
-			* sizeof(struct outcome));
-	r.slots = calloc((size_t)r.nslots, sizeof(*r.slots));
-	r.views = calloc((size_t)r.nslots, sizeof(*r.views));
-	r.fds = calloc((size_t)r.nslots, sizeof(*r.fds));
-	if (!r.slots || !r.views || !r.fds)
-		fatal(EXIT_RUN, "out of memory");
+	for (k = 0; p->o.audit && k < p->nfiles; k++)
+		records[k].rounds = xcalloc((size_t)p->o.audit + 1, sizeof(struct outcome));
+	r.held = xcalloc(p->locks.n, sizeof(*r.held));
+	r.in_suite = xcalloc(p->nsuites, sizeof(*r.in_suite));
+	r.slots = xcalloc((size_t)r.nslots, sizeof(*r.slots));
+	r.views = xcalloc((size_t)r.nslots, sizeof(*r.views));
+	r.fds = xcalloc((size_t)r.nslots, sizeof(*r.fds));
 	for (i = 0; i < r.nslots; i++)
 		r.slots[i].orders = r.slots[i].news = -1;
 	for (i = 0; i < r.nslots && start_worker(&r, i) == 0; i++)
@@ -716,6 +758,8 @@ run_files(struct plan *p, struct show *show, int *sig)
 	judge(&r);
 	for (i = 0; i < r.nslots; i++)
 		free(r.slots[i].sessions);
+	free(r.held);
+	free(r.in_suite);
 	free(r.slots);
 	free(r.views);
 	free(r.fds);

@@ -15,25 +15,18 @@
 #include "prun.h"
 #include <sys/ioctl.h>
 
-const char *const result_name[RESULTS] = {
-	"PASS", "FLAKY", "SKIP", "NONE", "FAIL", "TIMEOUT", "ERROR", "CANCEL"
-};
 /* as counted in the last line */
 static const char *const result_word[RESULTS] = {
 	"passed", "flaky", "skipped", "without tests", "failed", "timed out", "in error",
 	"cancelled"
 };
-const char *const cause_name[CAUSES] = {
-	"", "prun.exit", "prun.signal", "prun.timeout", "prun.leak", "prun.output-limit",
-	"prun.server-died", "prun.server-not-ready", "prun.port", "prun.database",
-	"prun.spawn", "prun.worker-died", "prun.report", "prun.cancelled"
-};
-const char *const phase_name[PHASES] = {
+static const char *const phase_name[PHASES] = {
 	"idle", "setup", "waiting", "clone", "server", "test", "stop"
 };
 
 struct show {
 	const struct plan *plan;
+	const struct record *records;
 	FILE *jsonl;            /* results.jsonl */
 	bool screen;            /* a terminal: redraw in place */
 	bool github;
@@ -212,7 +205,7 @@ show_notes(const struct show *s, const struct file *f, bool again, const char *n
 			printf("%.*s: %.*s\n", (int)n[1], v[1], (int)n[4], v[4]);
 		} else if (*line != 'x') {
 			printf("    %.*s%s%s%s\n", (int)strcspn(line + 2, "\n"), line + 2,
-				*line == '!' ? " (" : "", *line == '!' ? cause_name[f->o.cause] : "",
+				*line == '!' ? " (" : "", *line == '!' ? cause_name[s->records[f->index].o.cause] : "",
 				*line == '!' ? ")" : "");
 		}
 		if (*line == 'x' && s->github && !again) {
@@ -266,7 +259,7 @@ static void
 show_details(const struct show *s, const struct file *f, bool again, const char *notes,
 	const char *dir, const char *url)
 {
-	const struct outcome *o = &f->o;
+	const struct outcome *o = &s->records[f->index].o;
 
 	show_notes(s, f, again, notes);
 	if (o->cause == CAUSE_SERVER_DIED || o->cause == CAUSE_SERVER_NOT_READY
@@ -296,7 +289,7 @@ static void
 write_json(struct show *s, const struct file *f, const char *why, const char *dir,
 	const char *url)
 {
-	const struct outcome *o = &f->o;
+	const struct outcome *o = &s->records[f->index].o;
 	struct buf b = { 0 };
 
 	buf_fmt(&b, "{\"index\":%d,\"suite\":", f->index);
@@ -325,7 +318,7 @@ write_json(struct show *s, const struct file *f, const char *why, const char *di
 void
 show_result(struct show *s, const struct file *f, bool again, const char *dir, const char *url)
 {
-	const struct outcome *o = &f->o;
+	const struct outcome *o = &s->records[f->index].o;
 	const struct opts *all = &s->plan->o;
 	int width = snprintf(NULL, 0, "%zu", s->plan->nfiles);
 	struct buf notes = { 0 };
@@ -367,17 +360,16 @@ show_result(struct show *s, const struct file *f, bool again, const char *dir, c
 /* ---- the run ---- */
 
 struct show *
-show_open(const struct plan *p)
+show_open(const struct plan *p, const struct record *records)
 {
-	struct show *s = calloc(1, sizeof(*s));
+	struct show *s = xcalloc(1, sizeof(*s));
 	const char *term = getenv("TERM"), *github = getenv("GITHUB_ACTIONS");
 	char *path = str("%s/results.jsonl", p->dir);
 	struct buf b = { 0 };
 	size_t i;
 
-	if (!s)
-		fatal(EXIT_RUN, "out of memory");
 	s->plan = p;
+	s->records = records;
 	s->screen = isatty(1) && !p->o.quiet && !getenv("NO_COLOR") && term
 		&& strcmp(term, "dumb");
 	s->github = p->o.github == 0 && github && !strcmp(github, "true");
@@ -424,20 +416,18 @@ json_value(const char *object, const char *key)
 	return value;
 }
 
-static int
-name_of(const char *const *names, int n, const char *name)
+/* Index of s in words; the last one if it is none of them. */
+static size_t
+word(const char *const *words, size_t n, const char *s)
 {
-	int i;
-
-	for (i = 0; i < n && strcmp(names[i], name); i++)
-		;
-	return i < n ? i : n - 1;
+	return find_word(words, n - 1, s);
 }
 
 /* A file of the plan: {"index":0,"suite":"","file":"t/a.sh"} */
 static void
-read_planned(struct plan *p, const char *object)
+read_planned(struct plan *p, struct record **records, size_t *cap, const char *object)
 {
+	struct record *r;
 	struct file *f;
 	char *node;
 
@@ -448,14 +438,16 @@ read_planned(struct plan *p, const char *object)
 	f->path = str("%s", f->test);
 	if ((node = strstr(f->path, "::")))
 		*node = '\0';
-	f->o.result = CANCEL;
-	f->o.cause = CAUSE_CANCELLED;
-	f->o.attempt = 1;
-	snprintf(f->o.why, sizeof(f->o.why), "! the run ended before it did");
+	*records = grow(*records, cap, p->nfiles, sizeof(**records));
+	r = memset(&(*records)[f->index], 0, sizeof(*r));
+	r->o.result = CANCEL;
+	r->o.cause = CAUSE_CANCELLED;
+	r->o.attempt = 1;
+	snprintf(r->o.why, sizeof(r->o.why), "! the run ended before it did");
 }
 
 static void
-read_ended(struct plan *p, const char *object)
+read_ended(struct plan *p, struct record *records, const char *object)
 {
 	long i = strtol(json_value(object, "index"), NULL, 10);
 	struct outcome *o;
@@ -463,11 +455,11 @@ read_ended(struct plan *p, const char *object)
 
 	if (i < 0 || (size_t)i >= p->nfiles)
 		return;
-	o = &p->files[i].o;
+	o = &records[i].o;
 	o->attempt = (int)strtol(json_value(object, "attempt"), NULL, 10);
 	o->attempt = o->attempt < 1 ? 1 : o->attempt > 1000 ? 1000 : o->attempt;
-	o->result = (enum result)name_of(result_name, RESULTS, json_value(object, "result"));
-	o->cause = (enum cause)name_of(cause_name, CAUSES, json_value(object, "cause"));
+	o->result = (enum result)word(result_name, RESULTS, json_value(object, "result"));
+	o->cause = (enum cause)word(cause_name, CAUSES, json_value(object, "cause"));
 	o->status = (int)strtol(json_value(object, "status"), NULL, 10);
 	o->ms = (int64_t)(strtod(json_value(object, "seconds"), NULL) * 1000 + 0.5);
 	o->notes = true;        /* they may be there, or else: */
@@ -475,7 +467,7 @@ read_ended(struct plan *p, const char *object)
 	*o->why = '\0';
 	if (*message)
 		snprintf(o->why, sizeof(o->why), "! %.190s", message);
-	p->files[i].attempts = o->attempt;
+	records[i].attempts = o->attempt;
 	/* The name may hold what JSON cannot: the directory's is safe. */
 	p->files[i].dir = json_value(object, "dir");
 	if (o->attempt > 1 && (dash = strrchr(p->files[i].dir, '-')))
@@ -483,17 +475,19 @@ read_ended(struct plan *p, const char *object)
 }
 
 int
-show_read(struct plan *p, const char *dir)
+show_read(struct plan *p, struct record **records, const char *dir)
 {
 	struct buf b = { 0 };
 	char *line, *end, *s;
 	int line_number = 0, r;
+	size_t cap = 0;
 
+	*records = NULL;
 	r = buf_read(&b, str("%s/results.jsonl", dir));
 	for (line = b.s; r == 0 && (end = strchr(line, '\n')); line = end + 1) {
 		*end = '\0';            /* a line without an end was cut by a crash */
 		if (line_number++) {
-			read_ended(p, line);
+			read_ended(p, *records, line);
 			continue;
 		}
 		snprintf(p->id, sizeof(p->id), "%s", json_value(line, "run"));
@@ -502,7 +496,7 @@ show_read(struct plan *p, const char *dir)
 		p->shard = (int)strtol(s, &s, 10);
 		p->shards = (int)strtol(s + (*s == '/'), NULL, 10);
 		for (s = strstr(line, "{\"index\""); s; s = strstr(s + 1, "{\"index\""))
-			read_planned(p, s);
+			read_planned(p, records, &cap, s);
 	}
 	p->dir = str("%s", dir);
 	buf_free(&b);
@@ -510,7 +504,7 @@ show_read(struct plan *p, const char *dir)
 }
 
 static void
-show_table(const struct plan *p)
+show_table(const struct plan *p, const struct record *records)
 {
 	size_t i, width = 4, n;
 	struct buf b = { 0 };
@@ -522,7 +516,7 @@ show_table(const struct plan *p)
 	width = width > 60 ? 60 : width;
 	printf("\n%-*s  Result   Tests  Duration\n", (int)width, "File");
 	for (i = 0; i < p->nfiles; i++) {
-		const struct outcome *o = &p->files[i].o;
+		const struct outcome *o = &records[i].o;
 
 		b.n = 0;
 		buf_safe(&b, p->files[i].test, strlen(p->files[i].test));
@@ -538,7 +532,7 @@ show_table(const struct plan *p)
 
 /* Counts by result of a suite's files, or of all; "15 passed, 1 failed". */
 static void
-count_results(const struct plan *p, const struct suite *suite, int n[RESULTS], int64_t *sum,
+count_results(const struct show *s, const struct suite *suite, int n[RESULTS], int64_t *sum,
 	struct buf *b)
 {
 	size_t i;
@@ -546,10 +540,10 @@ count_results(const struct plan *p, const struct suite *suite, int n[RESULTS], i
 
 	memset(n, 0, RESULTS * sizeof(*n));
 	*sum = 0;
-	for (i = 0; i < p->nfiles; i++)
-		if (!suite || p->files[i].suite == suite) {
-			n[p->files[i].o.result]++;
-			*sum += p->files[i].o.ms;
+	for (i = 0; i < s->plan->nfiles; i++)
+		if (!suite || s->plan->files[i].suite == suite) {
+			n[s->records[i].o.result]++;
+			*sum += s->records[i].o.ms;
 		}
 	for (k = 0; k < RESULTS; k++)
 		if (n[k] || k == PASS) {
@@ -559,8 +553,9 @@ count_results(const struct plan *p, const struct suite *suite, int n[RESULTS], i
 }
 
 static void
-show_suites(const struct plan *p)
+show_suites(const struct show *s)
 {
+	const struct plan *p = s->plan;
 	int64_t sum, from, to;
 	struct buf b = { 0 };
 	int n[RESULTS];
@@ -568,10 +563,10 @@ show_suites(const struct plan *p)
 
 	for (i = 0; i < p->nsuites; i++) {
 		b.n = 0;
-		count_results(p, &p->suites[i], n, &sum, &b);
+		count_results(s, &p->suites[i], n, &sum, &b);
 		from = INT64_MAX, to = 0;
 		for (k = 0; k < p->nfiles; k++) {
-			const struct outcome *o = &p->files[k].o;
+			const struct outcome *o = &s->records[k].o;
 
 			if (p->files[k].suite != &p->suites[i] || !o->ms)
 				continue;
@@ -596,13 +591,15 @@ show_end(struct show *s, int status, int64_t ms, const char *report)
 
 	erase(s);
 	if (!p->o.quiet)
-		show_table(p);
+		show_table(p, s->records);
 	if (!p->o.quiet && p->nsuites > 1)
-		show_suites(p);
-	count_results(p, NULL, n, &sum, &b);
+		show_suites(s);
+	count_results(s, NULL, n, &sum, &b);
 	for (i = 0; i < p->nfiles; i++)
-		if (p->files[i].o.ms > longest)
-			longest = p->files[slow = i].o.ms;
+		if (s->records[i].o.ms > longest) {
+			slow = i;
+			longest = s->records[i].o.ms;
+		}
 	printf("\n%zu file%s: %s   %.1fs (%.1fs of tests)\n", p->nfiles, p->nfiles == 1 ? "" : "s",
 		b.s, (double)ms / 1000, (double)sum / 1000);
 	if (p->nfiles > 2 && !p->o.quiet && ms >= 2000 && longest > ms * 9 / 10

@@ -12,7 +12,7 @@
 
 #define STEM_MAX 44             /* 63 less _w999999_abcdefr999 */
 
-/* ---- URLs ---- */
+enum mode { URL_CLONE, URL_ADMIN, URL_MASK };
 
 enum url_kind
 url_kind(const char *url)
@@ -147,8 +147,11 @@ admin_param(struct buf *b, const char *key, size_t nkey, const char *value, size
 			ssl ? "sslmode" : key, v);
 }
 
-char *
-url_rewrite(const char *url, enum url_mode mode, const char *name, char **password)
+/* Writes a PostgreSQL URL or DSN anew.  CLONE: for the app, name instead of the
+ * database, all else byte for byte.  ADMIN: for libpq or psql, database name; where
+ * password is not NULL it is taken out into it.  MASK: for the screen. */
+static char *
+rewrite(const char *url, enum mode mode, const char *name, char **password)
 {
 	struct url u = split_url(url);
 	struct buf b = { 0 };
@@ -202,6 +205,12 @@ url_rewrite(const char *url, enum url_mode mode, const char *name, char **passwo
 	out = str("%s", b.s ? b.s : "");
 	buf_free(&b);
 	return out;
+}
+
+char *
+url_admin(const char *url, const char *name, char **password)
+{
+	return rewrite(url, URL_ADMIN, name, password);
 }
 
 /* The path of a file template as its URL has it; *n its length. */
@@ -326,7 +335,7 @@ url_clone(const char *url, const char *name, const char *dir)
 	size_t n;
 
 	if (url_kind(url) != URL_FILE)
-		return url_rewrite(url, URL_CLONE, name, NULL);
+		return rewrite(url, URL_CLONE, name, NULL);
 	rest = file_part(url, &n) + n;
 	return str("%.*s%s%s%s", (int)strcspn(url, ":") + 1, url, starts(url, "jdbc:") ? "sqlite:"
 		: starts(url, "sqlite") ? "///" : "", url_clone_file(url, name, dir), rest);
@@ -338,7 +347,7 @@ url_masked(const char *url)
 	const char *at = strrchr(url, '@'), *colon = strstr(url, "://");
 
 	if (url_kind(url) == URL_PG || url_kind(url) == URL_DSN)
-		return url_rewrite(url, URL_MASK, NULL, NULL);
+		return rewrite(url, URL_MASK, NULL, NULL);
 	colon = colon ? strchr(colon + 3, ':') : NULL;  /* of any shape: user:password@ */
 	return at && colon && colon < at ? str("%.*s***%s", (int)(colon + 1 - url), url, at)
 		: str("%s", url);

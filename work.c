@@ -14,8 +14,18 @@
 
 extern char **environ;
 
+/* What a worker keeps from one order to the next. */
+struct self {
+	struct worker w;
+	const struct plan *plan;
+	struct pg *pg;
+	char *spare_tmp;        /* of an earlier attempt, or NULL */
+};
+
 struct attempt {
-	struct worker *w;
+	struct self *self;
+	struct worker *w;       /* of self */
+	const struct plan *plan;
 	const struct file *f;
 	const struct opts *o;
 	struct outcome out;
@@ -28,64 +38,6 @@ struct attempt {
 	const char *why;        /* the cause in words, or NULL */
 	struct buf notes;
 };
-
-char *
-work_dir(const struct plan *p, const struct file *f, int attempt)
-{
-	const char *base = strrchr(f->path, '/');
-	char *dir = f->dir ? str("%s/%s", p->dir, f->dir)
-		: str("%s/%d-%.100s", p->dir, f->index, base ? base + 1 : f->path), *s, *all;
-
-	for (s = dir + strlen(p->dir) + 1; *s; s++)
-		if ((unsigned char)*s <= ' ' || (unsigned char)*s >= 0x7f
-		|| strchr("/\\\"'`$:*?", *s))
-			*s = '_';
-	if (attempt < 2)
-		return dir;
-	all = str("%s-%d", dir, attempt);
-	return all;
-}
-
-char *
-work_clone(const struct plan *p, const struct file *f, int attempt)
-{
-	return f->suite->o.db ? url_clone_name(f->suite->o.db, f->index, p->id, attempt) : NULL;
-}
-
-static bool
-ends(const char *s, const char *end)
-{
-	size_t n = strlen(s), k = strlen(end);
-
-	return n >= k && !strcmp(s + n - k, end);
-}
-
-/* The default command of a kind of file, or NULL. */
-static const char *
-default_test(const char *path)
-{
-	if (ends(path, ".py"))
-		return "\"${PYTHON:-python3}\" -m pytest \"$PRUN_TEST\" "
-			"--junitxml=\"$PRUN_JUNIT\" \"$@\"";
-	if (ends(path, ".bats"))
-		return "bats --tap \"$PRUN_TEST\" \"$@\"";
-	if (ends(path, ".js") || ends(path, ".ts"))
-		return "PLAYWRIGHT_JUNIT_OUTPUT_NAME=\"$PRUN_JUNIT\" npx playwright test "
-			"\"$PRUN_TEST\" --reporter=junit --output=\"$PRUN_DIR/test-results\" \"$@\"";
-	return NULL;
-}
-
-char *
-work_command(const struct file *f)
-{
-	const char *test = f->suite->o.test ? f->suite->o.test : default_test(f->path);
-
-	if (test)
-		return str("%s", test);
-	if (access(f->path, X_OK) == 0)
-		return str("%s%s", strchr(f->path, '/') ? "" : "./", f->path);
-	return NULL;
-}
 
 /* ---- environment ---- */
 
@@ -155,7 +107,7 @@ env_expand(struct attempt *a, const char *setting)
 static void
 make_env(struct attempt *a)
 {
-	const struct plan *p = a->w->plan;
+	const struct plan *p = a->plan;
 	const struct file *f = a->f;
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	size_t i;
@@ -238,13 +190,13 @@ write_env(struct attempt *a)
 static int
 make_tmp(struct attempt *a)
 {
-	struct worker *w = a->w;
+	struct self *self = a->self;
 	int made = -1;
 
-	if (w->spare_tmp) {
-		made = rename(w->spare_tmp, a->tmp);
-		free(w->spare_tmp);
-		w->spare_tmp = NULL;
+	if (self->spare_tmp) {
+		made = rename(self->spare_tmp, a->tmp);
+		free(self->spare_tmp);
+		self->spare_tmp = NULL;
 	}
 	return made == 0 ? 0 : remove_tree(a->tmp) < 0 ? -1 : mkdir(a->tmp, 0700);
 }
@@ -262,8 +214,8 @@ leave_tmp(struct attempt *a)
 		closedir(d);
 	/* . and .. only, and nobody has changed its mode.  In an audit the file's next
 	 * attempt may be another worker's, which makes one of this name. */
-	if (n == 2 && !a->w->plan->o.audit && stat(a->tmp, &st) == 0 && (st.st_mode & 07777) == 0700)
-		a->w->spare_tmp = xstrdup(a->tmp);
+	if (n == 2 && !a->plan->o.audit && stat(a->tmp, &st) == 0 && (st.st_mode & 07777) == 0700)
+		a->self->spare_tmp = xstrdup(a->tmp);
 	else if (remove_tree(a->tmp) < 0)
 		buf_fmt(&a->notes, "- %s could not be removed: %s\n", a->tmp, strerror(errno));
 }
@@ -288,7 +240,7 @@ prepare(struct attempt *a)
 		return fails(a, CAUSE_CANCELLED, "never ran");
 	if (mkdir(a->dir, 0777) < 0 || make_tmp(a) < 0)
 		return fails(a, CAUSE_SPAWN, str("%s: %s", a->dir, strerror(errno)));
-	if (net_hold(&a->port, &a->hold) < 0)
+	if (proc_hold(&a->port, &a->hold) < 0)
 		return fails(a, CAUSE_PORT, str("no free port: %s", strerror(errno)));
 	a->url = str("http://localhost:%d", a->port);
 	return true;
@@ -311,15 +263,14 @@ clone(struct attempt *a)
 		if (tries) {    /* an answer may have been lost: drop what is there */
 			int64_t until = proc_clock(a->w) + (250 << tries);
 
-			while (!a->w->cancelled && !proc_late(a->w, until))
-				proc_wait(a->w, NULL, 0, until);
-			pg_drop(a->w, a->o, a->db, a->dir, a->env.v, &a->notes);
+			proc_pause(a->w, until);
+			pg_drop(a->self->pg, a->o, a->db, a->dir, a->env.v, &a->notes);
 			why.n = 0;
 		}
 		a->cloned = true;
-		failed = pg_clone(a->w, a->o, a->db, a->dir, a->env.v, &a->db_url, &a->notes,
+		failed = pg_clone(a->self->pg, a->o, a->db, a->dir, a->env.v, &a->db_url, &a->notes,
 			&why, &passing);
-		if (failed && a->w->crowded && tries && a->w->plan->workers > 1) {
+		if (failed && pg_crowded(a->self->pg) && tries && a->plan->workers > 1) {
 			a->out.crowded = true;
 			a->cloned = false;
 			break;
@@ -333,74 +284,43 @@ clone(struct attempt *a)
 	return !failed && !a->w->cancelled;
 }
 
-/* Words for how a process ended. */
-static char *
-how_ended(const struct proc *p)
-{
-	return p->status >= 0 ? str("exit status %d", p->status)
-		: str("killed by signal %d (%s)%s", -p->status, strsignal(-p->status),
-		p->core ? ", core dumped" : "");
-}
-
-/* Words for why a program could not be run. */
-static char *
-why_not_started(const char *prog, int err)
-{
-	struct stat st;
-
-	return str("cannot run %s: %s", prog, err == ENOENT && strchr(prog, '/')
-		&& stat(prog, &st) == 0 ? "the interpreter in its first line is missing"
-		: err == ENOEXEC ? "neither a program nor a script with #!"
-		: err == EACCES ? "not executable"
-		: err == ENOENT ? "command not found" : strerror(err));
-}
-
 /* Starts the server once and awaits it; the cause if it is not to be had. */
 static enum cause
 start_server(struct attempt *a, struct buf *why)
 {
 	struct list env = server_env(a);
-	struct spawn s = { NULL, env.v, -1, -1, -1, -1, false }, ask = s;
+	struct spawn s = { .argv = proc_argv(a->o->server, NULL), .env = env.v };
+	struct spawn ask = { .env = a->env.v };
 	int fd[2] = { -1, -1 };
-	struct ready ready;
 	enum cause cause = CAUSE_SPAWN;
 
-	net_ready_parse(a->o->ready, &ready);
-	s.argv = proc_argv(a->o->server, NULL);
-	if (*ready.arg)
-		ask.argv = proc_argv(ready.arg, NULL);
-	ask.env = a->env.v;
+	if (proc_ready_command(a->o->ready))
+		ask.argv = proc_argv(proc_ready_command(a->o->ready), NULL);
 	s.out = s.err = ask.out = ask.err = open(a->server_log,
 		O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-	if (s.out < 0 || (net_ready_fd(&ready) && pipe(fd) < 0)) {
+	if (s.out < 0 || (proc_ready_fd(a->o->ready) && proc_pipe(fd) < 0)) {
 		buf_fmt(why, "%s: %s", a->server_log, strerror(errno));
 		goto out;
 	}
 	if (fd[0] >= 0) {
-		set_cloexec(fd[0]);
-		set_cloexec(fd[1]);
 		s.fd = fd[1];
 		list_add(&env, "PRUN_READY_FD=3");
 		s.env = env.v;
 	}
 	if (proc_start(a->w, &a->server, &s) < 0) {
-		buf_str(why, why_not_started(s.argv[0], errno));
+		buf_str(why, proc_why_not(s.argv[0], errno));
 		goto out;
 	}
-	if (fd[1] >= 0)
-		close(fd[1]);
+	close_keep(fd[1]);
 	fd[1] = -1;
-	cause = net_ready(a->w, &a->server, &ready, a->port, a->o->ready_timeout_ms,
+	cause = proc_ready(a->w, &a->server, a->o->ready, a->port, a->o->ready_timeout_ms,
 		a->server_log, fd[0], &ask, why);
 	if (cause == CAUSE_SERVER_DIED)
-		buf_fmt(why, "the server died before it was ready: %s", how_ended(&a->server));
+		buf_fmt(why, "the server died before it was ready: %s", proc_how_ended(&a->server));
 out:
-	if (s.out >= 0)
-		close(s.out);
-	if (fd[0] >= 0)
-		close(fd[0]);
-	if (fd[1] >= 0)
-		close(fd[1]);
+	close_keep(s.out);
+	close_keep(fd[0]);
+	close_keep(fd[1]);
 	list_free(&env);
 	return cause;
 }
@@ -424,13 +344,13 @@ serve(struct attempt *a)
 		if (cause != CAUSE_SERVER_DIED || a->w->cancelled)
 			break;
 		proc_stop(a->w, &a->server, a->o->grace_ms, true, &a->notes);
-		if (net_taken(&a->hold, a->port)) {
+		if (proc_taken(&a->hold, a->port)) {
 			cause = CAUSE_PORT;
 			if (++lost > 3)
 				break;
 			buf_fmt(&a->notes, "- port %d was taken by another process; tried "
 				"another\n", a->port);
-			if (net_hold(&a->port, &a->hold) < 0)
+			if (proc_hold(&a->port, &a->hold) < 0)
 				break;
 			a->url = str("http://localhost:%d", a->port);
 			make_env(a);
@@ -438,7 +358,7 @@ serve(struct attempt *a)
 		} else if (released) {
 			break;
 		} else {
-			released = true;        /* net_taken() has let it go */
+			released = true;        /* proc_taken() has let it go */
 		}
 	}
 	if (cause == CAUSE_NONE && released && !lost)
@@ -475,7 +395,7 @@ await_test(struct attempt *a)
 		}
 		if (a->server.pid && proc_ended(&a->server)) {
 			fails(a, CAUSE_SERVER_DIED, str("the server died during the test: %s",
-				how_ended(&a->server)));
+				proc_how_ended(&a->server)));
 			return;
 		}
 		if (proc_ended(&a->test))
@@ -502,22 +422,23 @@ await_test(struct attempt *a)
 static void
 run_test(struct attempt *a)
 {
-	const char *command = a->o->test ? a->o->test : default_test(a->f->path);
-	struct spawn s = { NULL, a->env.v, -1, -1, -1, -1, false };
+	struct spawn s = { .env = a->env.v };
+	bool program;
+	char *command = plan_command(a->f, &program);
 	size_t i, n = 0;
 
 	proc_tell_phase(a->w, TESTING);
-	if (command) {
-		s.argv = proc_argv(command, &a->w->plan->args);
+	if (command && !program) {
+		s.argv = proc_argv(command, &a->plan->args);
 		a->shell = !strcmp(s.argv[0], "/bin/sh");
 	} else {
-		s.argv = scratch((a->w->plan->args.n + 2) * sizeof(*s.argv));
-		s.argv[n++] = work_command(a->f);
-		for (i = 0; i < a->w->plan->args.n; i++)
-			s.argv[n++] = a->w->plan->args.v[i];
+		s.argv = scratch((a->plan->args.n + 2) * sizeof(*s.argv));
+		s.argv[n++] = command;
+		for (i = 0; i < a->plan->args.n; i++)
+			s.argv[n++] = a->plan->args.v[i];
 		s.argv[n] = NULL;
 	}
-	s.terminal = a->w->plan->o.interactive;
+	s.terminal = a->plan->o.interactive;
 	if (!s.terminal)
 		s.out = s.err = open(a->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
 	if (!s.terminal && s.out < 0) {
@@ -526,7 +447,7 @@ run_test(struct attempt *a)
 		fails(a, CAUSE_SPAWN, str("%s: not executable, and no test = says how to run it",
 			a->f->path));
 	} else if (proc_start(a->w, &a->test, &s) < 0) {
-		fails(a, CAUSE_SPAWN, why_not_started(s.argv[0], errno));
+		fails(a, CAUSE_SPAWN, proc_why_not(s.argv[0], errno));
 	} else {
 		a->out.tested = true;
 		await_test(a);
@@ -546,7 +467,7 @@ read_test_report(struct attempt *a, struct counts *c, struct buf *why)
 	memset(c, 0, sizeof(*c));
 	if (stat(a->junit, &st) < 0) {
 		if (a->out.cause == CAUSE_OUTPUT_LIMIT || stat(a->log, &st) < 0 || st.st_size == 0
-		|| tap_read(a->log, a->junit, a->f->test) <= 0)
+		|| junit_tap(a->log, a->junit, a->f->test) <= 0)
 			return 0;
 	}
 	return junit_count(a->junit, a->f->path, c, &a->notes, why);
@@ -557,7 +478,8 @@ static void
 classify(struct attempt *a)
 {
 	struct outcome *o = &a->out;
-	const char *command = a->o->test ? a->o->test : default_test(a->f->path);
+	bool program;
+	const char *command = plan_command(a->f, &program);
 	struct buf why = { 0 };
 	struct counts c = { 0 };
 	int status = a->test.status, reports = o->tested ? read_test_report(a, &c, &why) : 0;
@@ -572,7 +494,7 @@ classify(struct attempt *a)
 			: o->cause == CAUSE_TIMEOUT ? TIMEOUT
 			: o->cause == CAUSE_OUTPUT_LIMIT ? FAIL : ERROR;
 	} else if (status < 0) {
-		fails(a, CAUSE_SIGNAL, how_ended(&a->test));
+		fails(a, CAUSE_SIGNAL, proc_how_ended(&a->test));
 		o->result = FAIL;
 	} else if (a->shell && (status == 126 || status == 127) && !reports) {
 		buf_tail(&why, a->log, 1);
@@ -608,7 +530,7 @@ log_processes(struct attempt *a)
 {
 	char sid[32];
 	char *argv[] = { "ps", "-o", "pid,ppid,pgid,etime,time,args", "-g", sid, NULL };
-	struct spawn s = { argv, environ, -1, -1, -1, -1, false };
+	struct spawn s = { .argv = argv, .env = environ };
 	static const char head[] = "\nprun: timed out; these were its processes:\n";
 
 	snprintf(sid, sizeof(sid), "%ld", (long)a->test.pid);
@@ -616,7 +538,7 @@ log_processes(struct attempt *a)
 	if (s.out < 0)
 		return;
 	if (write_all(s.out, head, sizeof(head) - 1) < 0
-	|| proc_run(a->w, &s, proc_clock(a->w) + 2000, true, &a->notes) != 0)
+	|| proc_run(a->w, &s, proc_clock(a->w) + 2000, true, 0, &a->notes) != 0)
 		buf_str(&a->notes, "- its processes could not be listed (is there a ps?)\n");
 	close(s.out);
 }
@@ -669,16 +591,16 @@ stop(struct attempt *a)
 /* Runs setup = or after = under the shell; its status, output to log. */
 static int
 run_hook(struct worker *w, const char *command, char **env, const char *log, int64_t deadline,
-	bool heed, struct buf *notes)
+	bool heed, int64_t grace_ms, struct buf *notes)
 {
-	struct spawn s = { proc_argv(command, NULL), env, -1, -1, -1, -1, false };
+	struct spawn s = { .argv = proc_argv(command, NULL), .env = env };
 	int status = SPAWN_FAILED;
 
 	s.out = s.err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
 	if (s.out >= 0)
-		status = proc_run(w, &s, deadline, heed, notes);
+		status = proc_run(w, &s, deadline, heed, grace_ms, notes);
 	if (status == SPAWN_FAILED)
-		buf_fmt(notes, "- %s\n", why_not_started(s.out < 0 ? log : s.argv[0], errno));
+		buf_fmt(notes, "- %s\n", proc_why_not(s.out < 0 ? log : s.argv[0], errno));
 	if (s.out >= 0)
 		close(s.out);
 	proc_drain(w, NULL);
@@ -695,7 +617,8 @@ after(struct attempt *a)
 		return;
 	log = str("%s/after.log", a->dir);
 	status = run_hook(a->w, a->o->after, a->env.v, log, a->w->cancelled
-		? proc_clock(a->w) + 2000 : proc_clock(a->w) + 60000, false, &a->notes);
+		? proc_clock(a->w) + 2000 : proc_clock(a->w) + 60000, false, a->o->grace_ms,
+		&a->notes);
 	if (status == RUN_STOPPED)
 		buf_fmt(&a->notes, "- after did not end and was stopped, see %s\n", log);
 	else if (status)
@@ -713,9 +636,9 @@ keep_or_drop(struct attempt *a)
 	keep = r != CANCEL && a->db_url && (a->o->keep == KEEP_ALWAYS || a->o->keep == KEEP_RUN
 		|| (a->o->keep == KEEP_FAILED && r >= FAIL && a->out.tested));
 	if (keep)
-		pg_keep(a->w, a->o, a->db, a->f->test, &a->notes);
+		pg_keep(a->self->pg, a->o, a->db, a->f->test, &a->notes);
 	else
-		pg_drop(a->w, a->o, a->db, a->dir, a->env.v, &a->notes);
+		pg_drop(a->self->pg, a->o, a->db, a->dir, a->env.v, &a->notes);
 	a->out.kept = keep;
 }
 
@@ -741,10 +664,14 @@ tell_result(struct attempt *a)
 }
 
 static void
-begin(struct attempt *a, struct worker *w, const struct file *f, int number)
+begin(struct attempt *a, struct self *self, const struct file *f, int number)
 {
+	struct worker *w = &self->w;
+
 	memset(a, 0, sizeof(*a));
+	a->self = self;
 	a->w = w;
+	a->plan = self->plan;
 	a->f = f;
 	a->o = &f->suite->o;
 	a->hold = -1;
@@ -754,17 +681,17 @@ begin(struct attempt *a, struct worker *w, const struct file *f, int number)
 }
 
 static void
-attempt(struct worker *w, const struct file *f, int number)
+attempt(struct self *self, const struct file *f, int number)
 {
 	struct attempt a;
 
-	begin(&a, w, f, number);
-	a.dir = work_dir(w->plan, f, number);
-	a.tmp = str("%s/t%d", w->plan->dir, f->index);
+	begin(&a, self, f, number);
+	a.dir = plan_dir(self->plan, f, number);
+	a.tmp = str("%s/t%d", self->plan->dir, f->index);
 	a.junit = str("%s/junit.xml", a.dir);
 	a.log = str("%s/test.log", a.dir);
 	a.server_log = str("%s/server.log", a.dir);
-	a.db = work_clone(w->plan, f, number);
+	a.db = plan_clone(self->plan, f, number);
 
 	if (prepare(&a) && clone(&a) && serve(&a))
 		run_test(&a);
@@ -792,38 +719,42 @@ attempt(struct worker *w, const struct file *f, int number)
 
 /* Sweeps, then runs a suite's setup with the template locked. */
 static void
-setup(struct worker *w, const struct suite *s)
+setup(struct self *self, const struct suite *s)
 {
+	struct worker *w = &self->w;
 	struct attempt a;
 	struct buf why = { 0 };
 	struct news n;
-	char *log = str("%s/setup.log", w->plan->dir), *path = str("%s/notes", w->plan->dir);
+	char *log = str("%s/setup.log", self->plan->dir), *path = str("%s/notes", self->plan->dir);
 	int status = 0;
 
 	memset(&a, 0, sizeof(a));
 	memset(&n, 0, sizeof(n));
+	a.self = self;
 	a.w = w;
+	a.plan = self->plan;
 	a.o = &s->o;
 	n.type = NEWS_SETUP;
-	if (w->plan->o.clean) {
-		n.bad = s->o.db && pg_clean(w, &s->o, w->plan->o.list, &a.notes, &why) < 0;
-	} else if (pg_setup(w, &s->o, true, &a.notes, &why) < 0) {
+	if (self->plan->o.clean) {
+		n.bad = s->o.db && pg_clean(self->pg, &s->o, self->plan->o.list, &a.notes, &why) < 0;
+	} else if (pg_setup(self->pg, &s->o, true, &a.notes, &why) < 0) {
 		n.bad = true;
 	} else if (s->o.setup) {
 		for (a.ours = 0; environ[a.ours]; a.ours++)
 			list_add(&a.env, environ[a.ours]);
-		env_set(&a, "PRUN_RUN", w->plan->id);
+		env_set(&a, "PRUN_RUN", self->plan->id);
 		env_set(&a, "PRUN_SUITE", s->name);
 		if (s->o.db) {
 			env_set(&a, "PRUN_DB_URL", s->o.db);
 			env_all(&a, &s->o.db_env, s->o.db);
 		}
-		status = run_hook(w, s->o.setup, a.env.v, log, -1, true, &a.notes);
+		status = run_hook(w, s->o.setup, a.env.v, log, -1, true, s->o.grace_ms,
+			&a.notes);
 		if (status)
 			buf_fmt(&why, "setup failed: %s%d; see %s", status == SPAWN_FAILED
 				? "it could not be run, " : status < 0 ? "signal " : "exit status ",
 				status < 0 ? -status : status, log);
-		n.bad = status != 0 || pg_setup(w, &s->o, false, &a.notes, &why) < 0;
+		n.bad = status != 0 || pg_setup(self->pg, &s->o, false, &a.notes, &why) < 0;
 	}
 	if (why.n)
 		buf_fmt(&a.notes, "! %s\n", why.s);
@@ -837,22 +768,23 @@ setup(struct worker *w, const struct suite *s)
 
 /* Starts the server of a kept attempt again, on its database, until it is cancelled. */
 static void
-reopen(struct worker *w, const struct file *f)
+reopen(struct self *self, const struct file *f)
 {
+	struct worker *w = &self->w;
 	struct attempt a;
 	struct news n;
 
-	begin(&a, w, f, 1);
-	a.dir = w->plan->o.reopen;
-	a.tmp = str("%s/t0", w->plan->dir);
+	begin(&a, self, f, 1);
+	a.dir = self->plan->o.reopen;
+	a.tmp = str("%s/t0", self->plan->dir);
 	a.junit = str("%s/junit.xml", a.dir);
 	a.server_log = str("%s/reopen.log", a.dir);
 	a.db = getenv("PRUN_DB");
 	a.db_url = getenv("PRUN_DB_URL");
 	unlink(a.server_log);           /* its earlier lines are not of this server */
-	if (a.o->db && a.db && pg_gone(w, a.o, a.db, a.db_url))
+	if (a.o->db && a.db && pg_gone(self->pg, a.o, a.db, a.db_url))
 		fails(&a, CAUSE_DATABASE, str("its database %s is gone", a.db));
-	else if (mkdir(a.tmp, 0700) < 0 || net_hold(&a.port, &a.hold) < 0)
+	else if (mkdir(a.tmp, 0700) < 0 || proc_hold(&a.port, &a.hold) < 0)
 		fails(&a, CAUSE_SPAWN, str("%s: %s", a.tmp, strerror(errno)));
 	a.url = str("http://localhost:%d", a.port);
 	memset(&n, 0, sizeof(n));
@@ -864,7 +796,7 @@ reopen(struct worker *w, const struct file *f)
 			proc_wait(w, NULL, 0, -1);
 		if (a.server.pid && !w->cancelled)
 			fails(&a, CAUSE_SERVER_DIED, str("the server died: %s",
-				how_ended(&a.server)));
+				proc_how_ended(&a.server)));
 	}
 	stop(&a);
 	after(&a);
@@ -879,53 +811,53 @@ reopen(struct worker *w, const struct file *f)
 
 /* Drops the clone of an attempt that is over, or died with its worker. */
 static void
-drop(struct worker *w, const struct file *f, int number)
+drop(struct self *self, const struct file *f, int number)
 {
-	char *dir = work_dir(w->plan, f, number), *name = work_clone(w->plan, f, number);
+	char *dir = plan_dir(self->plan, f, number), *name = plan_clone(self->plan, f, number);
 	struct buf notes = { 0 };
 	struct news n;
 
-	if (name && pg_drop(w, &f->suite->o, name, dir, environ, &notes) < 0)
+	if (name && pg_drop(self->pg, &f->suite->o, name, dir, environ, &notes) < 0)
 		fprintf(stderr, "%s", notes.s);
 	memset(&n, 0, sizeof(n));
 	n.type = NEWS_DONE;
-	proc_tell(w, &n);
+	proc_tell(&self->w, &n);
 	buf_free(&notes);
 }
 
 void
 work_run(const struct plan *p, int slot, int orders, int news)
 {
-	struct worker w;
+	struct self self = { .plan = p };
+	struct worker *w = &self.w;
 	struct order o;
 	size_t mark = scratch_mark();
 
-	memset(&w, 0, sizeof(w));
-	w.plan = p;
-	w.slot = slot;
-	w.orders = orders;
-	w.news = news;
+	w->slot = slot;
+	w->orders = orders;
+	w->news = news;
+	self.pg = pg_open(w, p->id, p->dir);
 	for (;;) {
-		while (!w.ordered && w.orders >= 0)
-			proc_wait(&w, NULL, 0, -1);
-		if (!w.ordered)
+		while (!w->ordered && w->orders >= 0)
+			proc_wait(w, NULL, 0, -1);
+		if (!w->ordered)
 			break;          /* prun is dead, and nothing is under way */
-		w.ordered = false;
-		o = w.next;
+		w->ordered = false;
+		o = w->next;
 		if (o.type == ORDER_QUIT)
 			break;
 		if (o.type == ORDER_SETUP)
-			setup(&w, &p->suites[o.file]);
+			setup(&self, &p->suites[o.file]);
 		else if (o.type == ORDER_RUN && p->o.reopen)
-			reopen(&w, &p->files[o.file]);
+			reopen(&self, &p->files[o.file]);
 		else if (o.type == ORDER_RUN)
-			attempt(&w, &p->files[o.file], o.attempt);
+			attempt(&self, &p->files[o.file], o.attempt);
 		else
-			drop(&w, &p->files[o.file], o.attempt);
+			drop(&self, &p->files[o.file], o.attempt);
 		scratch_release(mark);
 	}
-	pg_close(&w);
-	proc_drain(&w, NULL);
-	free(w.pids);
+	pg_close(self.pg);
+	proc_drain(w, NULL);
+	free(w->pids);
 	_exit(0);
 }
