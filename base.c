@@ -6,7 +6,7 @@
  * released as a whole, by a worker after each order.
  */
 #include "prun.h"
-#include <ftw.h>
+#include <dirent.h>
 
 const char *const result_name[RESULTS] = {
 	"PASS", "FLAKY", "SKIP", "NONE", "FAIL", "TIMEOUT", "ERROR", "CANCEL"
@@ -17,17 +17,21 @@ const char *const cause_name[CAUSES] = {
 	"prun.spawn", "prun.worker-died", "prun.report", "prun.cancelled"
 };
 
+/* Prints one line on standard error: prefix, then the message, which may hold
+ * names of any kind.  One that ends in a colon gets the text of errno. */
 static void
-vwarn(const char *fmt, va_list ap)
+print_line(const char *prefix, const char *fmt, va_list ap)
 {
-	int err = errno;
-	size_t n = strlen(fmt);
+	const char *reason = strerror(errno);
+	char text[4096];
+	struct buf line = { 0 };
 
-	fputs("prun: ", stderr);
-	vfprintf(stderr, fmt, ap);
-	if (n && fmt[n - 1] == ':')
-		fprintf(stderr, " %s", strerror(err));
-	fputc('\n', stderr);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	buf_safe(&line, text, strlen(text));
+	if (!ends(fmt, ":"))
+		reason = "";
+	fprintf(stderr, "%s: %s%s%s\n", prefix, line.s, *reason ? " " : "", reason);
+	buf_free(&line);
 }
 
 void
@@ -36,7 +40,7 @@ warn(const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	vwarn(fmt, ap);
+	print_line("prun", fmt, ap);
 	va_end(ap);
 }
 
@@ -46,7 +50,7 @@ fatal(int status, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	vwarn(fmt, ap);
+	print_line("prun", fmt, ap);
 	va_end(ap);
 	exit(status);
 }
@@ -54,13 +58,12 @@ fatal(int status, const char *fmt, ...)
 void
 bad(const char *where, const char *fmt, ...)
 {
+	char *place = safe(where, strlen(where));
 	va_list ap;
 
-	fprintf(stderr, strchr(where, ':') ? "%s: " : "prun: %s: ", where);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	print_line(strchr(where, ':') ? place : str("prun: %s", place), fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
 	exit(EXIT_USAGE);
 }
 
@@ -276,22 +279,46 @@ utf8_len(const char *s, size_t n)
 	return len;
 }
 
+/* Code point of a valid UTF-8 sequence of len bytes. */
+static unsigned
+code_point(const char *s, size_t len)
+{
+	const unsigned char *p = (const unsigned char *)s;
+	unsigned c = len == 1 ? *p : *p & (0xffu >> (len + 1));
+	size_t i;
+
+	for (i = 1; i < len; i++)
+		c = c << 6 | (p[i] & 0x3f);
+	return c;
+}
+
+/* Whether a character could change how a line is shown: controls (C0, DEL,
+ * C1), line separators, marks that turn the direction of text; and U+FFFE and
+ * U+FFFF, which XML cannot hold. */
+static bool
+is_unsafe(unsigned c)
+{
+	return c < ' ' || (c >= 0x7f && c < 0xa0) || c == 0x61c || c == 0x200e || c == 0x200f
+		|| (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069)
+		|| c == 0xfffe || c == 0xffff;
+}
+
 void
 buf_safe(struct buf *b, const char *s, size_t n)
 {
 	size_t len;
+	unsigned c;
 
 	buf_add(b, "", 0);
 	for (; n; s += len, n -= len) {
 		len = utf8_len(s, n);
-		if ((len == 1 && ((unsigned char)*s < ' ' || *s == 0x7f))
-		|| (len == 3 && !memcmp(s, "\xef\xbf", 2) && (unsigned char)s[2] > 0xbd))
-			len = 0;        /* nor U+FFFE and U+FFFF: XML has not these */
-		if (len)
+		c = len ? code_point(s, len) : (unsigned char)*s;
+		if (len && !is_unsafe(c))
 			buf_add(b, s, len);
 		else
-			buf_fmt(b, "\\x%02x", (unsigned char)*s);
-		len += len == 0;
+			buf_fmt(b, c < 0x100 && len < 2 ? "\\x%02x" : "\\u%04x", c);
+		if (!len)
+			len = 1;
 	}
 }
 
@@ -325,9 +352,26 @@ buf_json(struct buf *b, const char *s)
 }
 
 int
+open_regular(const char *path, int flags)
+{
+	/* O_NONBLOCK: a FIFO that nobody else has open would be waited for. */
+	int fd = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
+	struct stat st;
+
+	if (fd < 0)
+		return -1;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && fcntl(fd, F_SETFL,
+			flags & O_APPEND) == 0)
+		return fd;
+	close(fd);
+	errno = EINVAL;
+	return -1;
+}
+
+int
 buf_read(struct buf *b, const char *path)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open_regular(path, O_RDONLY);
 	ssize_t n;
 
 	if (fd < 0)
@@ -347,7 +391,7 @@ void
 buf_tail(struct buf *b, const char *path, int lines)
 {
 	char chunk[8192], *s;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open_regular(path, O_RDONLY);
 	off_t end = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
 	ssize_t n = 0;
 
@@ -419,43 +463,237 @@ is_special(const char *path)
 	return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
 }
 
+uint64_t
+random_bits(void)
+{
+	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	struct timespec t;
+	uint64_t n = 0;
+	ssize_t got = fd < 0 ? 0 : read(fd, &n, sizeof(n));
+
+	if (fd >= 0)
+		close(fd);
+	if (got == (ssize_t)sizeof(n))
+		return n;
+	clock_gettime(CLOCK_REALTIME, &t);      /* cannot fail with this clock */
+	return (uint64_t)t.tv_sec * 1000000007u ^ (uint64_t)t.tv_nsec << 20
+		^ (uint64_t)getpid() * 2654435761u;
+}
+
+/* Writes n digits of x in base 36. */
+static void
+digits36(char *to, int n, uint64_t x)
+{
+	for (; n--; x /= 36)
+		*to++ = "0123456789abcdefghijklmnopqrstuvwxyz"[x % 36];
+}
+
+void
+id_make(char id[9])
+{
+	digits36(id, 5, random_bits());
+	id[5] = '\0';
+	digits36(id + 5, 3, hash(HASH_BEGIN, id));
+	id[8] = '\0';
+}
+
+bool
+id_valid(const char *id)
+{
+	char head[6] = "", check[3];
+
+	if (strlen(id) != 8)
+		return false;
+	memcpy(head, id, 5);
+	digits36(check, 3, hash(HASH_BEGIN, head));
+	return !memcmp(check, id + 5, 3);
+}
+
+int
+file_open_aside(const char *path, mode_t mode, char **aside)
+{
+	char suffix[7] = "";
+	int fd, tries = 0;
+
+	do {
+		digits36(suffix, 6, random_bits());
+		*aside = str("%s.%s", path, suffix);
+		/* O_EXCL: a file or symbolic link that was laid there is not used. */
+		fd = open(*aside, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+	} while (fd < 0 && errno == EEXIST && ++tries < 100);
+	return fd;
+}
+
 int
 file_write(const char *path, const char *s, size_t n, mode_t mode)
 {
 	bool special = is_special(path);
-	const char *aside = special ? path : str("%s.%ld", path, (long)getpid());
-	int fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode), bad = -1, err;
+	char *aside = NULL;
+	int fd, failed, err;
 
-	if (fd >= 0) {
-		bad = write_all(fd, s, n);
-		bad |= close(fd);
-		if (!bad && !special)
-			bad = rename(aside, path);
+	if (special)
+		fd = open(path, O_WRONLY | O_CLOEXEC);
+	else
+		fd = file_open_aside(path, mode, &aside);
+	if (fd < 0)
+		return -1;
+	failed = write_all(fd, s, n);
+	if (close(fd) < 0)
+		failed = -1;
+	if (!failed && !special)
+		failed = rename(aside, path);
+	if (failed && !special) {
 		err = errno;
-		if (bad && !special)
-			unlink(aside);
+		unlink(aside);
 		errno = err;
 	}
-	return bad;
+	return failed;
 }
 
-static int
-remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+/* ---- removing a tree ----
+ *
+ * One directory is open at a time, so depth costs no descriptors and no path is
+ * too long.  A directory that is empty is removed where it stands in its parent;
+ * one that is not is entered, emptied, and left through "..", which must be the
+ * directory that it was entered from.  rmdir says EBUSY of a mount before it says
+ * ENOTEMPTY, also of a bind mount of the same file system: that ends the walk.
+ */
+struct place {
+	dev_t dev;
+	ino_t ino;
+};
+
+static void
+close_dir_keep(DIR *d)
 {
-	(void)st;
-	(void)ftw;
-	/* A directory that nobody may read keeps its files: try to. */
-	if (type == FTW_DNR && chmod(path, 0700) == 0)
-		return remove_tree(path);
-	return remove(path) < 0 && errno != ENOENT ? -1 : 0;
+	int err = errno;
+
+	closedir(d);
+	errno = err;
+}
+
+/* Opens a directory; one that its owner may not read is made readable. */
+static DIR *
+enter(int at, const char *name, struct place *place)
+{
+	static const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+	int fd = openat(at, name, flags);
+	struct stat st;
+	DIR *d;
+
+	if (fd < 0 && errno == EACCES && fchmodat(at, name, 0700, 0) == 0)
+		fd = openat(at, name, flags);
+	if (fd < 0)
+		return NULL;
+	d = fstat(fd, &st) < 0 ? NULL : fdopendir(fd);
+	if (!d) {
+		close_keep(fd);
+		return NULL;
+	}
+	place->dev = st.st_dev;
+	place->ino = st.st_ino;
+	return d;
+}
+
+/* unlinkat(2) in an open directory, which is made writable if it is not. */
+static int
+remove_entry(DIR *d, const char *name, int flag)
+{
+	int r = unlinkat(dirfd(d), name, flag);
+
+	if (r < 0 && errno == EACCES && fchmod(dirfd(d), 0700) == 0)
+		r = unlinkat(dirfd(d), name, flag);
+	return r;
+}
+
+/* Removes what is in d; 1 with the name of the first directory that is not
+ * empty, 0 when nothing is left. */
+static int
+remove_entries(DIR *d, char **name)
+{
+	struct dirent *e;
+	struct stat st;
+
+	while ((e = readdir(d))) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0
+		&& !(errno == EACCES && fchmod(dirfd(d), 0700) == 0 && fstatat(dirfd(d),
+				e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)) {
+			if (errno == ENOENT)
+				continue;
+			return -1;
+		}
+		if (remove_entry(d, e->d_name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) == 0
+		|| errno == ENOENT)
+			continue;
+		if (!S_ISDIR(st.st_mode) || (errno != ENOTEMPTY && errno != EEXIST))
+			return -1;
+		*name = str("%s", e->d_name);
+		return 1;
+	}
+	return 0;
+}
+
+/* Empties the directory d, whose place is at, and closes it. */
+static int
+empty_tree(DIR *d, struct place at)
+{
+	struct place *above = NULL, next;
+	size_t depth = 0, cap = 0;
+	size_t mark = scratch_mark();
+	char *name;
+	DIR *other;
+	int r;
+
+	for (;;) {
+		r = remove_entries(d, &name);
+		if (r < 0 || (r == 0 && depth == 0))
+			break;
+		other = enter(dirfd(d), r > 0 ? name : "..", &next);
+		scratch_release(mark);
+		if (!other) {
+			r = -1;
+			break;
+		}
+		closedir(d);
+		d = other;
+		if (r > 0) {
+			above = grow(above, &cap, depth + 1, sizeof(*above));
+			above[depth++] = at;
+		} else {
+			depth--;
+		}
+		/* Another file system, or a directory that was moved meanwhile. */
+		if (next.dev != at.dev || (r == 0 && next.ino != above[depth].ino)) {
+			errno = EBUSY;
+			r = -1;
+			break;
+		}
+		at = next;
+	}
+	close_dir_keep(d);
+	free(above);
+	return r;
 }
 
 int
 remove_tree(const char *path)
 {
+	struct place at;
 	struct stat st;
+	DIR *d;
 
 	if (lstat(path, &st) < 0)
 		return errno == ENOENT ? 0 : -1;
-	return nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	if (!S_ISDIR(st.st_mode))
+		return unlink(path);
+	if (rmdir(path) == 0)
+		return 0;
+	if (errno != ENOTEMPTY && errno != EEXIST)
+		return -1;
+	d = enter(AT_FDCWD, path, &at);
+	if (!d || empty_tree(d, at) < 0)
+		return -1;
+	return rmdir(path);
 }

@@ -554,8 +554,8 @@ void buf_fmt(struct buf *b, const char *fmt, ...);
 void buf_free(struct buf *b);
 /* Appends s as a JSON string, quotes included. */
 void buf_json(struct buf *b, const char *s);
-/* Appends s so that it is safe on a screen and one line: control characters
- * and what is no UTF-8 as \xNN. */
+/* Appends s so that it is safe on a screen and one line: controls, marks that
+ * turn the direction of text, and what is no UTF-8 as \xNN or \uNNNN. */
 void buf_safe(struct buf *b, const char *s, size_t n);
 /* Appends the last lines of a file, made safe, at most 8 KiB. */
 void buf_tail(struct buf *b, const char *path, int lines);
@@ -586,7 +586,17 @@ void close_keep(int fd);
 int set_cloexec(int fd);
 /* Whether path is there and no regular file: a device, a pipe. */
 bool is_special(const char *path);
+/* Opens a regular file without ever waiting; EINVAL for anything else.  Flags
+ * and errors are those of open(2); a new file has mode 0666. */
+int open_regular(const char *path, int flags);
+/* Opens a new file beside path, of another name, to be renamed to path. */
+int file_open_aside(const char *path, mode_t mode, char **aside);
 /* Writes a file aside and renames it; a special one as it is. */
 int file_write(const char *path, const char *s, size_t n, mode_t mode);
-/* Removes a file or a directory with all that is in it. */
+/* Removes a file or a directory with all that is in it, but nothing on another
+ * file system or mount: then EBUSY. */
 int remove_tree(const char *path);
+uint64_t random_bits(void);
+/* A run's id: five random characters [0-9a-z] and a check of three. */
+void id_make(char id[9]);
+bool id_valid(const char *id);

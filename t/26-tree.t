@@ -1,0 +1,50 @@
+#!/bin/sh
+# What a test leaves below TMPDIR goes with the attempt, and nothing else does.
+. "${0%/*}/lib.sh"
+
+script test_readonly.sh <<'END'
+mkdir -p "$TMPDIR/mod/cache/deep" && : >"$TMPDIR/mod/cache/deep/file" &&
+chmod -R a-w "$TMPDIR/mod" && mkdir "$TMPDIR/closed" && : >"$TMPDIR/closed/file" &&
+chmod 0 "$TMPDIR/closed"
+END
+if [ "$(id -u)" = 0 ] && have setpriv; then
+	chmod 777 .
+	setpriv --reuid 65534 --regid 65534 --clear-groups "$PRUN" test_readonly.sh >out 2>err
+	status=$?
+else
+	run test_readonly.sh
+fi
+is 'a test may leave read-only directories' $status 0
+is 'they are gone afterwards' "$(echo prun-*)" 'prun-*'
+is 'and nothing was said of them' "$(cat err)" ''
+
+script test_link.sh <<'END'
+ln -s "$KEEP" "$TMPDIR/link"
+END
+mkdir keep && echo precious >keep/file
+KEEP=$dir/keep run test_link.sh
+is 'a symbolic link is removed, what it leads to stays' "$(echo prun-*; cat keep/file)" 'prun-*
+precious'
+
+if have perl; then
+	script test_deep.sh <<'END'
+exec perl -e 'chdir $ENV{TMPDIR}; for (1 .. 3000) { mkdir "a" x 50 or die; chdir "a" x 50 or die }'
+END
+	run test_deep.sh
+	is 'a tree 3,000 directories deep is removed' "$status $(echo prun-*)" '0 prun-*'
+else
+	skip 'no perl' 'a tree 3,000 directories deep is removed'
+fi
+
+if [ "$(id -u)" = 0 ] && have unshare && unshare -m true 2>/dev/null; then
+	script test_mount.sh <<'END'
+mkdir "$TMPDIR/a" "$TMPDIR/a/mount" && mount --bind "$KEEP" "$TMPDIR/a/mount"
+END
+	KEEP=$dir/keep unshare -m "$PRUN" test_mount.sh >out 2>err
+	is 'a mount below TMPDIR is not emptied' "$(cat keep/file)" precious
+	has 'what was left because of it is said' out 'could not be removed'
+else
+	skip 'no mounts without root' 'a mount below TMPDIR is not emptied' \
+		'what was left because of it is said'
+fi
+finish
