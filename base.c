@@ -213,6 +213,17 @@ list_free(struct list *l)
 	memset(l, 0, sizeof(*l));
 }
 
+void
+list_words(struct list *l, const char *s, const char *blanks)
+{
+	size_t n;
+
+	for (s += strspn(s, blanks); *s; s += n + strspn(s + n, blanks)) {
+		n = strcspn(s, blanks);
+		list_add(l, str("%.*s", (int)n, s));
+	}
+}
+
 bool
 starts(const char *s, const char *prefix)
 {

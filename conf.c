@@ -1,16 +1,22 @@
 /*
  * conf.c: the options.
  *
- * One table has every option once; command line, PRUNFLAGS and prun.conf are
- * read into a list of settings, each with its level, and a suite's options
- * are those settings applied from the farthest level to the nearest.  Every
- * mistake ends prun with one line and status 2.
+ * One table defines every option once, for the command line, PRUNFLAGS and
+ * prun.conf alike.  What is read becomes a list of settings, the file's first.
+ * A suite's options are the table's defaults, to which are applied in this
+ * order: the file's settings above the first suite, the suite's own, those of
+ * PRUNFLAGS, those of the command line.  The last one wins; a list is replaced
+ * by a more specific level and grows by repeats within one.
+ *
+ * Every mistake ends prun with one line, which names the place, and status 2.
  */
 #include "prun.h"
 
 enum type { BOOL, INT, JOBS, STR, LIST, BLANKS, DURATION, SIZE, ENUM, URL, READY };
 enum level { DEFAULT, FILE_GLOBAL, SUITE, PRUNFLAGS, COMMAND_LINE };
-enum { NOT_IN_FILE = 1, NOT_IN_SUITE = 2, OPTIONAL = 4 };
+/* ARGV: for the command line only; TOP: not in a suite; MAYBE: its value may be
+ * left out. */
+enum { ARGV = 1, TOP = 2, MAYBE = 4 };
 
 struct option {
 	const char *name;       /* --name, and the key in prun.conf */
@@ -18,7 +24,7 @@ struct option {
 	enum type type;
 	int flags;
 	size_t offset;
-	const char *arg;        /* for help; of an ENUM its words */
+	const char *arg;        /* for help; an ENUM has its words here */
 	const char *def;
 	const char *help;
 };
@@ -26,101 +32,131 @@ struct option {
 #define AT(field) offsetof(struct opts, field)
 
 static const struct option table[] = {
-	{ "jobs", 'j', JOBS, NOT_IN_SUITE, AT(jobs), "N|max", NULL, "attempts at once [CPUs]" },
-	{ "config", 'f', STR, NOT_IN_FILE, AT(config), "FILE", NULL, "instead of prun.conf" },
-	{ "chdir", 'C', STR, NOT_IN_FILE, AT(chdir), "DIR", NULL, "change to DIR first" },
-	{ "junit", 'o', STR, NOT_IN_SUITE, AT(junit), "FILE", NULL, "write the merged report" },
-	{ "history", 0, STR, NOT_IN_SUITE, AT(history), "FILE", NULL,
-		"durations and results [REPORT.history]" },
-	{ "run-dir", 'd', STR, NOT_IN_SUITE, AT(run_dir), "DIR", NULL,
-		"logs and reports; a named one stays" },
-	{ "fail-fast", 'x', BOOL, NOT_IN_SUITE, AT(fail_fast), NULL, "no",
-		"stop the rest at the first failure" },
-	{ "retries", 'r', INT, 0, AT(retries), "N", "0", "further attempts, at the end, alone" },
+	{ "jobs", 'j', JOBS, TOP, AT(jobs), "N|max", NULL,
+		"Run up to N files at once. Default: CPU count" },
+	{ "config", 'f', STR, ARGV, AT(config), "FILE", NULL,
+		"Read FILE instead of prun.conf" },
+	{ "chdir", 'C', STR, ARGV, AT(chdir), "DIR", NULL, "Change to DIR first" },
+	{ "junit", 'o', STR, TOP, AT(junit), "FILE", NULL,
+		"Write the merged JUnit report to FILE" },
+	{ "history", 0, STR, TOP, AT(history), "FILE", NULL,
+		"History of earlier runs. Default: REPORT.history" },
+	{ "run-dir", 'd', STR, TOP, AT(run_dir), "DIR", NULL,
+		"Put logs and reports in DIR and keep it" },
+	{ "fail-fast", 'x', BOOL, TOP, AT(fail_fast), NULL, "no",
+		"Stop at the first failing file" },
+	{ "retries", 'r', INT, 0, AT(retries), "N", "0", "Retry failed files up to N times" },
 	{ "timeout", 't', DURATION, 0, AT(timeout_ms), "DURATION", "none",
-		"of the test command: 90s, 5m" },
-	{ "suite", 's', BLANKS, NOT_IN_FILE, AT(suite), "NAME,...", NULL, "only these suites" },
-	{ "list", 'n', BOOL, NOT_IN_FILE, AT(list), NULL, "no", "print the plan, run nothing" },
-	{ "interactive", 'i', BOOL, NOT_IN_FILE, AT(interactive), NULL, "no",
-		"one file, the terminal attached to its test" },
-	{ "quiet", 'q', BOOL, NOT_IN_SUITE, AT(quiet), NULL, "no", "failures and totals only" },
-	{ "verbose", 'v', BOOL, NOT_IN_SUITE, AT(verbose), NULL, "no", "more about each file" },
-	{ "help", 'h', BOOL, NOT_IN_FILE, AT(help), NULL, "no", "print this" },
-	{ "version", 'V', BOOL, NOT_IN_FILE, AT(version), NULL, "no", "print the version" },
-	{ "keep", 0, ENUM, 0, AT(keep), "failed run always never", "failed",
-		"whose databases and files stay" },
-	{ "last-failed", 0, BOOL, NOT_IN_SUITE, AT(last_failed), NULL, "no",
-		"only what did not pass last time" },
-	{ "shuffle", 0, STR, NOT_IN_SUITE | OPTIONAL, AT(shuffle), "SEED", NULL, "random order" },
-	{ "shard", 0, STR, NOT_IN_SUITE, AT(shard), "I/N|auto", NULL, "this part of the files" },
-	{ "merge", 0, BOOL, NOT_IN_FILE, AT(merge), NULL, "no",
-		"only merge reports and run directories" },
-	{ "strict", 0, BOOL, NOT_IN_FILE, AT(strict), NULL, "no",
-		"--merge: status 1 if there are failures" },
-	{ "partial", 0, BOOL, NOT_IN_FILE, AT(partial), NULL, "no",
-		"--merge: shards may be missing" },
-	{ "clean", 0, BOOL, NOT_IN_FILE, AT(clean), NULL, "no",
-		"only drop what earlier runs left" },
-	{ "reopen", 0, STR, NOT_IN_FILE, AT(reopen), "DIR", NULL,
-		"start an attempt's server again" },
-	{ "audit", 0, INT, NOT_IN_FILE | OPTIONAL, AT(audit), "ROUNDS", "0",
-		"find files that hurt each other" },
-	{ "github", 0, ENUM, NOT_IN_SUITE, AT(github), "auto no", "auto",
-		"annotations in GitHub's log" },
-	{ "files", 0, BLANKS, 0, AT(files), "PATH", NULL, "files, directories, globs" },
-	{ "exclude", 0, BLANKS, 0, AT(exclude), "GLOB", NULL, "but not these" },
-	{ "test", 0, STR, 0, AT(test), "CMD", NULL, "runs one file; see PRUN_TEST" },
-	{ "server", 0, STR, 0, AT(server), "CMD", NULL, "serves on $PRUN_PORT" },
-	{ "setup", 0, STR, 0, AT(setup), "CMD", NULL, "once, before the first clone" },
-	{ "after", 0, STR, 0, AT(after), "CMD", NULL, "after every attempt" },
+		"Time limit for the test command" },
+	{ "suite", 's', BLANKS, ARGV, AT(suite), "NAME,...", NULL, "Run only these suites" },
+	{ "list", 'n', BOOL, ARGV, AT(list), NULL, "no", "Print the plan and run nothing" },
+	{ "interactive", 'i', BOOL, ARGV, AT(interactive), NULL, "no",
+		"Run one file, its test on the terminal" },
+	{ "quiet", 'q', BOOL, TOP, AT(quiet), NULL, "no", "Print only failures and totals" },
+	{ "verbose", 'v', BOOL, TOP, AT(verbose), NULL, "no",
+		"Print details of cancelled files too" },
+	{ "help", 'h', BOOL, ARGV, AT(help), NULL, "no", "Print this help" },
+	{ "version", 'V', BOOL, ARGV, AT(version), NULL, "no", "Print the version" },
+	{ "keep", 0, ENUM, 0, AT(keep), "failed, run, always, never", "failed",
+		"Databases to keep" },
+	{ "last-failed", 0, BOOL, TOP, AT(last_failed), NULL, "no",
+		"Run only files that did not pass last time" },
+	{ "shuffle", 0, STR, TOP | MAYBE, AT(shuffle), "SEED", NULL,
+		"Run files in random order" },
+	{ "shard", 0, STR, TOP, AT(shard), "I/N|auto", NULL,
+		"Run only part I of N of the files" },
+	{ "merge", 0, BOOL, ARGV, AT(merge), NULL, "no", "Merge reports and run directories" },
+	{ "strict", 0, BOOL, ARGV, AT(strict), NULL, "no",
+		"With --merge: exit 1 if there are failures" },
+	{ "partial", 0, BOOL, ARGV, AT(partial), NULL, "no",
+		"With --merge: accept missing shards" },
+	{ "clean", 0, BOOL, ARGV, AT(clean), NULL, "no", "Drop what earlier runs left" },
+	{ "reopen", 0, STR, ARGV, AT(reopen), "DIR", NULL,
+		"Start a kept attempt's server again" },
+	{ "audit", 0, INT, ARGV | MAYBE, AT(audit), "ROUNDS", "0",
+		"Find files that break each other. Default: 5" },
+	{ "github", 0, ENUM, TOP, AT(github), "auto, no", "auto",
+		"Annotate failing tests on GitHub" },
+	{ "files", 0, BLANKS, 0, AT(files), "PATH", NULL,
+		"Files, directories and globs to run" },
+	{ "exclude", 0, BLANKS, 0, AT(exclude), "GLOB", NULL, "Files not to run" },
+	{ "test", 0, STR, 0, AT(test), "CMD", NULL, "Command that runs one file, $PRUN_TEST" },
+	{ "server", 0, STR, 0, AT(server), "CMD", NULL, "Command that serves on $PRUN_PORT" },
+	{ "setup", 0, STR, 0, AT(setup), "CMD", NULL,
+		"Command to run once, before the first clone" },
+	{ "after", 0, STR, 0, AT(after), "CMD", NULL, "Command to run after every attempt" },
 	{ "ready", 0, READY, 0, AT(ready), "HOW", "tcp",
-		"tcp, http PATH, log ERE, command CMD, fd, none" },
+		"tcp, http PATH, log ERE, command CMD, fd or none" },
 	{ "ready-timeout", 0, DURATION, 0, AT(ready_timeout_ms), "DURATION", "15s",
-		"how long the server may take" },
-	{ "grace", 0, DURATION, 0, AT(grace_ms), "DURATION", "5s", "between TERM and KILL" },
-	{ "db", 0, URL, 0, AT(db), "URL", NULL, "template database" },
-	{ "db-env", 0, BLANKS, 0, AT(db_env), "NAME", "DATABASE_URL", "gets the clone's URL" },
-	{ "db-admin", 0, URL, 0, AT(db_admin), "URL", NULL, "way around a connection pooler" },
-	{ "db-clone", 0, STR, 0, AT(db_clone), "CMD", NULL, "clones any other database" },
-	{ "db-drop", 0, STR, 0, AT(db_drop), "CMD", NULL, "and drops it" },
+		"Time for the server to get ready" },
+	{ "grace", 0, DURATION, 0, AT(grace_ms), "DURATION", "5s",
+		"Time between TERM and KILL" },
+	{ "db", 0, URL, 0, AT(db), "URL", NULL, "Template database, cloned for each attempt" },
+	{ "db-env", 0, BLANKS, 0, AT(db_env), "NAME", "DATABASE_URL",
+		"NAME gets the clone's URL" },
+	{ "db-admin", 0, URL, 0, AT(db_admin), "URL", NULL,
+		"URL to create and drop clones, past a pooler" },
+	{ "db-clone", 0, STR, 0, AT(db_clone), "CMD", NULL,
+		"Command that clones another kind of database" },
+	{ "db-drop", 0, STR, 0, AT(db_drop), "CMD", NULL, "Command that drops such a clone" },
 	{ "db-terminate", 0, BOOL, 0, AT(db_terminate), NULL, "yes",
-		"end sessions on the template" },
-	{ "url-env", 0, BLANKS, 0, AT(url_env), "NAME", NULL, "gets the server's URL" },
-	{ "port-env", 0, BLANKS, 0, AT(port_env), "NAME", NULL, "gets the port" },
-	{ "env", 0, LIST, 0, AT(env), "NAME=VALUE", NULL, "set for server and test" },
-	{ "unset", 0, BLANKS, 0, AT(unset), "GLOB", NULL, "not inherited by the server" },
-	{ "serial", 0, BLANKS, 0, AT(serial), "GLOB", NULL, "one of these at a time" },
-	{ "alone", 0, BLANKS, 0, AT(alone), "GLOB", NULL, "nothing beside these" },
-	{ "lock", 0, LIST, 0, AT(lock), "NAME GLOB...", NULL, "one holder of NAME at a time" },
-	{ "split", 0, ENUM, 0, AT(split), "file suite", "file", "a unit is a file or the suite" },
-	{ "enabled", 0, BOOL, 0, AT(enabled), NULL, "yes", "whether the suite runs" },
-	{ "workers", 0, INT, 0, AT(workers), "N", NULL, "most attempts of the suite at once" },
-	{ "server-failure", 0, ENUM, 0, AT(server_failure), "stop continue", "stop",
-		"when a server cannot start" },
-	{ "flaky", 0, ENUM, NOT_IN_SUITE, AT(flaky), "pass fail", "pass", "how FLAKY counts" },
-	{ "leak", 0, ENUM, 0, AT(leak), "note fail", "note", "processes left by a test" },
-	{ "log-limit", 0, SIZE, 0, AT(log_limit), "SIZE", "256M", "a log above is killed" },
-	{ "report-limit", 0, SIZE, NOT_IN_SUITE, AT(report_limit), "SIZE", "1M",
-		"longest text in a report" },
-	{ "no-tests", 0, ENUM, NOT_IN_SUITE, AT(no_tests), "fail pass", "fail",
-		"when there are no files" },
-	{ "max-worker-restart", 0, INT, NOT_IN_SUITE, AT(max_worker_restart), "N", "3",
-		"workers that may die" },
+		"End sessions on the template" },
+	{ "url-env", 0, BLANKS, 0, AT(url_env), "NAME", NULL, "NAME gets the server's URL" },
+	{ "port-env", 0, BLANKS, 0, AT(port_env), "NAME", NULL, "NAME gets the port" },
+	{ "env", 0, LIST, 0, AT(env), "NAME=VALUE", NULL,
+		"Set a variable for server and test" },
+	{ "unset", 0, BLANKS, 0, AT(unset), "GLOB", NULL,
+		"Hide these variables from the server" },
+	{ "serial", 0, BLANKS, 0, AT(serial), "GLOB", NULL, "Run these files one at a time" },
+	{ "alone", 0, BLANKS, 0, AT(alone), "GLOB", NULL, "Run these files alone" },
+	{ "lock", 0, LIST, 0, AT(lock), "NAME GLOB...", NULL,
+		"Run one holder of NAME at a time" },
+	{ "split", 0, ENUM, 0, AT(split), "file, suite", "file", "What runs as one unit" },
+	{ "enabled", 0, BOOL, 0, AT(enabled), NULL, "yes", "Whether the suite runs" },
+	{ "workers", 0, INT, 0, AT(workers), "N", NULL,
+		"Run up to N files of the suite at once" },
+	{ "server-failure", 0, ENUM, 0, AT(server_failure), "stop, continue", "stop",
+		"What to do when a server cannot start" },
+	{ "flaky", 0, ENUM, TOP, AT(flaky), "pass, fail", "pass", "How FLAKY counts" },
+	{ "leak", 0, ENUM, 0, AT(leak), "note, fail", "note",
+		"Processes a test leaves running" },
+	{ "log-limit", 0, SIZE, 0, AT(log_limit), "SIZE", "256M",
+		"Kill an attempt whose log is larger" },
+	{ "report-limit", 0, SIZE, TOP, AT(report_limit), "SIZE", "1M",
+		"Cut longer texts in reports" },
+	{ "no-tests", 0, ENUM, TOP, AT(no_tests), "fail, pass", "fail",
+		"Status when no files are found" },
+	{ "max-worker-restart", 0, INT, TOP, AT(max_worker_restart), "N", "3",
+		"Workers that may die" },
 };
 
 struct setting {
 	const struct option *opt;
 	const char *value;      /* NULL: a flag without one */
 	enum level level;
-	int suite;              /* of level SUITE, -1 else */
+	int suite;              /* of level SUITE, else NOWHERE */
 	const char *where;      /* "prun.conf:7" or "--jobs" */
 };
 
-struct reading {
+struct settings {
 	struct setting *v;
 	size_t n, cap;
-	struct plan *plan;
 };
+
+enum { NOWHERE = -1 };          /* in no suite */
+
+struct reading {
+	struct plan *plan;
+	struct settings *to;
+	enum level level;       /* of what is being read */
+	int suite;
+};
+
+static size_t
+min(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
 
 /* How many edits make b of a; the table's words are short. */
 static size_t
@@ -136,9 +172,7 @@ distance(const char *a, const char *b)
 		old = row[0]++;
 		for (k = 1; k <= n; k++) {
 			above = row[k];
-			row[k] = a[i] == b[k - 1] ? old : 1 + (old < above
-				? old < row[k - 1] ? old : row[k - 1]
-				: above < row[k - 1] ? above : row[k - 1]);
+			row[k] = a[i] == b[k - 1] ? old : 1 + min(old, min(above, row[k - 1]));
 			old = above;
 		}
 	}
@@ -150,19 +184,20 @@ find_option(const char *name, size_t n, const char *where, const char *what, con
 {
 	const struct option *near = NULL;
 	char *word = str("%.*s", (int)n, name);
-	size_t i, d, least = n / 2 + 1;
+	size_t i, d, least = n / 2 + 2;
 
 	for (i = 0; i < LEN(table); i++) {
-		if (!strcmp(table[i].name, word))
-			return &table[i];
 		d = distance(word, table[i].name);
-		if (d < least || (d <= least && !near)) {
+		if (d == 0)
+			return &table[i];
+		if (d < least) {
 			least = d;
 			near = &table[i];
 		}
 	}
-	bad(where, "unknown %s \"%s%s\"%s%s%s%s", what, dash, word, near ? " (" : "",
-		near ? dash : "", near ? near->name : "", near ? "?)" : "");
+	if (near)
+		bad(where, "unknown %s \"%s%s\" (%s%s?)", what, dash, word, dash, near->name);
+	bad(where, "unknown %s \"%s%s\"", what, dash, word);
 	return NULL;
 }
 
@@ -182,31 +217,31 @@ number(const char *s, const char **end)
 static int64_t
 with_unit(const struct setting *s)
 {
-	static const struct { const char *unit; int64_t factor; } units[] = {
-		{ "ms", 1 }, { "s", 1000 }, { "m", 60000 }, { "h", 3600000 }, { "", 1000 },
-	}, sizes[] = {
-		{ "K", 1 << 10 }, { "M", 1 << 20 }, { "G", 1 << 30 }, { "", 1 },
+	static const struct { enum type type; const char *name; int64_t factor; } units[] = {
+		{ DURATION, "ms", 1 }, { DURATION, "s", 1000 }, { DURATION, "m", 60000 },
+		{ DURATION, "h", 3600000 }, { DURATION, "", 1000 },
+		{ SIZE, "K", 1 << 10 }, { SIZE, "M", 1 << 20 }, { SIZE, "G", 1 << 30 },
+		{ SIZE, "", 1 },
 	};
 	const char *end;
 	int64_t n;
 	size_t i;
-	bool size = s->opt->type == SIZE;
 
 	if (!strcmp(s->value, "none"))
 		return -1;
 	n = number(s->value, &end);
-	for (i = 0; n >= 0 && i < (size ? LEN(sizes) : LEN(units)); i++)
-		if (!strcmp(end, size ? sizes[i].unit : units[i].unit))
-			return n * (size ? sizes[i].factor : units[i].factor) / 1000;
-	bad(s->where, "%s wants %s, not \"%s\"", s->opt->name, size ? "a size like 256M"
-		: "a duration like 90s or 5m", s->value);
+	for (i = 0; n >= 0 && i < LEN(units); i++)
+		if (units[i].type == s->opt->type && !strcmp(end, units[i].name))
+			return n * units[i].factor / 1000;
+	bad(s->where, "%s must be %s, not \"%s\"", s->opt->name, s->opt->type == SIZE
+		? "a size like 256M" : "a duration like 90s or 5m", s->value);
 	return 0;
 }
 
 static int64_t
 count(const struct setting *s)
 {
-	const char *end;
+	const char *end, *limits = "";
 	int64_t n;
 
 	if (!s->value)
@@ -215,11 +250,14 @@ count(const struct setting *s)
 		return INT_MAX;
 	if (s->opt->type == INT && !strcmp(s->value, "none"))
 		return s->opt->def ? strtoll(s->opt->def, NULL, 10) : INT_MAX;
+	if (s->opt->type == JOBS)
+		limits = " above 0, or max";
+	else if (!strcmp(s->opt->name, "workers"))
+		limits = " above 0";
 	n = number(s->value, &end);
-	if (n < 0 || *end || n % 1000 || (!n && (s->opt->type == JOBS
-		|| !strcmp(s->opt->name, "workers"))) || n / 1000 > INT_MAX)
-		bad(s->where, "%s wants a whole number%s, not \"%s\"", s->opt->name,
-			s->opt->type == JOBS ? " above 0, or max" : !n ? " above 0" : "", s->value);
+	if (n < 0 || *end || n % 1000 || n / 1000 > INT_MAX || (n == 0 && *limits))
+		bad(s->where, "%s must be a whole number%s, not \"%s\"", s->opt->name, limits,
+			s->value);
 	return n / 1000;
 }
 
@@ -231,12 +269,13 @@ one_of(const struct setting *s)
 	int i;
 
 	for (i = 0; *word; i++) {
-		if (strcspn(word, " ") == n && !strncmp(word, s->value, n))
+		if (strcspn(word, ",") == n && !strncmp(word, s->value, n))
 			return i;
-		word += strcspn(word, " ");
-		word += strspn(word, " ");
+		word += strcspn(word, ",");
+		word += strspn(word, ", ");
 	}
-	bad(s->where, "%s is one of: %s; not \"%s\"", s->opt->name, s->opt->arg, s->value);
+	bad(s->where, "%s must be one of: %s (not \"%s\")", s->opt->name, s->opt->arg,
+		s->value);
 	return 0;
 }
 
@@ -246,39 +285,30 @@ yes(const struct setting *s)
 	if (!s->value || !strcmp(s->value, "yes") || !strcmp(s->value, "true"))
 		return true;
 	if (strcmp(s->value, "no") && strcmp(s->value, "false"))
-		bad(s->where, "%s is yes or no, not \"%s\"", s->opt->name, s->value);
+		bad(s->where, "%s must be yes or no, not \"%s\"", s->opt->name, s->value);
 	return false;
 }
 
 static void
 add_items(struct list *l, const struct setting *s)
 {
-	const char *p = s->value, *blanks = s->opt->letter == 's' ? ", \t" : " \t";
-	char *item;
-	size_t n;
-
-	if (s->opt->type == LIST) {
-		if (!strcmp(s->opt->name, "env") && !strchr(p, '='))
-			bad(s->where, "env wants NAME=VALUE, not \"%s\"", p);
-		if (!strcmp(s->opt->name, "lock") && !p[strcspn(p, blanks)])
-			bad(s->where, "lock wants NAME GLOB..., not \"%s\"", p);
-		list_add(l, p);
+	if (s->opt->type == BLANKS) {
+		list_words(l, s->value, s->opt->letter == 's' ? ", \t" : " \t");
 		return;
 	}
-	for (p += strspn(p, blanks); *p; p += strspn(p, blanks)) {
-		n = strcspn(p, blanks);
-		item = str("%.*s", (int)n, p);
-		list_add(l, item);
-		p += n;
-	}
+	if (!strcmp(s->opt->name, "env") && !strchr(s->value, '='))
+		bad(s->where, "env must be NAME=VALUE, not \"%s\"", s->value);
+	if (!strcmp(s->opt->name, "lock") && !strpbrk(s->value, " \t"))
+		bad(s->where, "lock must be NAME GLOB..., not \"%s\"", s->value);
+	list_add(l, s->value);
 }
 
-/* Puts a setting's value where it belongs; again: the list goes on. */
+/* Puts a setting's value where it belongs; again: its list grows. */
 static void
 apply(struct opts *o, const struct setting *s, bool again)
 {
 	void *at = (char *)o + s->opt->offset;
-	const char *wrong = NULL;
+	const char *wrong;
 
 	switch (s->opt->type) {
 	case BOOL:
@@ -304,25 +334,25 @@ apply(struct opts *o, const struct setting *s, bool again)
 		break;
 	case READY:
 		wrong = proc_ready_check(s->value);
+		if (wrong)
+			bad(s->where, "ready = %s: %s", s->value, wrong);
 		*(const char **)at = s->value;
 		break;
 	case STR:
 	case URL:
-		*(const char **)at = s->value && strcmp(s->value, "none") ? s->value : NULL;
-		if (!s->value)
-			*(const char **)at = "";
+		*(const char **)at = s->value ? s->value : "";
+		if (s->value && !strcmp(s->value, "none"))
+			*(const char **)at = NULL;
 	}
-	if (wrong)
-		bad(s->where, "ready = %s: %s", s->value, wrong);
 }
 
-/* What holds in a suite (-1: outside of any); check: what makes no sense together. */
+/* What holds in a suite, or NOWHERE. */
 static void
-resolve(const struct reading *r, struct opts *o, int suite, bool check)
+resolve(const struct settings *from, struct opts *o, int suite)
 {
 	enum level seen[LEN(table)] = { DEFAULT };
+	struct setting def = { .level = DEFAULT, .suite = NOWHERE, .where = "default" };
 	const struct setting *s, *db = NULL;
-	struct setting def = { NULL, NULL, DEFAULT, -1, "default" };
 	const char *wrong;
 	size_t i, k;
 
@@ -338,280 +368,283 @@ resolve(const struct reading *r, struct opts *o, int suite, bool check)
 		if (def.value)
 			apply(o, &def, false);
 	}
-	for (i = 0; i < r->n; i++) {
-		s = &r->v[i];
+	for (i = 0; i < from->n; i++) {
+		s = &from->v[i];
 		if (s->suite >= 0 && s->suite != suite)
 			continue;
 		k = (size_t)(s->opt - table);
-		if (s->level < seen[k])
-			continue;       /* cannot be: they stand in order */
 		apply(o, s, seen[k] == s->level);
 		seen[k] = s->level;
 		if (!strcmp(s->opt->name, "db"))
 			db = s;
 	}
-	if (check && o->db && !o->db_clone && (wrong = url_check(o->db)))
+	/* Only now is it known whether db-clone does it. */
+	wrong = suite != NOWHERE && o->db && !o->db_clone ? url_check(o->db) : NULL;
+	if (wrong)
 		bad(db->where, "db = %s %s", o->db, wrong);
 }
 
 /* ---- reading ---- */
 
 static void
-add_setting(struct reading *r, const struct option *opt, const char *value, enum level level,
-	int suite, const char *where)
+add_setting(struct reading *r, const struct option *opt, const char *value, const char *where)
 {
-	struct setting s = { opt, value, level, suite, where };
-	struct opts scratch;
+	struct setting s = { opt, value ? str("%s", value) : NULL, r->level, r->suite, where };
 
-	r->v = grow(r->v, &r->cap, r->n + 1, sizeof(*r->v));
-	r->v[r->n++] = s;
-	memset(&scratch, 0, sizeof(scratch));
-	apply(&scratch, &s, false);     /* for its messages */
-	if (opt->type == LIST || opt->type == BLANKS)
-		list_free((struct list *)(void *)((char *)&scratch + opt->offset));
+	r->to->v = grow(r->to->v, &r->to->cap, r->to->n + 1, sizeof(s));
+	r->to->v[r->to->n++] = s;
+}
+
+/* Adds an option whose value, where it is NULL, may be the next word; returns the
+ * last word used. */
+static char **
+add_option(struct reading *r, const struct option *o, const char *value, const char *where,
+	char **words)
+{
+	if (!value && o->type != BOOL && !(o->flags & MAYBE)) {
+		value = *++words;
+		if (!value)
+			bad(where, "needs a value: %s", o->arg);
+	}
+	add_setting(r, o, value, where);
+	return words;
+}
+
+/* --name, --name=VALUE or --name VALUE */
+static char **
+read_long(struct reading *r, char **words)
+{
+	const char *name = *words + 2, *eq = strchr(name, '=');
+	const struct option *o = find_option(name, strcspn(name, "="),
+		r->level == PRUNFLAGS ? "PRUNFLAGS" : "command line", "option", "--");
+
+	return add_option(r, o, eq ? eq + 1 : NULL, str("--%s", o->name), words);
+}
+
+/* -xyz, -jN or -j N */
+static char **
+read_short(struct reading *r, char **words)
+{
+	const char *w, *where;
+	size_t i;
+
+	for (w = *words + 1; *w; w++) {
+		where = str("-%c", *w);
+		for (i = 0; i < LEN(table) && table[i].letter != *w; i++)
+			;
+		if (i == LEN(table))
+			bad(where, "unknown option; see prun -h");
+		if (table[i].type != BOOL)
+			return add_option(r, &table[i], w[1] ? w + 1 : NULL, where, words);
+		add_setting(r, &table[i], NULL, where);
+	}
+	return words;
+}
+
+/* Test arguments, without those that each attempt has of its own. */
+static void
+read_args(struct plan *p, char **words)
+{
+	bool joined;
+
+	for (; *words; words++) {
+		joined = starts(*words, "--junitxml=") || starts(*words, "--junit-xml=");
+		if (!joined && strcmp(*words, "--junitxml") && strcmp(*words, "--junit-xml")) {
+			list_add(&p->args, *words);
+			continue;
+		}
+		warn("%s is ignored: each attempt writes its own report; use -o FILE for the "
+			"merged one", *words);
+		if (!joined && words[1])
+			words++;
+	}
 }
 
 /* Reads options out of words; paths and test arguments go to the plan. */
 static void
-read_words(struct reading *r, char **words, enum level level)
+read_words(struct reading *r, char **words)
 {
-	const struct option *o;
-	const char *w, *value;
-	size_t n, i;
-
-	for (; (w = *words); words++) {
-		if (level == COMMAND_LINE && !strcmp(w, "--")) {
-			while (*++words)
-				list_add(&r->plan->args, *words);
+	for (; *words; words++) {
+		if (r->level == COMMAND_LINE && !strcmp(*words, "--")) {
+			read_args(r->plan, words + 1);
 			return;
 		}
-		if (*w != '-' || !w[1]) {
-			if (level != COMMAND_LINE)
-				bad("PRUNFLAGS", "\"%s\" is no option", w);
-			list_add(&r->plan->paths, w);
-			continue;
-		}
-		if (w[1] == '-') {
-			n = strcspn(w + 2, "=");
-			o = find_option(w + 2, n, level == PRUNFLAGS ? "PRUNFLAGS"
-				: "command line", "option", "--");
-			value = w[2 + n] ? w + 3 + n : NULL;
-			if (!value && o->type != BOOL && !(o->flags & OPTIONAL)
-			&& !(value = *++words))
-				bad(w, "wants a value: %s", o->arg);
-			add_setting(r, o, value ? str("%s", value) : NULL, level, -1,
-				str("--%s", o->name));
-			continue;
-		}
-		for (w++; *w; w++) {
-			for (i = 0; i < LEN(table) && table[i].letter != *w; i++)
-				;
-			if (i == LEN(table))
-				bad(str("-%c", *w), "unknown option; see prun -h");
-			o = &table[i];
-			value = NULL;
-			if (o->type != BOOL) {
-				value = w[1] ? w + 1 : *++words;
-				if (!value)
-					bad(str("-%c", *w), "wants a value: %s", o->arg);
-			}
-			add_setting(r, o, value ? str("%s", value) : NULL, level, -1,
-				str("-%c", o->letter));
-			if (value)
-				break;
-		}
+		if (starts(*words, "--"))
+			words = read_long(r, words);
+		else if (**words == '-' && (*words)[1])
+			words = read_short(r, words);
+		else if (r->level == PRUNFLAGS)
+			bad("PRUNFLAGS", "\"%s\" is not an option", *words);
+		else
+			list_add(&r->plan->paths, *words);
 	}
 }
 
-static int
-begin_suite(struct plan *p, char *line, int number, const char *where)
+static void
+add_suite(struct plan *p, const char *name, int line_number)
 {
+	struct suite *s;
+
+	p->suites = grow(p->suites, &p->capsuites, p->nsuites + 1, sizeof(*p->suites));
+	s = memset(&p->suites[p->nsuites++], 0, sizeof(*s));
+	s->name = str("%s", name);
+	s->where = line_number;
+}
+
+static void
+begin_suite(struct reading *r, char *line, int line_number, const char *where)
+{
+	struct plan *p = r->plan;
 	char *end = strchr(line, ']'), *name;
 	size_t i;
 
-	if (strncmp(line, "[suite ", 7) || !end || end[1] || end == line + 7)
-		bad(where, "wants [suite NAME], not \"%s\"", line);
+	if (!starts(line, "[suite ") || !end || end[1] || end == line + 7)
+		bad(where, "expected [suite NAME], got \"%s\"", line);
 	*end = '\0';
 	name = line + 7 + strspn(line + 7, " ");
 	if (!*name || strpbrk(name, " \t,"))
-		bad(where, "the name of a suite is one word, not \"%s\"", name);
+		bad(where, "a suite's name must be one word, not \"%s\"", name);
 	for (i = 0; i < p->nsuites; i++)
 		if (!strcmp(p->suites[i].name, name))
-			bad(where, "suite \"%s\" is there already, at line %d", name,
+			bad(where, "duplicate suite \"%s\", first defined at line %d", name,
 				p->suites[i].where);
-	p->suites = grow(p->suites, &p->capsuites, p->nsuites + 1, sizeof(*p->suites));
-	memset(&p->suites[p->nsuites], 0, sizeof(*p->suites));
-	p->suites[p->nsuites].name = str("%s", name);
-	p->suites[p->nsuites].where = number;
-	return (int)p->nsuites++;
+	r->level = SUITE;
+	r->suite = (int)p->nsuites;
+	add_suite(p, name, line_number);
 }
 
 /* One key = value; the value may have come from several lines. */
 static void
-read_key(struct reading *r, char *text, int suite, const char *where)
+read_key(struct reading *r, char *text, const char *where)
 {
+	const struct setting *v = r->to->v;
 	const struct option *o;
-	char *eq = strchr(text, '='), *end;
-	size_t i;
+	const char *value;
+	size_t n = strcspn(text, "="), i;
+	bool list;
 
-	if (!eq)
-		bad(where, "wants key = value, not \"%s\"", text);
-	for (end = eq; end > text && strchr(" \t", end[-1]); end--)
-		;
-	o = find_option(text, (size_t)(end - text), where, "key", "");
-	if (o->flags & NOT_IN_FILE)
-		bad(where, "%s is for the command line only", o->name);
-	if (suite >= 0 && o->flags & NOT_IN_SUITE)
-		bad(where, "%s belongs above the first suite", o->name);
-	for (i = 0; i < r->n; i++)
-		if (r->v[i].opt == o && r->v[i].suite == suite
-		&& (r->v[i].level == FILE_GLOBAL || r->v[i].level == SUITE) && o->type != LIST
-		&& o->type != BLANKS)
-			bad(where, "%s is given twice, see %s", o->name, r->v[i].where);
-	eq++;
-	eq += strspn(eq, " \t");
-	if (!*eq)
-		bad(where, "%s has no value; none takes one back", o->name);
-	add_setting(r, o, str("%s", eq), suite < 0 ? FILE_GLOBAL : SUITE, suite, where);
+	if (!text[n])
+		bad(where, "expected key = value, got \"%s\"", text);
+	value = text + n + 1 + strspn(text + n + 1, " \t");
+	while (n && strchr(" \t", text[n - 1]))
+		n--;
+	o = find_option(text, n, where, "key", "");
+	if (o->flags & ARGV)
+		bad(where, "%s can only be given on the command line", o->name);
+	if (r->level == SUITE && o->flags & TOP)
+		bad(where, "%s must be set before the first suite", o->name);
+	list = o->type == LIST || o->type == BLANKS;
+	for (i = 0; i < r->to->n && !list; i++)
+		if (v[i].opt == o && v[i].suite == r->suite)
+			bad(where, "%s is already set at %s", o->name, v[i].where);
+	if (!*value)
+		bad(where, "%s has no value; use none to unset it", o->name);
+	add_setting(r, o, value, where);
 }
 
 static void
 read_file(struct reading *r, const char *path)
 {
-	FILE *f = fopen(path, "r");
-	const char *base = strrchr(path, '/');
-	struct buf key = { 0 };
-	char *line = NULL, *where = NULL;
-	size_t cap = 0;
-	ssize_t n;
-	int number = 0, suite = -1;
+	struct buf text = { 0 }, key = { 0 };
+	char *rest, *line, *where, *key_where = NULL;
+	size_t n;
+	int line_number = 0;
 
-	if (!f)
+	if (buf_read(&text, path) < 0)
 		bad(path, "%s", strerror(errno));
-	base = base && !strncmp(path, "./", 2) ? base + 1 : path;
-	for (;;) {
-		n = getline(&line, &cap, f);
-		number++;
-		while (n > 0 && strchr(" \t\r\n", line[n - 1]))
-			line[--n] = '\0';
-		if (n >= 0 && (line[strspn(line, " \t")] == '#' || !*line))
+	for (rest = text.s; (line = next_line(&rest));) {
+		where = str("%s:%d", path, ++line_number);
+		for (n = strlen(line); n && strchr(" \t\r", line[n - 1]); n--)
+			line[n - 1] = '\0';
+		if (!*line || line[strspn(line, " \t")] == '#')
 			continue;
-		if (n > 0 && strchr(" \t", *line)) {
+		if (strchr(" \t", *line)) {
 			if (!key.n)
-				bad(str("%s:%d", base, number), "continues no value");
+				bad(where, "continuation line without a key");
 			buf_fmt(&key, " %s", line + strspn(line, " \t"));
 			continue;
 		}
 		if (key.n)
-			read_key(r, key.s, suite, where);
+			read_key(r, key.s, key_where);
 		key.n = 0;
-		if (n < 0)
-			break;
-		where = str("%s:%d", base, number);
+		key_where = where;
 		if (*line == '[')
-			suite = begin_suite(r->plan, line, number, where);
+			begin_suite(r, line, line_number, where);
 		else
 			buf_str(&key, line);
 	}
-	if (ferror(f))
-		bad(path, "%s", strerror(errno));
-	fclose(f);
-	free(line);
+	if (key.n)
+		read_key(r, key.s, key_where);
+	buf_free(&text);
 	buf_free(&key);
 }
 
-/* Notices and drops what each attempt has of its own. */
-static void
-drop_junitxml(struct list *args)
+/* The file to read: the one given, or prun.conf here or where the first path
+ * is; NULL where there is none. */
+static char *
+find_file(const struct plan *p)
 {
-	static const char *const forms[] = { "--junitxml", "--junit-xml" };
-	size_t i, k, n, take;
+	struct stat st;
+	char *path, *slash;
 
-	for (i = 0; i < args->n;) {
-		take = 0;
-		for (k = 0; k < LEN(forms); k++) {
-			n = strlen(forms[k]);
-			if (!strncmp(args->v[i], forms[k], n) && args->v[i][n] == '=')
-				take = 1;
-			else if (!strcmp(args->v[i], forms[k]))
-				take = i + 1 < args->n ? 2 : 1;
-		}
-		if (!take) {
-			i++;
-			continue;
-		}
-		warn("%s is dropped: each attempt has its own report; use -o FILE for the merged "
-			"one", args->v[i]);
-		for (k = 0; k < take; k++)
-			free(args->v[i + k]);
-		memmove(args->v + i, args->v + i + take, (args->n - i - take + 1)
-			* sizeof(*args->v));
-		args->n -= take;
-	}
+	if (p->o.config)
+		return p->o.config;
+	if (stat("prun.conf", &st) == 0)
+		return "prun.conf";
+	if (!p->paths.n)
+		return NULL;
+	path = str("%s", p->paths.v[0]);
+	slash = strrchr(path, '/');
+	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
+		*(slash ? slash : path) = '\0';
+	path = str("%s%sprun.conf", path, *path ? "/" : "");
+	return stat(path, &st) == 0 ? path : NULL;
 }
 
 void
 conf_read(struct plan *p, char **argv)
 {
-	struct reading r = { NULL, 0, 0, p };
-	char *flags = getenv("PRUNFLAGS") ? str("%s", getenv("PRUNFLAGS")) : NULL, *w, *path;
-	struct list words = { 0 };
-	struct setting *from_file;
-	struct stat st;
-	size_t i, first;
+	struct settings all = { 0 }, words = { 0 };
+	struct reading r = { p, &words, PRUNFLAGS, NOWHERE };
+	struct list flags = { 0 };
+	char *path;
+	size_t i;
 
-	for (w = flags ? strtok(flags, " \t\n") : NULL; w; w = strtok(NULL, " \t\n"))
-		list_add(&words, w);
-	if (words.n)
-		read_words(&r, words.v, PRUNFLAGS);
-	list_free(&words);
-	read_words(&r, argv + 1, COMMAND_LINE);
-	resolve(&r, &p->o, -1, false);
-	if (p->o.help || p->o.version) {
-		free(r.v);
-		return;
+	if (getenv("PRUNFLAGS"))
+		list_words(&flags, getenv("PRUNFLAGS"), " \t\n");
+	if (flags.n)
+		read_words(&r, flags.v);
+	r.level = COMMAND_LINE;
+	read_words(&r, argv + 1);
+	resolve(&words, &p->o, NOWHERE);
+	if (!p->o.help && !p->o.version) {
+		if (p->o.chdir && chdir(p->o.chdir) < 0)
+			bad("-C", "%s: %s", p->o.chdir, strerror(errno));
+		path = find_file(p);
+		r.to = &all;
+		r.level = FILE_GLOBAL;
+		if (path)
+			read_file(&r, path);
+		all.v = grow(all.v, &all.cap, all.n + words.n, sizeof(*all.v));
+		for (i = 0; i < words.n; i++)
+			all.v[all.n++] = words.v[i];
+		resolve(&all, &p->o, NOWHERE);
+		p->o.config = path && strcmp(path, "prun.conf") ? path : NULL;
+		if (!p->nsuites)
+			add_suite(p, "", 0);
+		for (i = 0; i < p->nsuites; i++)
+			resolve(&all, &p->suites[i].o, (int)i);
 	}
-	if (p->o.chdir && chdir(p->o.chdir) < 0)
-		bad("-C", "%s: %s", p->o.chdir, strerror(errno));
-	drop_junitxml(&p->args);
-	first = r.n;
-	path = p->o.config;
-	if (!path && stat("prun.conf", &st) == 0)
-		path = "prun.conf";
-	if (!path && p->paths.n) {
-		path = str("%s", p->paths.v[0]);
-		if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
-			*(strrchr(path, '/') ? strrchr(path, '/') : path) = '\0';
-		path = str("%s%sprun.conf", path, *path ? "/" : "");
-		if (stat(path, &st) < 0)
-			path = NULL;
-	}
-	if (path)
-		read_file(&r, path);
-	p->o.config = path && strcmp(path, "prun.conf") ? path : NULL;
-	/* The file's settings are farther away: they come first. */
-	from_file = scratch((r.n + 1) * sizeof(*from_file));
-	for (i = 0; i < r.n; i++)
-		from_file[i] = r.v[(first + i) % r.n];
-	free(r.v);
-	r.v = from_file;
-	path = p->o.config;
-	resolve(&r, &p->o, -1, false);
-	p->o.config = path;
-	if (!p->nsuites) {
-		p->suites = grow(p->suites, &p->capsuites, 1, sizeof(*p->suites));
-		memset(&p->suites[0], 0, sizeof(*p->suites));
-		p->suites[p->nsuites++].name = "";
-	}
-	for (i = 0; i < p->nsuites; i++)
-		resolve(&r, &p->suites[i].o, p->suites[i].where ? (int)i : -1, true);
+	list_free(&flags);
+	free(all.v);
+	free(words.v);
 }
 
 int64_t
 conf_number(const char *key, const char *value, const char *where)
 {
-	struct setting s = { find_option(key, strlen(key), where, "mark", ""), value, COMMAND_LINE,
-		-1, where };
+	struct setting s = { find_option(key, strlen(key), where, "mark", ""), value, DEFAULT,
+		NOWHERE, where };
 
 	return s.opt->type == DURATION ? with_unit(&s) : count(&s);
 }
@@ -620,24 +653,28 @@ void
 conf_help(FILE *out)
 {
 	const struct option *o;
-	char name[64];
+	const char *form;
 	size_t i;
 
 	fputs("usage: prun [options] [path ...] [-- test arguments ...]\n"
 		"       prun --merge -o OUT path ...\n"
-		"       prun --clean [-n] [run directory ...]\n"
+		"       prun --clean [-n] [run-directory ...]\n"
 		"       prun --reopen DIR\n"
 		"       prun --audit[=ROUNDS] [path ...]\n\n"
-		"Each long option is a key of prun.conf, too; prun(1) tells more.\n\n", out);
+		"Most long options are also keys in prun.conf. See prun(1) for details.\n\n",
+		out);
 	for (i = 0; i < LEN(table); i++) {
 		o = &table[i];
-		snprintf(name, sizeof(name), o->type == BOOL ? "--%s" : o->flags & OPTIONAL
-			? "--%s[=%s]" : "--%s %s", o->name, o->type == ENUM ? "WORD" : o->arg);
-		fprintf(out, "  %c%c%c %-28s %s%s%s%s%s%s%s\n", o->letter ? '-' : ' ',
-			o->letter ? o->letter : ' ', o->letter ? ',' : ' ', name, o->help,
-			o->type == ENUM ? ": " : "", o->type == ENUM ? o->arg : "",
-			o->def && strcmp(o->def, "no") ? " [" : "",
-			o->def && strcmp(o->def, "no") ? o->def : "",
-			o->def && strcmp(o->def, "no") ? "]" : "", "");
+		form = o->flags & MAYBE ? "--%s[=%s]" : "--%s %s";
+		if (o->type == BOOL)
+			form = "--%s";
+		fprintf(out, "  %3s %-24s  %s", o->letter ? str("-%c,", o->letter) : "",
+			str(form, o->name, o->type == ENUM ? "WORD" : o->arg), o->help);
+		if (o->type == ENUM)
+			fprintf(out, ": %s", o->arg);
+		fputc('.', out);
+		if (o->def && strcmp(o->def, "no") && !(o->flags & MAYBE))
+			fprintf(out, " Default: %s.", o->def);
+		fputc('\n', out);
 	}
 }

@@ -577,6 +577,8 @@ size_t find_word(const char *const *words, size_t n, const char *s);
 uint32_t hash(uint32_t h, const char *s);
 /* Appends a copy. */
 void list_add(struct list *l, const char *s);
+/* Appends the words of s. */
+void list_words(struct list *l, const char *s, const char *blanks);
 void list_free(struct list *l);
 /* Milliseconds of the monotonic clock. */
 int64_t clock_ms(void);

@@ -20,53 +20,53 @@ bad() {
 }
 bad 'an unknown option is named, with the nearest' 'unknown option "--jbs" \(--jobs\?\)' --jbs=3 t
 bad 'so is an unknown letter' "unknown option" -Z t
-bad 'a number that is none' 'jobs wants a whole number' -j x t
-bad 'no jobs at all' 'jobs wants a whole number above 0' -j 0 t
-bad 'a fraction of a job' 'jobs wants a whole number' -j 1.5 t
-bad 'a duration that is none' 'timeout wants a duration like 90s' -t 5x t
-bad 'a word that is not one of the choices' 'keep is one of: failed run always never' --keep=some t
-bad 'a flag that is neither yes nor no' 'fail-fast is yes or no' --fail-fast=maybe t
-bad 'an option without its value' 'wants a value' t -j
+bad 'a number that is none' 'jobs must be a whole number' -j x t
+bad 'no jobs at all' 'jobs must be a whole number above 0' -j 0 t
+bad 'a fraction of a job' 'jobs must be a whole number' -j 1.5 t
+bad 'a duration that is none' 'timeout must be a duration like 90s' -t 5x t
+bad 'a word that is not one of the choices' 'keep must be one of: failed, run, always, never' --keep=some t
+bad 'a flag that is neither yes nor no' 'fail-fast must be yes or no' --fail-fast=maybe t
+bad 'an option without its value' 'needs a value' t -j
 bad 'a directory that is not there' '-C: /no/such: No such file' -C /no/such t
 bad 'a configuration that is not there' '/no/such.conf: No such file' -f /no/such.conf t
 bad 'a readiness that is none' 'ready = http: http needs a path' --ready=http t
 bad 'a URL of no known kind' 'db = mysql://h/x is of no kind' --db=mysql://h/x t
 bad 'a run directory that is not ours' 'is neither empty nor the run directory' -d t t
-bad 'a suite that is not there' 'there is no suite "x"' -s x t
+bad 'a suite that is not there' 'unknown suite "x"' -s x t
 PRUNFLAGS='--jbs 3' bad 'PRUNFLAGS is checked likewise' 'PRUNFLAGS: unknown option' t
-PRUNFLAGS='t/test_a.sh' bad 'and takes options only' 'PRUNFLAGS: "t/test_a.sh" is no option' t
+PRUNFLAGS='t/test_a.sh' bad 'and takes options only' 'PRUNFLAGS: "t/test_a.sh" is not an option' t
 
 conf() { name=$1 ere=$2; cat >prun.conf; bad "$name" "$ere" t; rm prun.conf; }
 conf 'an unknown key has file, line and the nearest key' '^prun.conf:2: unknown key "job" \(jobs\?\)$' <<'END'
 # one
 job = 4
 END
-conf 'a bad value has file and line' '^prun.conf:1: jobs wants a whole number' <<'END'
+conf 'a bad value has file and line' '^prun.conf:1: jobs must be a whole number' <<'END'
 jobs = many
 END
-conf 'a key given twice' '^prun.conf:3: jobs is given twice, see prun.conf:1$' <<'END'
+conf 'a key given twice' '^prun.conf:3: jobs is already set at prun.conf:1$' <<'END'
 jobs = 1
 
 jobs = 2
 END
-conf 'no equals sign' '^prun.conf:1: wants key = value' <<'END'
+conf 'no equals sign' '^prun.conf:1: expected key = value' <<'END'
 jobs
 END
 conf 'a key without a value' '^prun.conf:1: db has no value' <<'END'
 db =
 END
-conf 'a continuation of nothing' '^prun.conf:1: continues no value' <<'END'
+conf 'a continuation of nothing' '^prun.conf:1: continuation line without a key' <<'END'
   jobs = 3
 END
-conf 'a key that is for the command line' '^prun.conf:1: chdir is for the command line only' <<'END'
+conf 'a key that is for the command line' '^prun.conf:1: chdir can only be given on the command line' <<'END'
 chdir = /
 END
-conf 'a key in the wrong place' '^prun.conf:3: jobs belongs above the first suite' <<'END'
+conf 'a key in the wrong place' '^prun.conf:3: jobs must be set before the first suite' <<'END'
 [suite a]
 files = t
 jobs = 3
 END
-conf 'a suite twice' '^prun.conf:3: suite "a" is there already, at line 1' <<'END'
+conf 'a suite twice' '^prun.conf:3: duplicate suite "a", first defined at line 1' <<'END'
 [suite a]
 files = t
 [suite a]
@@ -106,7 +106,7 @@ has 'and a line at the end' out '^suite two: 1 passed   [0-9.]+s$'
 is '-s chooses suites' "$(run_x -s two)" 'run t/test_b.sh 2'
 is 'a path selects within suites' "$(run_x t/test_a.sh)" 'run t/test_a.sh 1'
 echo 'exit 0' | script other/test_c.sh
-bad 'a path that is in no suite' 'other: is in no suite' other
+bad 'a path that is in no suite' 'other: is not in any suite' other
 rm prun.conf
 
 run -n t

@@ -53,7 +53,7 @@ for form in --junitxml=mine.xml '--junitxml mine.xml' --junit-xml=mine.xml '--ju
 	# shellcheck disable=SC2086
 	run t/test_three.py -- $form -q
 	is "$form is dropped" "$status $(ls mine.xml 2>/dev/null)" '0 '
-	has 'with a notice' err "is dropped: each attempt has its own report"
+	has 'with a notice' err "is ignored: each attempt writes its own report"
 done
 run -j2 t -d k.d -- -v -k quick
 is '-k reaches it; nothing selected is no failure' $status 0
