@@ -1,13 +1,17 @@
 /*
  * plan.c: what is to be run, and in which order.
  *
- * The suites that were chosen are searched for files; paths on the command line
- * select among them.  Each file's marks are read, then what the history knows of
- * it.  With shards all files are dealt out, the same on every machine, before the
- * others' are dropped; the plan's hash has each file's shard, so that reports of
- * one plan can be told from those of another.
+ * The chosen suites are searched for files; paths on the command line select
+ * among them.  The history says how long each file took, and what came of it.
+ * With shards, all files are dealt out, the same on every machine, before the
+ * others' are dropped; the plan's hash covers every file and its shard, so
+ * that a report of another plan is recognised.  Then marks are read.
  *
- * The history is a text file, a line for each file: seconds, result, suite, path.
+ * The history is a text file, a line a file: seconds, result, suite, path.
+ * Lines are compared by what follows seconds and result.
+ *
+ * An audit runs all files alone and then several times side by side; the last
+ * section says which files failed only in company, and in whose.
  */
 #include "prun.h"
 #include <ctype.h>
@@ -44,14 +48,19 @@ plan_clone(const struct plan *p, const struct file *f, int attempt)
 static const char *
 default_test(const char *path)
 {
-	if (ends(path, ".py"))
-		return "\"${PYTHON:-python3}\" -m pytest \"$PRUN_TEST\" "
-			"--junitxml=\"$PRUN_JUNIT\" \"$@\"";
-	if (ends(path, ".bats"))
-		return "bats --tap \"$PRUN_TEST\" \"$@\"";
-	if (ends(path, ".js") || ends(path, ".ts"))
-		return "PLAYWRIGHT_JUNIT_OUTPUT_NAME=\"$PRUN_JUNIT\" npx playwright test "
-			"\"$PRUN_TEST\" --reporter=junit --output=\"$PRUN_DIR/test-results\" \"$@\"";
+	static const char *const commands[][2] = {
+		{ ".py", "\"${PYTHON:-python3}\" -m pytest \"$PRUN_TEST\" "
+			"--junitxml=\"$PRUN_JUNIT\" \"$@\"" },
+		{ ".bats", "bats --tap \"$PRUN_TEST\" \"$@\"" },
+		{ ".[jt]s", "PLAYWRIGHT_JUNIT_OUTPUT_NAME=\"$PRUN_JUNIT\" npx playwright test "
+			"\"$PRUN_TEST\" --reporter=junit --output=\"$PRUN_DIR/test-results\" "
+			"\"$@\"" },
+	};
+	size_t i;
+
+	for (i = 0; i < LEN(commands); i++)
+		if (fnmatch(str("*%s", commands[i][0]), path, 0) == 0)
+			return commands[i][1];
 	return NULL;
 }
 
@@ -71,35 +80,48 @@ plan_command(const struct file *f, bool *program)
 /* ---- finding files ---- */
 
 static bool
+matches(const struct list *globs, const char *path)
+{
+	size_t i;
+
+	for (i = 0; i < globs->n; i++)
+		if (fnmatch(globs->v[i], path, 0) == 0)
+			return true;
+	return false;
+}
+
+static bool
+have_playwright(void)
+{
+	static int have = -1;
+	glob_t g;
+
+	if (have < 0) {
+		have = glob("playwright.config.*", 0, NULL, &g) == 0;
+		if (have)
+			globfree(&g);
+	}
+	return have;
+}
+
+static bool
 is_test(const char *dir, const char *name)
 {
-	static const char *const globs[] = { "test_*.py", "*_test.py", "*.bats", "*.t",
-		"test_*.sh", "*_test.sh", "test-*.sh" };
-	static const char *const playwright[] = { "*.spec.[jt]s", "*.test.[jt]s" };
-	static int have_playwright = -1;
-	char *path;
-	glob_t g;
+	enum kind { ANY, PLAYWRIGHT, PROGRAM };
+	static const struct { const char *glob; enum kind kind; } kinds[] = {
+		{ "test_*.py", ANY }, { "*_test.py", ANY }, { "*.bats", ANY }, { "*.t", ANY },
+		{ "test_*.sh", ANY }, { "*_test.sh", ANY }, { "test-*.sh", ANY },
+		{ "*.spec.[jt]s", PLAYWRIGHT }, { "*.test.[jt]s", PLAYWRIGHT },
+		{ "test_*", PROGRAM }, { "test-*", PROGRAM },
+	};
 	size_t i;
-	bool is;
 
-	for (i = 0; i < LEN(globs); i++)
-		if (fnmatch(globs[i], name, 0) == 0)
+	for (i = 0; i < LEN(kinds); i++)
+		if (fnmatch(kinds[i].glob, name, 0) == 0 && (kinds[i].kind == ANY
+		|| (kinds[i].kind == PLAYWRIGHT && have_playwright())
+		|| (kinds[i].kind == PROGRAM && access(str("%s/%s", dir, name), X_OK) == 0)))
 			return true;
-	for (i = 0; i < LEN(playwright); i++) {
-		if (fnmatch(playwright[i], name, 0) != 0)
-			continue;
-		if (have_playwright < 0) {
-			have_playwright = glob("playwright.config.*", 0, NULL, &g) == 0;
-			if (have_playwright)
-				globfree(&g);
-		}
-		return have_playwright;
-	}
-	if (strncmp(name, "test_", 5) && strncmp(name, "test-", 5))
-		return false;
-	path = str("%s/%s", dir, name);
-	is = access(path, X_OK) == 0;
-	return is;
+	return false;
 }
 
 static void
@@ -131,62 +153,72 @@ by_bytes(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* Adds a file; the first earlier ones may have it. */
 static void
-add_file(struct plan *p, struct suite *s, const char *path, const char *test)
+add_file(struct plan *p, struct suite *s, const char *path, const char *test, size_t earlier)
 {
 	struct file *f;
 	size_t i;
 
-	for (i = 0; i < s->o.exclude.n; i++)
-		if (fnmatch(s->o.exclude.v[i], path, 0) == 0)
+	for (i = 0; i < earlier; i++)
+		if (p->files[i].suite == s && !strcmp(p->files[i].test, test))
 			return;
+	if (matches(&s->o.exclude, path))
+		return;
 	p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(*p->files));
-	f = &p->files[p->nfiles];
-	memset(f, 0, sizeof(*f));
+	f = memset(&p->files[p->nfiles++], 0, sizeof(*f));
 	f->path = str("%s", path);
 	f->test = str("%s", test);
 	f->suite = s;
-	f->index = (int)p->nfiles++;
 	f->timeout_ms = s->o.timeout_ms;
 	f->retries = s->o.retries;
 	f->expect_ms = -1;
 }
 
-/* Adds what a path, a glob or FILE::NODE names; false if it is nothing. */
-static bool
-add_path(struct plan *p, struct suite *s, const char *given)
+/* The path of a path or FILE::NODE, without ./ before and / behind it; *test is the
+ * same with the node. */
+static char *
+plain_path(const char *given, char **test)
 {
 	const char *node = strstr(given, "::");
-	char *path = str("%.*s", node ? (int)(node - given) : (int)strlen(given), given), *start;
-	struct list found = { 0 };
-	struct stat st;
-	glob_t g;
-	size_t i, n = strlen(path);
-	bool is;
+	char *path = str("%.*s", (int)(node ? node - given : (ptrdiff_t)strlen(given)), given);
+	size_t n = strlen(path);
 
 	while (n > 1 && path[n - 1] == '/')
 		path[--n] = '\0';
-	for (start = path; !strncmp(start, "./", 2) && start[2];)
-		start += 2;
-	is = stat(start, &st) == 0;
-	if (is && s->o.split == SPLIT_SUITE) {
-		add_file(p, s, start, given);
-	} else if (is && S_ISDIR(st.st_mode)) {
-		walk(start, &found);
-		if (found.n)
-			qsort(found.v, found.n, sizeof(*found.v), by_bytes);
-		for (i = 0; i < found.n; i++)
-			add_file(p, s, found.v[i], found.v[i]);
-	} else if (is) {
-		add_file(p, s, start, node ? given + (start - path) : start);
-	} else if (strpbrk(start, "*?[") && glob(start, 0, NULL, &g) == 0) {
+	while (starts(path, "./") && path[2])
+		path += 2;
+	*test = str("%s%s", path, node ? node : "");
+	return path;
+}
+
+/* Adds what a path, a glob or FILE::NODE names; false if there is nothing. */
+static bool
+add_path(struct plan *p, struct suite *s, const char *given)
+{
+	char *test, *path = plain_path(given, &test);
+	struct list found = { 0 };
+	struct stat st;
+	glob_t g;
+	size_t i, earlier = p->nfiles;
+
+	if (stat(path, &st) < 0) {
+		if (!strpbrk(path, "*?[") || glob(path, 0, NULL, &g) != 0)
+			return false;
 		for (i = 0; i < g.gl_pathc; i++)
 			add_path(p, s, g.gl_pathv[i]);
 		globfree(&g);
-		is = true;
+	} else if (S_ISDIR(st.st_mode) && s->o.split == SPLIT_FILE) {
+		walk(path, &found);
+		if (found.n)
+			qsort(found.v, found.n, sizeof(*found.v), by_bytes);
+		for (i = 0; i < found.n; i++)
+			add_file(p, s, found.v[i], found.v[i], earlier);
+		list_free(&found);
+	} else {
+		add_file(p, s, path, test, earlier);
 	}
-	list_free(&found);
-	return is;
+	return true;
 }
 
 /* Whether path is f or a directory above it, or a glob that matches it. */
@@ -195,10 +227,8 @@ covers(const char *path, const struct file *f)
 {
 	size_t n = strlen(path);
 
-	while (n > 1 && path[n - 1] == '/')
-		n--;
 	return (!strncmp(path, f->path, n) && (f->path[n] == '\0' || f->path[n] == '/'))
-		|| (n == 1 && *path == '.') || fnmatch(path, f->path, 0) == 0;
+		|| !strcmp(path, ".") || fnmatch(path, f->path, 0) == 0;
 }
 
 /* Keeps only the files that paths select, or nodes of them; each must select one. */
@@ -206,177 +236,129 @@ static void
 select_paths(struct plan *p)
 {
 	struct file *all = p->files, f;
-	size_t i, k, n = p->nfiles;
-	char *path, *node, *hit = xmalloc(p->paths.n + 1);
+	size_t i, k, n = p->nfiles, same, first;
+	bool *hit = xcalloc(p->paths.n, sizeof(*hit)), node;
+	char *path, *test;
 
-	memset(hit, 0, p->paths.n + 1);
 	p->files = NULL;
 	p->nfiles = p->capfiles = 0;
 	for (i = 0; i < n; i++)
-		for (k = 0; k < p->paths.n; k++) {
+		for (first = p->nfiles, k = 0; k < p->paths.n; k++) {
 			f = all[i];
-			path = p->paths.v[k];
-			while (starts(path, "./") && path[2])
-				path += 2;
-			node = strstr(path, "::");
-			if (node) {
-				f.test = path;
-				path = str("%.*s", (int)(node - path), path);
-			}
+			path = plain_path(p->paths.v[k], &test);
+			node = strcmp(path, test) != 0;
 			if (node ? strcmp(path, f.path) != 0 : !covers(path, &f))
 				continue;
-			hit[k] = 1;
+			hit[k] = true;
+			f.test = node ? test : f.test;
+			same = first;   /* a file may be selected twice */
+			while (same < p->nfiles && strcmp(p->files[same].test, f.test))
+				same++;
 			p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(f));
-			p->files[p->nfiles++] = f;
+			p->files[same] = f;
+			p->nfiles += same == p->nfiles;
 		}
 	free(all);
-	for (k = 0; k < p->paths.n; k++)
-		if (!hit[k])
-			bad(p->paths.v[k], access(p->paths.v[k], F_OK) == 0
-				|| strstr(p->paths.v[k], "::") ? "is in no suite" : "%s",
-				strerror(ENOENT));
+	for (k = 0; k < p->paths.n && hit[k]; k++)
+		;
+	if (k < p->paths.n && access(plain_path(p->paths.v[k], &test), F_OK) < 0)
+		bad(p->paths.v[k], "%s", strerror(errno));
+	if (k < p->paths.n)
+		bad(p->paths.v[k], "is not in any suite");
 	free(hit);
-}
-
-/* Takes out what stands in a suite twice; the first one stays. */
-static int
-by_place(const void *a, const void *b)
-{
-	const struct file *f = *(struct file *const *)a, *g = *(struct file *const *)b;
-	int by = f->suite == g->suite ? strcmp(f->test, g->test) : f->suite < g->suite ? -1 : 1;
-
-	return by ? by : f->index - g->index;
-}
-
-static void
-remove_twins(struct plan *p)
-{
-	struct file **sorted = xmalloc((p->nfiles + 1) * sizeof(*sorted));
-	size_t i, n = 0;
-
-	for (i = 0; i < p->nfiles; i++) {
-		p->files[i].index = (int)i;
-		sorted[i] = &p->files[i];
-	}
-	qsort(sorted, p->nfiles, sizeof(*sorted), by_place);
-	for (i = 1; i < p->nfiles; i++)
-		if (sorted[i]->suite == sorted[i - 1]->suite
-		&& !strcmp(sorted[i]->test, sorted[i - 1]->test))
-			sorted[i]->index = -1;
-	free(sorted);
-	for (i = 0; i < p->nfiles; i++)
-		if (p->files[i].index >= 0) {
-			p->files[n] = p->files[i];
-			p->files[n].index = (int)n;
-			n++;
-		}
-	p->nfiles = n;
 }
 
 /* ---- marks and locks ---- */
 
 static void
-add_lock(struct plan *p, struct file *f, const char *name, size_t n)
+add_lock(struct plan *p, struct file *f, const char *name)
 {
-	char *lock = str("%.*s", (int)n, name);
-	size_t i, k;
+	size_t lock = find_word((const char *const *)p->locks.v, p->locks.n, name), i;
 
-	for (i = 0; i < p->locks.n && strcmp(p->locks.v[i], lock); i++)
-		;
-	if (i == p->locks.n)
-		list_add(&p->locks, lock);
-	for (k = 0; k < f->nlocks; k++)
-		if (f->locks[k] == (int)i)
+	if (lock == p->locks.n)
+		list_add(&p->locks, name);
+	for (i = 0; i < f->nlocks; i++)
+		if (f->locks[i] == (int)lock)
 			return;
 	f->locks = grow(f->locks, &f->caplocks, f->nlocks + 1, sizeof(*f->locks));
-	f->locks[f->nlocks++] = (int)i;
+	f->locks[f->nlocks++] = (int)lock;
 }
 
-/* One mark, what stands behind "prun:". */
+/* A mark of ours, if the line is a comment that begins with one. */
 static void
-read_mark(struct plan *p, struct file *f, const char *mark)
+read_comment(struct plan *p, struct file *f, const char *line)
 {
-	size_t n = strcspn(mark, " \t\r\n*");
-	char *word = str("%.*s", (int)n, mark);
+	const char *text = line + strspn(line, " \t#/*-;%!\"'<>(");
+	char *mark;
 
-	if (!strcmp(word, "serial"))
-		add_lock(p, f, "serial", 6);
-	else if (!strcmp(word, "alone"))
+	if (text == line || !starts(text, "prun:"))
+		return;
+	text += 5 + strspn(text + 5, " ");
+	mark = str("%.*s", (int)strcspn(text, " \t\r\n*"), text);
+	if (!strcmp(mark, "serial"))
+		add_lock(p, f, mark);
+	else if (!strcmp(mark, "alone"))
 		f->alone = true;
-	else if (starts(word, "lock=") && word[5])
-		add_lock(p, f, word + 5, n - 5);
-	else if (starts(word, "timeout="))
-		f->timeout_ms = conf_number("timeout", word + 8, f->path);
-	else if (starts(word, "retries="))
-		f->retries = conf_number("retries", word + 8, f->path);
+	else if (starts(mark, "lock=") && mark[5])
+		add_lock(p, f, mark + 5);
+	else if (starts(mark, "timeout="))
+		f->timeout_ms = conf_number("timeout", mark + 8, f->path);
+	else if (starts(mark, "retries="))
+		f->retries = conf_number("retries", mark + 8, f->path);
+}
+
+/* The marks of pytest in a line that is not a comment. */
+static void
+read_pytest(struct plan *p, struct file *f, const char *line)
+{
+	const char *mark;
+
+	if (line[strspn(line, " \t")] == '#')
+		return;
+	for (mark = line; (mark = strstr(mark, "pytest.mark."));) {
+		mark += strlen("pytest.mark.");
+		if (starts(mark, "serial") || starts(mark, "parallel_unsafe"))
+			add_lock(p, f, "serial");
+	}
 }
 
 static void
 read_marks(struct plan *p, struct file *f)
 {
 	struct buf text = { 0 };
-	char *line, *hit;
-	size_t n = strlen(f->path);
-	bool py = n > 3 && !strcmp(f->path + n - 3, ".py");
 	FILE *in = fopen(f->path, "r");
-	char head[4097];
+	char head[4097], *rest = head, *line;
 
 	if (!in)
 		return;         /* running it will say why */
-	n = fread(head, 1, sizeof(head) - 1, in);
-	head[n] = '\0';
+	head[fread(head, 1, sizeof(head) - 1, in)] = '\0';
 	fclose(in);
-	for (line = head; line; line = strchr(line, '\n'), line += line != NULL) {
-		hit = line + strspn(line, " \t#/*-;%!\"'<>(");
-		if (hit > line && !strncmp(hit, "prun:", 5)) {
-			hit += 5 + strspn(hit + 5, " ");
-			read_mark(p, f, hit);
-		}
+	while ((line = next_line(&rest)))
+		read_comment(p, f, line);
+	if (ends(f->path, ".py") && buf_read(&text, f->path) == 0) {
+		rest = text.s;
+		while ((line = next_line(&rest)))
+			read_pytest(p, f, line);
 	}
-	if (py && buf_read(&text, f->path) == 0)
-		for (line = text.s; line; line = strchr(line, '\n'), line += line != NULL) {
-			hit = strstr(line, "pytest.mark.");
-			if (!hit)
-				break;
-			while ((line = strchr(line, '\n')) && line < hit)
-				line++;
-			for (line = hit; line > text.s && line[-1] != '\n'; line--)
-				;
-			if (line[strspn(line, " \t")] != '#' && (!strncmp(hit + 12, "serial", 6)
-			|| !strncmp(hit + 12, "parallel_unsafe", 15)))
-				add_lock(p, f, "serial", 6);
-			line = hit;
-		}
 	buf_free(&text);
-}
-
-static bool
-matches(const struct list *globs, const char *path)
-{
-	size_t i;
-
-	for (i = 0; i < globs->n; i++)
-		if (fnmatch(globs->v[i], path, 0) == 0)
-			return true;
-	return false;
 }
 
 static void
 find_locks(struct plan *p, struct file *f)
 {
 	const struct opts *o = &f->suite->o;
-	char *text, *name, *glob_word;
-	size_t i;
+	struct list words = { 0 };
+	size_t i, k;
 
 	if (matches(&o->serial, f->path))
-		add_lock(p, f, "serial", 6);
+		add_lock(p, f, "serial");
 	f->alone = f->alone || matches(&o->alone, f->path);
 	for (i = 0; i < o->lock.n; i++) {
-		text = str("%s", o->lock.v[i]);
-		name = strtok(text, " \t");
-		while ((glob_word = strtok(NULL, " \t")))
-			if (fnmatch(glob_word, f->path, 0) == 0)
-				add_lock(p, f, name, strlen(name));
+		list_words(&words, o->lock.v[i], " \t");
+		for (k = 1; k < words.n; k++)
+			if (fnmatch(words.v[k], f->path, 0) == 0)
+				add_lock(p, f, words.v[0]);
+		list_free(&words);
 	}
 }
 
@@ -386,20 +368,20 @@ static char *
 history_path(const struct plan *p)
 {
 	if (p->o.history)
-		return str("%s", p->o.history);
-	return p->o.junit && strcmp(p->o.junit, "-") && !is_special(p->o.junit)
-		? str("%s.history", p->o.junit) : NULL;
+		return p->o.history;
+	if (!p->o.junit || !strcmp(p->o.junit, "-") || is_special(p->o.junit))
+		return NULL;
+	return str("%s.history", p->o.junit);
 }
 
 /* One line: seconds, result, suite, path; the last may hold blanks. */
-static void
-history_line(struct buf *b, int64_t ms, const char *result, const struct file *f)
+static char *
+history_line(int64_t ms, const char *result, const struct file *f)
 {
-	buf_fmt(b, "%.3f %s ", (double)ms / 1000, result);
-	buf_safe(b, *f->suite->name ? f->suite->name : "-", *f->suite->name
-		? strlen(f->suite->name) : 1);
-	buf_char(b, ' ');
-	buf_safe(b, f->test, strlen(f->test));
+	const char *suite = *f->suite->name ? f->suite->name : "-";
+
+	return str("%.3f %s %s %s", (double)ms / 1000, result, safe(suite, strlen(suite)),
+		safe(f->test, strlen(f->test)));
 }
 
 static int
@@ -407,35 +389,41 @@ by_line(const void *a, const void *b)
 {
 	const char *s = *(char *const *)a, *t = *(char *const *)b;
 
-	/* by what stands behind seconds and result */
-	s += strcspn(s, " ");
-	t += strcspn(t, " ");
-	s += strcspn(s + (*s != 0), " ") + (*s != 0);
-	t += strcspn(t + (*t != 0), " ") + (*t != 0);
-	return strcmp(s, t);
+	/* read_history() takes no line with fewer blanks */
+	return strcmp(strchr(strchr(s, ' ') + 1, ' '), strchr(strchr(t, ' ') + 1, ' '));
+}
+
+static void
+sort_lines(struct list *lines)
+{
+	if (lines->n)
+		qsort(lines->v, lines->n, sizeof(*lines->v), by_line);
 }
 
 static void
 read_history(const struct plan *p, struct list *lines)
 {
-	char *path = history_path(p), *s, *end;
+	char *path = history_path(p), *rest, *line, *end;
 	struct buf text = { 0 };
 
 	if (path && buf_read(&text, path) == 0)
-		for (s = strtok(text.s, "\n"); s; s = strtok(NULL, "\n")) {
-			strtod(s, &end);
-			if (end > s && *end == ' ' && strchr(end + 1, ' '))
-				list_add(lines, s);
+		for (rest = text.s; (line = next_line(&rest));) {
+			strtod(line, &end);
+			if (end > line && *end == ' ' && strchr(end + 1, ' '))
+				list_add(lines, line);
 		}
-	if (lines->n)
-		qsort(lines->v, lines->n, sizeof(*lines->v), by_line);
+	sort_lines(lines);
 	buf_free(&text);
 }
 
-static char **
+static char *
 find_line(const struct list *lines, const char *like)
 {
-	return lines->n ? bsearch(&like, lines->v, lines->n, sizeof(*lines->v), by_line) : NULL;
+	char **hit = NULL;
+
+	if (lines->n)
+		hit = bsearch(&like, lines->v, lines->n, sizeof(*lines->v), by_line);
+	return hit ? *hit : NULL;
 }
 
 static int
@@ -446,80 +434,70 @@ by_ms(const void *a, const void *b)
 	return s < t ? -1 : s > t;
 }
 
+/* What the history knows of the files; with --last-failed, keeps those that did not
+ * pass. */
 static void
 use_history(struct plan *p)
 {
 	struct list lines = { 0 };
-	struct buf key = { 0 };
-	char **hit, *result;
-	size_t i, n = 0, known = 0;
+	int64_t *ms = xcalloc(p->nfiles, sizeof(*ms));
+	size_t i, n = 0, known = 0, result;
 	struct file *f;
-	int64_t *ms = xmalloc((p->nfiles + 1) * sizeof(*ms));
+	char *line;
 
 	read_history(p, &lines);
 	for (i = 0; i < p->nfiles; i++) {
 		f = &p->files[i];
-		key.n = 0;
-		history_line(&key, 0, "PASS", f);
-		hit = find_line(&lines, key.s);
-		if (hit)
-			ms[known++] = f->expect_ms = (int64_t)(strtod(*hit, NULL) * 1000 + 0.5);
-		result = hit ? strchr(*hit, ' ') : NULL;
-		if (p->o.last_failed && (!result || starts(result, " PASS ")
-		|| starts(result, " FLAKY ") || starts(result, " SKIP ")
-		|| starts(result, " NONE ")))
-			continue;
-		p->files[n++] = *f;
+		line = find_line(&lines, history_line(0, "-", f));
+		result = PASS;
+		if (line) {
+			f->expect_ms = (int64_t)(strtod(line, &line) * 1000 + 0.5);
+			ms[known++] = f->expect_ms;
+			line = str("%.*s", (int)strcspn(line + 1, " "), line + 1);
+			result = find_word(result_name, RESULTS, line);
+		}
+		if (!p->o.last_failed || result > NONE)
+			p->files[n++] = *f;
 	}
 	p->nfiles = n;
 	qsort(ms, known, sizeof(*ms), by_ms);
 	p->median_ms = known ? ms[known / 2] : 0;
 	free(ms);
 	list_free(&lines);
-	buf_free(&key);
 }
 
 int
 plan_history_write(const struct plan *p, const struct record *records)
 {
 	char *path = history_path(p);
-	struct list lines = { 0 };
-	struct buf b = { 0 }, all = { 0 };
+	struct list old = { 0 }, fresh = { 0 };
+	struct buf b = { 0 };
 	const struct outcome *o;
-	char **hit, *replaced;
 	size_t i;
 	int r = 0;
 
 	if (!path)
 		return 0;
-	read_history(p, &lines);
-	replaced = xmalloc(lines.n + 1);
-	memset(replaced, 0, lines.n + 1);
 	for (i = 0; i < p->nfiles; i++) {
 		o = &records[i].o;
-		if (!records[i].ended || o->result == CANCEL)
-			continue;
-		b.n = 0;
-		history_line(&b, o->ms, result_name[o->result], &p->files[i]);
-		hit = find_line(&lines, b.s);
-		/* all of its lines: a merge of two branches may have brought more than one */
-		while (hit && hit > lines.v && !by_line(hit - 1, hit))
-			hit--;
-		for (; hit && hit < lines.v + lines.n && !by_line(hit, &b.s); hit++)
-			replaced[hit - lines.v] = 1;
-		buf_fmt(&all, "%s\n", b.s);
+		if (records[i].ended && o->result != CANCEL)
+			list_add(&fresh, history_line(o->ms, result_name[o->result],
+				&p->files[i]));
 	}
-	for (i = 0; i < lines.n; i++)
-		if (!replaced[i])
-			buf_fmt(&all, "%s\n", lines.v[i]);
-	if (all.n)
-		r = file_write(path, all.s, all.n, 0666);
+	sort_lines(&fresh);
+	for (i = 0; i < fresh.n; i++)
+		buf_fmt(&b, "%s\n", fresh.v[i]);
+	read_history(p, &old);
+	for (i = 0; i < old.n; i++)
+		if (!find_line(&fresh, old.v[i]))
+			buf_fmt(&b, "%s\n", old.v[i]);
+	if (b.n)
+		r = file_write(path, b.s, b.n, 0666);
 	if (r < 0)
 		warn("%s:", path);
-	list_free(&lines);
-	free(replaced);
+	list_free(&old);
+	list_free(&fresh);
 	buf_free(&b);
-	buf_free(&all);
 	return r;
 }
 
@@ -592,75 +570,31 @@ plan_order(const struct plan *p, const char *seed)
 	return v;
 }
 
-/* Moves a file out of the fullest shard, or swaps it for a shorter one, where that
- * evens it out; false when nothing does. */
-static bool
-even_out(const struct plan *p, int *shard, int64_t *load)
-{
-	size_t i, k, best_i = 0, best_k = 0;
-	int64_t now, d, best;
-	int full = 0, s;
-
-	for (s = 1; s < p->shards; s++)
-		full = load[s] > load[full] ? s : full;
-	best = load[full];
-	for (i = 0; i < p->nfiles; i++)
-		for (k = 0; shard[i] == full && k < p->nfiles + (size_t)p->shards; k++) {
-			s = k < p->nfiles ? shard[k] : (int)(k - p->nfiles);
-			d = expected(p, i) - (k < p->nfiles ? expected(p, k) : 0);
-			now = load[s] + d > load[full] - d ? load[s] + d : load[full] - d;
-			if (s != full && d > 0 && now < best) {
-				best = now;
-				best_i = i;
-				best_k = k;
-			}
-		}
-	if (best == load[full])
-		return false;
-	s = best_k < p->nfiles ? shard[best_k] : (int)(best_k - p->nfiles);
-	d = expected(p, best_i) - (best_k < p->nfiles ? expected(p, best_k) : 0);
-	load[full] -= d;
-	load[s] += d;
-	shard[best_i] = s;
-	if (best_k < p->nfiles)
-		shard[best_k] = full;
-	return true;
-}
-
 /* Deals the files out, longest first, each to the shard with the least to do; keeps
- * ours.  Few files are then evened out, many are even. */
+ * ours. */
 static void
 deal(struct plan *p)
 {
-	int *shard = xmalloc((p->nfiles + 1) * sizeof(*shard)), s, least;
-	int64_t *load = calloc((size_t)p->shards, sizeof(*load));
+	int *shard = xcalloc(p->nfiles, sizeof(*shard)), s, least;
+	int64_t *load = xcalloc((size_t)p->shards, sizeof(*load));
 	struct turn *t = turns(p, false);
-	size_t i, n = 0;
+	size_t i, n = 0, mark = scratch_mark();
 
-	if (!load)
-		fatal(EXIT_RUN, "out of memory");
 	for (i = 0; i < p->nfiles; i++) {
 		for (least = 0, s = 1; s < p->shards; s++)
 			least = load[s] < load[least] ? s : least;
 		shard[t[i].file] = least;
 		load[least] += t[i].ms;
 	}
-	for (i = 0; p->shards > 1 && p->nfiles <= 500 && i < p->nfiles && even_out(p, shard, load); i++)
-		;
 	p->all = p->nfiles;
 	p->hash = HASH_BEGIN;
 	for (i = 0; i < p->nfiles; i++) {
-		size_t mark = scratch_mark();
-
 		p->hash = hash(p->hash, str("%s/%s\n%d\n", p->files[i].suite->name,
 			p->files[i].test, shard[i]));
-		scratch_release(mark);
-		if (shard[i] == p->shard - 1) {
-			p->files[n] = p->files[i];
-			p->files[n].index = (int)n;
-			n++;
-		}
+		if (shard[i] == p->shard - 1)
+			p->files[n++] = p->files[i];
 	}
+	scratch_release(mark);
 	p->nfiles = n;
 	free(shard);
 	free(load);
@@ -692,35 +626,48 @@ whole(const char *s, int64_t *n)
 	return !*end && !errno && *n <= INT_MAX;
 }
 
+/* What the environment says, in *i and *n; returns it in words. */
+static char *
+find_shard(int64_t *i, int64_t *n)
+{
+	const char *index, *total, *first, *status = getenv("TEST_SHARD_STATUS_FILE");
+	int64_t from = 0, step = 1;
+	size_t k;
+
+	for (k = 0; k < LEN(machines); k++) {
+		index = getenv(machines[k].index);
+		total = getenv(machines[k].total);
+		first = isdigit((unsigned char)*machines[k].first) ? machines[k].first
+			: getenv(machines[k].first);
+		if (whole(index, i) && whole(total, n) && whole(first, &from)
+		&& (!machines[k].step || whole(getenv(machines[k].step), &step)))
+			break;
+	}
+	if (k == LEN(machines))
+		bad("--shard", "auto found no shard in the environment, see prun(1)");
+	if (k == 0 && status && file_write(status, "", 0, 0666) < 0)
+		warn("TEST_SHARD_STATUS_FILE: %s:", status);
+	*i = step ? (*i - from) / step + 1 : 0;
+	return str("auto (%s=%s, %s=%s)", machines[k].index, index, machines[k].total, total);
+}
+
 static void
 read_shard(struct plan *p)
 {
-	const char *given = p->o.shard, *slash = given ? strchr(given, '/') : NULL, *first, *status;
-	int64_t i = 1, n = 1, from, step = 1;
-	size_t k;
+	const char *given = p->o.shard;
+	int64_t i = 1, n = 1;
+	size_t slash;
 
 	if (given && !strcmp(given, "auto")) {
-		for (k = 0; k < LEN(machines); k++) {
-			first = machines[k].first;
-			if (whole(getenv(machines[k].index), &i) && whole(getenv(machines[k].total), &n)
-			&& whole(strchr("01", *first) ? first : getenv(first), &from)
-			&& (!machines[k].step || whole(getenv(machines[k].step), &step)))
-				break;
-		}
-		if (k == LEN(machines))
-			bad("--shard", "auto finds no shard in the environment, see prun(1)");
-		i = step ? (i - from) / step + 1 : 0;
-		given = str("auto (%s=%s, %s=%s)", machines[k].index, getenv(machines[k].index),
-			machines[k].total, getenv(machines[k].total));
-		status = getenv("TEST_SHARD_STATUS_FILE");
-		if (k == 0 && status && file_write(status, "", 0, 0666) < 0)
-			warn("TEST_SHARD_STATUS_FILE: %s:", status);
-	} else if (given && !(slash && whole(slash + 1, &n)
-	&& whole(str("%.*s", (int)(slash - given), given), &i))) {
-		i = 0;
+		given = find_shard(&i, &n);
+	} else if (given) {
+		slash = strcspn(given, "/");
+		if (!given[slash] || !whole(given + slash + 1, &n)
+		|| !whole(str("%.*s", (int)slash, given), &i))
+			i = 0;
 	}
 	if (i < 1 || i > n)
-		bad("--shard", "wants I/N with I from 1 to N, or auto; not \"%s\"", given);
+		bad("--shard", "must be I/N with I from 1 to N, or auto, not \"%s\"", given);
 	p->shard = (int)i;
 	p->shards = (int)n;
 }
@@ -736,7 +683,7 @@ choose_suites(struct plan *p)
 		for (i = 0; i < p->nsuites && strcmp(p->suites[i].name, p->o.suite.v[k]); i++)
 			;
 		if (i == p->nsuites)
-			bad("-s", "there is no suite \"%s\"", p->o.suite.v[k]);
+			bad("-s", "unknown suite \"%s\"", p->o.suite.v[k]);
 		p->suites[i].chosen = true;
 	}
 	for (i = 0; i < p->nsuites; i++)
@@ -768,15 +715,14 @@ plan_make(struct plan *p)
 			s->o.files = p->paths;
 		}
 		if (!s->o.files.n)
-			bad(*s->name ? s->name : "command line", "no path is given, and no files = "
-				"in prun.conf");
+			bad(*s->name ? s->name : "command line", "no path given, and files is "
+				"not set in prun.conf");
 		for (k = 0; k < s->o.files.n && (k == 0 || s->o.split == SPLIT_FILE); k++)
 			if (!add_path(p, s, s->o.files.v[k]))
 				bad(s->o.files.v[k], "%s", strerror(ENOENT));
 	}
 	if (in_suites && p->paths.n)
 		select_paths(p);
-	remove_twins(p);
 	use_history(p);
 	deal(p);
 	for (i = 0; i < p->nfiles; i++) {
@@ -785,8 +731,8 @@ plan_make(struct plan *p)
 			read_marks(p, &p->files[i]);
 		find_locks(p, &p->files[i]);
 		if (!plan_command(&p->files[i], &program))
-			bad(p->files[i].path, "nothing says how to run it: make it executable, or "
-				"set test = in prun.conf");
+			bad(p->files[i].path, "no command to run it: make it executable, or "
+				"set test in prun.conf");
 	}
 }
 
@@ -820,31 +766,33 @@ beside(const struct outcome *a, const struct outcome *b)
 enum evidence { WHENEVER, EVERY, SOME, EVIDENCES };
 
 static const char *const words[EVIDENCES] = {
-	"whenever it ran beside",
-	"each time beside, though it also passed beside",
-	"beside no one file; unsafe, and running when it failed"
+	"beside it whenever it failed, and never when both passed",
+	"beside it whenever it failed, but also when both passed",
+	"not always beside the same file; these unsafe files ran beside it when it failed"
 };
 
-/* Whether g ran beside f whenever f failed (and never when both passed); SOME: at least
- * once. */
+/* Whether g ran beside f in every round in which f failed, and for WHENEVER never when
+ * both passed; for SOME: in at least one in which f failed. */
 static bool
 suspected(const struct plan *p, const struct record *f, const struct record *g,
 	enum evidence e)
 {
 	const struct outcome *a, *b;
+	bool met;
 	int k;
 
-	for (k = 1; k <= p->o.audit && f != g; k++) {
+	for (k = 1; k <= p->o.audit; k++) {
 		a = &f->rounds[k];
 		b = &g->rounds[k];
-		if (e == SOME && failed(a) && beside(a, b))
+		met = beside(a, b);
+		if (e == SOME && failed(a) && met)
 			return true;
-		if (e != SOME && failed(a) && !beside(a, b))
+		if (e != SOME && failed(a) && !met)
 			return false;
-		if (e == WHENEVER && !failed(a) && !failed(b) && beside(a, b))
+		if (e == WHENEVER && met && !failed(a) && !failed(b))
 			return false;
 	}
-	return f != g && e != SOME;
+	return e != SOME;
 }
 
 /* Fills suspect[] with the files against which there is the strongest evidence. */
@@ -853,13 +801,13 @@ find_suspects(const struct plan *p, const struct record *records, size_t f,
 	const int *unsafe, bool *suspect)
 {
 	bool any = false;
-	int e;
 	size_t i;
+	int e;
 
 	for (e = WHENEVER; e < EVIDENCES && !any; e++)
 		for (i = 0; i < p->nfiles; i++) {
-			suspect[i] = suspected(p, &records[f], &records[i], (enum evidence)e)
-				&& (e != SOME || unsafe[i]);
+			suspect[i] = i != f && (e != SOME || unsafe[i])
+				&& suspected(p, &records[f], &records[i], (enum evidence)e);
 			any = any || suspect[i];
 		}
 	return (enum evidence)(e - 1);
@@ -908,7 +856,7 @@ static void
 add_suspects(struct buf *b, const struct plan *p, const struct record *records, size_t f,
 	const int *unsafe, size_t *group)
 {
-	bool *suspect = xmalloc(p->nfiles + 1);
+	bool *suspect = xcalloc(p->nfiles, sizeof(*suspect));
 	enum evidence e = find_suspects(p, records, f, unsafe, suspect);
 	size_t i, k, from, to, n = 0;
 
@@ -924,52 +872,59 @@ add_suspects(struct buf *b, const struct plan *p, const struct record *records, 
 		for (k = 0; k < p->nfiles; k++)
 			group[k] = group[k] == from ? to : group[k];
 	}
-	buf_str(b, n ? "\n" : "\n    beside no file in particular\n");
+	buf_str(b, n ? "\n" : "\n    no file in particular ran beside it\n");
 	free(suspect);
+}
+
+/* Whether the file was run in every round and passed each. */
+static bool
+is_safe(const struct plan *p, const struct record *f)
+{
+	int k;
+
+	for (k = 0; k <= p->o.audit; k++)
+		if (!f->rounds[k].attempt || f->rounds[k].result > NONE)
+			return false;
+	return true;
 }
 
 void
 plan_audit(const struct plan *p, const struct record *records, struct buf *b)
 {
-	size_t *group = xmalloc((p->nfiles + 1) * sizeof(*group)), i, broken = 0, nunsafe = 0;
-	size_t nsafe = 0, k;
-	int *unsafe = xmalloc((p->nfiles + 1) * sizeof(*unsafe));
+	size_t *group = xcalloc(p->nfiles, sizeof(*group)), i;
+	size_t safe_files = 0, unsafe_files = 0, broken = 0;
+	int *unsafe = xcalloc(p->nfiles, sizeof(*unsafe));      /* how often it failed */
 	struct buf found = { 0 };
+	const char *name;
 
 	for (i = 0; i < p->nfiles; i++) {
 		group[i] = i;
 		unsafe[i] = failures(p, &records[i]);
-		nunsafe += unsafe[i] > 0;
-		for (k = 0; (int64_t)k <= p->o.audit && records[i].rounds[k].attempt
-		&& records[i].rounds[k].result <= NONE; k++)
-			;
-		nsafe += (int64_t)k > p->o.audit;
+		unsafe_files += unsafe[i] > 0;
+		safe_files += is_safe(p, &records[i]);
 	}
 	for (i = 0; i < p->nfiles; i++) {
-		const struct file *f = &p->files[i];
-
-		if (!unsafe[i] && !failed(&records[i].rounds[0]))
-			continue;
-		buf_str(&found, unsafe[i] ? "unsafe: " : "broken: ");
-		buf_safe(&found, f->test, strlen(f->test));
+		name = safe(p->files[i].test, strlen(p->files[i].test));
 		if (unsafe[i]) {
-			buf_fmt(&found, "  failed in %d of %d rounds beside others, and passed alone",
-				unsafe[i], (int)p->o.audit);
+			buf_fmt(&found, "unsafe: %s  passed alone, failed in %d of %d rounds "
+				"beside others", name, unsafe[i], (int)p->o.audit);
 			add_suspects(&found, p, records, i, unsafe, group);
-		} else {
+		} else if (failed(&records[i].rounds[0])) {
 			broken++;
-			buf_str(&found, "  fails alone\n");
+			buf_fmt(&found, "broken: %s  fails alone\n", name);
 		}
 	}
-	if (nunsafe) {
-		buf_str(&found, "\nUntil they share nothing, these lines in prun.conf keep them apart:\n\n");
+	if (unsafe_files) {
+		buf_str(&found, "\nUntil they no longer share anything, these lines in "
+			"prun.conf keep them apart:\n\n");
 		add_lines(&found, p, unsafe, group);
 	}
-	buf_fmt(b, "\naudit: each of %zu files alone, then %d rounds with %d at once:\n"
+	buf_fmt(b, "\naudit: ran each of %zu files alone, then %d rounds with %d at once:\n"
 		"%zu safe, %zu unsafe, %zu broken", p->nfiles, (int)p->o.audit, p->workers,
-		nsafe, nunsafe, broken);
-	if (nsafe + nunsafe + broken < p->nfiles)
-		buf_fmt(b, ", %zu not run to the end", p->nfiles - nsafe - nunsafe - broken);
+		safe_files, unsafe_files, broken);
+	broken += safe_files + unsafe_files;
+	if (broken < p->nfiles)
+		buf_fmt(b, ", %zu not finished", p->nfiles - broken);
 	buf_fmt(b, "\n%s", found.n ? found.s : "");
 	if (found.n && file_write(str("%s/audit.txt", p->dir), found.s, found.n, 0666) < 0)
 		warn("%s/audit.txt:", p->dir);

@@ -14,8 +14,8 @@ echo 'exit 9' | script lock/test_d.sh
 run --audit=3 -j4 lock
 is 'unsafe files give status 1' $status 1
 has 'they are counted' out '^[0-9] safe, [12] unsafe, 1 broken$'
-has 'and named, with how often' out '^unsafe: lock/test_[ab].sh  failed in [1-3] of 3 rounds beside others, and passed alone$'
-has 'and with whom' out '^    whenever it ran beside: .*lock/test_[ab].sh'
+has 'and named, with how often' out '^unsafe: lock/test_[ab].sh  passed alone, failed in [1-3] of 3 rounds beside others$'
+has 'and with whom' out '^    beside it whenever it failed, and never when both passed: .*lock/test_[ab].sh'
 lacks 'a file that fails alone is not' out '^unsafe: lock/test_d'
 has 'it is broken' out '^broken: lock/test_d.sh  fails alone$'
 has 'there is a line to paste' out '^lock = audit-1 lock/test_a.sh lock/test_b.sh'
@@ -41,7 +41,7 @@ END
 for i in 1 2 3; do echo 'sleep 0.5' | script "file/test_fine$i.sh"; done
 run --audit=6 -j3 file
 has 'who is hurt is unsafe' out '^unsafe: file/test_victim.sh '
-has 'who hurts is named' out '^    (whenever|each time) .*beside: (.* )?file/test_culprit.sh'
+has 'who hurts is named' out '^    beside it whenever it failed, .*: (.* )?file/test_culprit.sh'
 has 'both are in the lock' out '^lock = audit-1 file/test_culprit.sh .*file/test_victim.sh'
 lacks 'nobody else is unsafe' out '^unsafe: file/test_[fc]'
 
@@ -86,7 +86,7 @@ else
 fi
 
 run --audit=2 -j2 --setup false -d notrun file
-has 'what was not run is not safe' out '^0 safe, 0 unsafe, 0 broken, 5 not run to the end$'
+has 'what was not run is not safe' out '^0 safe, 0 unsafe, 0 broken, 5 not finished$'
 run --audit -j1 file
 is 'with one at once nothing can be found out' $status 2
 run --audit=2 -j2 -o audit.xml file/test_fine1.sh file/test_fine2.sh
