@@ -1,39 +1,36 @@
 /*
- * proc.c: sessions, waiting and signals; ports and readiness.  Nothing outlives a run.
+ * proc.c: sessions, waiting and signals; ports and readiness.
  *
- * Every child of a worker leads a session.  It is forked with all signals
- * blocked, waits at a gate until its process id stands in prun's pipe, and
- * only then execs; so whoever outlives the worker knows whom to kill.  The
- * leader stays a zombie until its group is dead: as long as it is one, its
- * number cannot be given to a stranger, and killpg() hits nobody else.
+ * Every child of a worker leads a session.  It waits at a gate until its
+ * process id stands in prun's pipe, and only then execs; so whoever outlives
+ * the worker knows whom to kill.  The leader stays a zombie until its group is
+ * dead, since as long as it is one its number cannot be a stranger's.
  *
  * Stopping is TERM, CONT (a stopped group takes no TERM), at most the grace,
- * KILL.  On Linux a worker is a subreaper: what leaves its session becomes
- * the worker's child when its parent dies, stands in /proc/self/task/.../
- * children, and is killed there after the sessions.  Elsewhere such daemons
- * are out of reach, as the man page says.
+ * KILL.  On Linux a worker is a subreaper: a process that leaves its session
+ * becomes the worker's child when its parent dies, and is killed after the
+ * sessions.  Elsewhere such daemons are out of reach.
  *
- * A worker blocks in proc_wait() and nowhere else: a child's end, a
- * descriptor, the nearest deadline or an order ends the wait.  Signals come
- * through a pipe to oneself, so that none is lost between test and poll.
+ * A worker blocks in proc_wait() and nowhere else: a child's end, a descriptor,
+ * the nearest deadline or an order ends the wait.  Signals come through a pipe
+ * to oneself, so that none is lost between a test and poll.
  *
- * A server's port is held: a socket is bound to it, never listens, and stays
- * until the attempt is over.  While it is held the kernel gives the port to
- * nobody who asks for any, neither as a listener nor as the near end of a
- * connection; yet a server that sets SO_REUSEADDR, as nearly all do, can bind
- * it.  Where a system does not allow that second bind, the port is let go at
- * once and luck must do; a lost port is noticed and the attempt tries another.
+ * A server's port is held by a socket that is bound to it and never listens:
+ * the kernel gives the port to nobody who asks for any, yet a server that sets
+ * SO_REUSEADDR can bind it.  Where a system does not allow that second bind,
+ * the port is let go; if it is lost then, the attempt tries another.
  *
- * Readiness is asked for at intervals of a fiftieth of the time that the
- * server has taken so far, 1 to 25 ms: whoever is fast is noticed at once,
- * and nobody waits 2 % longer than it has to.
+ * Readiness is asked for at intervals of a fiftieth of the time that the server
+ * has taken so far, 1 to 25 ms.
  */
 #include "prun.h"
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <netinet/in.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 #ifdef __TINYC__
 #define __STDC_NO_VLA__ 1       /* tcc cannot read glibc's prototype of regexec else */
 #endif
@@ -44,40 +41,50 @@ extern char **environ;
 static int self[2] = { -1, -1 };
 static volatile sig_atomic_t caught[64];
 static bool ignored[64];                /* when prun was started */
-static struct rlimit files_limit;       /* likewise; children get it back */
 static pid_t *inherited;                /* children we had: sh -c 'x & exec prun' */
-static int ninherited;
+static size_t ninherited;
 
-/* What Linux alone offers stands here; everywhere else it is nothing. */
-#ifdef __linux__
-#include <sys/prctl.h>
-
+/* Orphans among our descendants become our children; Linux only. */
 static void
 become_subreaper(void)
 {
+#ifdef __linux__
 	/* Fails before Linux 3.4 only; then daemons escape as elsewhere. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+#endif
 }
 
 static void
 die_with_parent(pid_t parent)
 {
+#ifdef __linux__
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+#endif
 	if (getppid() != parent)        /* it died before we asked */
 		_exit(127);
 }
-#else
-static void
-become_subreaper(void)
+
+static bool
+among(pid_t pid, const pid_t *pids, size_t n)
 {
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if (pids[i] == pid)
+			return true;
+	return false;
 }
 
-static void
-die_with_parent(pid_t parent)
+static ssize_t
+read_again(int fd, void *to, size_t n)
 {
-	(void)parent;
+	ssize_t r;
+
+	do
+		r = read(fd, to, n);
+	while (r < 0 && errno == EINTR);
+	return r;
 }
-#endif
 
 static void
 on_signal(int sig)
@@ -94,11 +101,8 @@ on_signal(int sig)
 static void
 handle(int sig, void (*handler)(int))
 {
-	struct sigaction sa;
+	struct sigaction sa = { .sa_handler = handler, .sa_flags = SA_RESTART };
 
-	memset(&sa, 0, sizeof(sa));
-	sa.sa_handler = handler;
-	sa.sa_flags = SA_RESTART;
 	sigfillset(&sa.sa_mask);
 	if (sigaction(sig, &sa, NULL) < 0)
 		fatal(EXIT_RUN, "sigaction %d:", sig);
@@ -144,30 +148,49 @@ close_on_exec_inherited(void)
 			set_cloexec(fd);
 		return;
 	}
-	while ((e = readdir(d)))
-		if ((fd = atoi(e->d_name)) > 2)
+	while ((e = readdir(d))) {
+		fd = atoi(e->d_name);
+		if (fd > 2)
 			set_cloexec(fd);
+	}
 	closedir(d);
 }
 
-/* Lists our children; their number, or -1 where no file tells. */
-static int
-list_children(struct buf *b, pid_t **pids, size_t *cap)
-{
-	char path[64], *s;
-	int n = 0;
+/* Our children, but for those that are known and those that we had from the
+ * start; the list is used again and again. */
+struct children {
+	pid_t *pids;
+	size_t n, cap;
+	struct buf text;
+};
 
-	snprintf(path, sizeof(path), "/proc/self/task/%ld/children", (long)getpid());
-	b->n = 0;
-	if (buf_read(b, path) < 0)
-		return -1;
-	for (s = b->s; s && *s; s += *s == ' ') {
-		*pids = grow(*pids, cap, n + 1, sizeof(**pids));
-		(*pids)[n++] = (pid_t)strtol(s, &s, 10);
-		if (*s && *s != ' ')
-			break;
+/* Lists them and reaps the dead, each by its number: waitpid(-1) would take a
+ * leader.  False where the system does not tell. */
+static bool
+list_children(struct children *c, const pid_t *known, size_t nknown)
+{
+	char *s;
+	pid_t pid;
+
+	c->n = c->text.n = 0;
+	if (buf_read(&c->text, str("/proc/self/task/%ld/children", (long)getpid())) < 0)
+		return false;
+	for (s = c->text.s; s && *s > ' '; s += *s == ' ') {
+		pid = (pid_t)strtol(s, &s, 10);
+		if (among(pid, known, nknown) || among(pid, inherited, ninherited)
+		|| waitpid(pid, NULL, WNOHANG) == pid)
+			continue;
+		c->pids = grow(c->pids, &c->cap, c->n + 1, sizeof(*c->pids));
+		c->pids[c->n++] = pid;
 	}
-	return n;
+	return true;
+}
+
+static void
+free_children(struct children *c)
+{
+	free(c->pids);
+	buf_free(&c->text);
 }
 
 void
@@ -177,9 +200,8 @@ proc_init(void)
 		SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGUSR1, SIGCHLD, SIGCONT
 	};
 	struct sigaction sa;
-	struct buf b = { 0 };
-	struct rlimit r;
-	size_t i, cap = 0;
+	struct children c = { 0 };
+	size_t i;
 	int fd;
 
 	do {
@@ -189,16 +211,6 @@ proc_init(void)
 	} while (fd <= 2);
 	close(fd);
 	close_on_exec_inherited();
-	if (getrlimit(RLIMIT_NOFILE, &files_limit) == 0) {
-		/* We need a few per worker, never more than this. */
-		r = files_limit;
-		if (r.rlim_cur != RLIM_INFINITY && r.rlim_cur < 65536) {
-			r.rlim_cur = 65536;
-			if (r.rlim_max != RLIM_INFINITY && r.rlim_cur > r.rlim_max)
-				r.rlim_cur = r.rlim_max;
-			setrlimit(RLIMIT_NOFILE, &r);   /* else as it is */
-		}
-	}
 	open_self();
 	for (i = 0; i < LEN(sigs); i++) {
 		if (sigaction(sigs[i], NULL, &sa) < 0)
@@ -209,8 +221,10 @@ proc_init(void)
 			handle(sigs[i], on_signal);
 	}
 	handle(SIGPIPE, SIG_IGN);       /* writes say EPIPE instead */
-	ninherited = list_children(&b, &inherited, &cap);
-	buf_free(&b);
+	list_children(&c, NULL, 0);
+	inherited = c.pids;
+	ninherited = c.n;
+	buf_free(&c.text);
 	become_subreaper();
 }
 
@@ -223,44 +237,63 @@ proc_caught(int sig)
 	return was;
 }
 
-int
-proc_poll(struct pollfd *fds, size_t n, int64_t deadline)
+/* Waits for one of fds, orders (-1: none), a signal or the deadline. */
+static int
+wait_for(struct pollfd *fds, size_t n, int orders, int64_t deadline)
 {
-	struct pollfd few[8], *all = few;
+	static struct pollfd *all;
+	static size_t cap;
+	int64_t left = deadline < 0 ? -1 : deadline - clock_ms();
 	char junk[64];
-	int64_t left = -1;
 	size_t i;
-	int r, saw = 0;
+	int saw = 0, r;
 
-	if (n + 1 > LEN(few))
-		all = xmalloc((n + 1) * sizeof(*all));
-	if (n)
-		memcpy(all, fds, n * sizeof(*fds));
-	all[n].fd = self[0];
-	all[n].events = POLLIN;
-	if (deadline >= 0) {
-		left = deadline - clock_ms();
-		left = left < 0 ? 0 : left > INT_MAX ? INT_MAX : left;
-	}
-	r = poll(all, n + 1, (int)left);
+	if (deadline >= 0 && left < 0)
+		left = 0;
+	if (left > INT_MAX)
+		left = INT_MAX;
+	all = grow(all, &cap, n + 2, sizeof(*all));
+	for (i = 0; i < n; i++)
+		all[i] = fds[i];
+	all[n].fd = orders;             /* poll skips a negative one */
+	all[n + 1].fd = self[0];
+	all[n].events = all[n + 1].events = POLLIN;
+	r = poll(all, n + 2, (int)left);
 	if (r < 0 && errno != EINTR)
-		fatal(EXIT_RUN, "poll of %zu descriptors:", n + 1);
+		fatal(EXIT_RUN, "poll of %zu descriptors:", n + 2);
 	for (i = 0; i < n; i++) {
 		fds[i].revents = r > 0 ? all[i].revents : 0;
 		if (fds[i].revents)
 			saw |= SAW_FD;
 	}
+	if (r > 0 && all[n].revents)
+		saw |= SAW_ORDER;
 	while (read(self[0], junk, sizeof(junk)) > 0)
 		saw |= SAW_CHILD;
-	if (all != few)
-		free(all);
 	return saw;
+}
+
+int
+proc_poll(struct pollfd *fds, size_t n, int64_t deadline)
+{
+	return wait_for(fds, n, -1, deadline);
 }
 
 /* ---- a worker ---- */
 
 /* prun's own descriptors 0 to 2, in an interactive worker. */
 static int prun_fds[3];
+
+static void
+reopen(int fd, const char *path, int flags)
+{
+	int new = open(path, flags, 0666);
+
+	if (new < 0 || dup2(new, fd) < 0)
+		fatal(EXIT_RUN, "%s:", path);
+	if (new > 2)
+		close(new);
+}
 
 void
 proc_become_worker(const char *log, bool terminal)
@@ -280,19 +313,14 @@ proc_become_worker(const char *log, bool terminal)
 	memset((void *)caught, 0, sizeof(caught));
 	open_self();
 	become_subreaper();
-	for (fd = 0; terminal && fd < 3; fd++)
-		if ((prun_fds[fd] = fcntl(fd, F_DUPFD_CLOEXEC, 4)) < 0)
+	for (fd = 0; terminal && fd < 3; fd++) {
+		prun_fds[fd] = fcntl(fd, F_DUPFD_CLOEXEC, 4);
+		if (prun_fds[fd] < 0)
 			fatal(EXIT_RUN, "fcntl:");
-	fd = open("/dev/null", O_RDONLY);
-	if (fd < 0 || dup2(fd, 0) < 0)
-		fatal(EXIT_RUN, "/dev/null:");
-	if (fd > 2)
-		close(fd);
-	fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0666);
-	if (fd < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0)
-		fatal(EXIT_RUN, "%s:", log);
-	if (fd > 2)
-		close(fd);
+	}
+	reopen(0, "/dev/null", O_RDONLY);
+	reopen(1, log, O_WRONLY | O_CREAT | O_APPEND);
+	reopen(2, log, O_WRONLY | O_CREAT | O_APPEND);
 }
 
 int64_t
@@ -306,12 +334,8 @@ static void
 read_order(struct worker *w)
 {
 	struct order o;
-	ssize_t n;
 
-	do
-		n = read(w->orders, &o, sizeof(o));
-	while (n < 0 && errno == EINTR);
-	if (n != (ssize_t)sizeof(o)) {
+	if (read_again(w->orders, &o, sizeof(o)) != (ssize_t)sizeof(o)) {
 		/* End of file without QUIT: prun is dead.  No grace. */
 		close(w->orders);
 		w->orders = -1;
@@ -350,26 +374,10 @@ proc_late(struct worker *w, int64_t deadline)
 int
 proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 {
-	struct pollfd all[6];
-	size_t i;
-	int saw;
+	int saw = wait_for(fds, n, w->orders, deadline < 0 ? -1 : deadline + w->paused_ms);
 
-	if (n > LEN(all) - 1)
-		fatal(EXIT_RUN, "proc_wait: too many descriptors");
-	if (n)
-		memcpy(all, fds, n * sizeof(*fds));
-	all[n].fd = w->orders;          /* poll passes over a negative one */
-	all[n].events = POLLIN;
-	/* SAW_FD is for the caller's: who reads because of an order would block. */
-	saw = proc_poll(all, n + 1, deadline < 0 ? -1 : deadline + w->paused_ms) & ~SAW_FD;
-	for (i = 0; i < n; i++) {
-		fds[i].revents = all[i].revents;
-		saw |= fds[i].revents ? SAW_FD : 0;
-	}
-	if (all[n].revents) {
+	if (saw & SAW_ORDER)
 		read_order(w);
-		saw |= SAW_ORDER;
-	}
 	return saw;
 }
 
@@ -391,27 +399,18 @@ proc_tell(struct worker *w, const struct news *n)
 	/* EPIPE: prun is dead, which the order pipe will say. */
 }
 
-void
-proc_tell_phase(struct worker *w, enum phase phase)
+static void
+tell(struct worker *w, enum news_type type, enum phase phase, pid_t pid)
 {
-	struct news n;
+	struct news n = { .type = type, .phase = phase, .pid = pid, .o.file = w->file };
 
-	memset(&n, 0, sizeof(n));
-	n.type = NEWS_PHASE;
-	n.phase = phase;
-	n.o.file = w->file;
 	proc_tell(w, &n);
 }
 
-static void
-tell_pid(struct worker *w, enum news_type type, pid_t pid)
+void
+proc_tell_phase(struct worker *w, enum phase phase)
 {
-	struct news n;
-
-	memset(&n, 0, sizeof(n));
-	n.type = type;
-	n.pid = pid;
-	proc_tell(w, &n);
+	tell(w, NEWS_PHASE, phase, 0);
 }
 
 /* ---- starting ---- */
@@ -422,73 +421,72 @@ proc_take_terminal(void)
 	tcsetpgrp(prun_fds[0], getpgrp());      /* fails where it is none */
 }
 
-/* In the child: never returns. */
+static void
+reset_signals(bool terminal)
+{
+	static const int sigs[] = { SIGTERM, SIGUSR1, SIGCHLD, SIGCONT, SIGPIPE, SIGTTOU };
+	sigset_t none;
+	size_t i;
+
+	for (i = 0; i < LEN(sigs); i++)
+		handle(sigs[i], SIG_DFL);
+	handle(SIGTSTP, terminal ? SIG_IGN : SIG_DFL);  /* no shell would wake it */
+	handle(SIGINT, ignored[SIGINT] ? SIG_IGN : SIG_DFL);
+	handle(SIGHUP, ignored[SIGHUP] ? SIG_IGN : SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* Gives the child its descriptors 0 to 2, and 3 if it has one more. */
+static int
+set_descriptors(const struct spawn *s)
+{
+	const int own[3] = { s->in, s->out, s->err };
+	const int *from = s->terminal ? prun_fds : own;
+	int i;
+
+	for (i = 0; i < 3; i++)
+		if (dup2(from[i], i) < 0)
+			return -1;
+	/* dup2() onto itself does nothing: close-on-exec has to go, too. */
+	return s->fd && (dup2(s->fd, 3) < 0 || fcntl(3, F_SETFD, 0) < 0) ? -1 : 0;
+}
+
+/* In the child: never returns.  What exec says goes into report. */
 static void
 child(const struct spawn *s, pid_t parent, int gate[2], int report)
 {
-	static const int sigs[] = {
-		SIGTERM, SIGUSR1, SIGCHLD, SIGCONT, SIGPIPE
-	};
-	const char *prog = s->argv[0];
-	int in = s->terminal ? prun_fds[0] : s->in, out = s->terminal ? prun_fds[1] : s->out;
-	sigset_t none;
-	size_t i;
-	ssize_t n;
+	int err;
 	char c;
-	int err = s->terminal ? prun_fds[2] : s->err;
 
 	if (!s->terminal) {
 		setsid();       /* cannot fail in a fresh child */
 	} else {
-		/* A foreground group: ^C is for it alone.  Where there is no terminal this
-		 * fails, and does no harm. */
+		/* A foreground group: ^C is for it alone.  Where there is no
+		 * terminal this fails, and does no harm. */
 		setpgid(0, 0);
 		tcsetpgrp(prun_fds[0], getpid());
 	}
 	die_with_parent(parent);
 	close(gate[1]);
-	do
-		n = read(gate[0], &c, 1);
-	while (n < 0 && errno == EINTR);
-	if (n != 1)             /* the worker died before it could announce us */
-		_exit(127);
+	if (read_again(gate[0], &c, 1) != 1)
+		_exit(127);     /* the worker died before it could announce us */
 	close(gate[0]);
-	for (i = 0; i < LEN(sigs); i++)
-		handle(sigs[i], SIG_DFL);
-	handle(SIGTTOU, SIG_DFL);
-	handle(SIGTSTP, s->terminal ? SIG_IGN : SIG_DFL);       /* no shell would wake it */
-	handle(SIGINT, ignored[SIGINT] ? SIG_IGN : SIG_DFL);
-	handle(SIGHUP, ignored[SIGHUP] ? SIG_IGN : SIG_DFL);
-	setrlimit(RLIMIT_NOFILE, &files_limit);
+	reset_signals(s->terminal);
 	if (s->fd && report == 3)
 		report = fcntl(report, F_DUPFD_CLOEXEC, 4);
-	if (dup2(in, 0) == 0 && dup2(out, 1) == 1 && dup2(err, 2) == 2
-	&& (!s->fd || (s->fd == 3 ? fcntl(3, F_SETFD, 0) == 0
-			: dup2(s->fd, 3) == 3))) {
+	if (set_descriptors(s) == 0) {
 		environ = s->env;
-		sigemptyset(&none);
-		sigprocmask(SIG_SETMASK, &none, NULL);
 		/* execvp would hand a file without #! to the shell. */
-		if (strchr(prog, '/'))
-			execve(prog, s->argv, s->env);
+		if (strchr(s->argv[0], '/'))
+			execve(s->argv[0], s->argv, s->env);
 		else
-			execvp(prog, s->argv);
+			execvp(s->argv[0], s->argv);
 	}
 	err = errno;
 	if (write(report, &err, sizeof(err)) < 0)
 		_exit(126);
 	_exit(127);
-}
-
-static bool
-is_ours(const struct worker *w, pid_t pid)
-{
-	size_t i;
-
-	for (i = 0; i < w->npids; i++)
-		if (w->pids[i] == pid)
-			return true;
-	return false;
 }
 
 /* Reaps the leader, whose group is dead or never was. */
@@ -501,7 +499,7 @@ forget(struct worker *w, struct proc *p)
 		if (w->pids[i] == p->pid)
 			w->pids[i] = w->pids[--w->npids];
 	/* First: once it is reaped, its number may be a stranger's. */
-	tell_pid(w, NEWS_REAPED, p->pid);
+	tell(w, NEWS_REAPED, IDLE, p->pid);
 	while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	p->pid = 0;
@@ -511,53 +509,43 @@ int
 proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 {
 	sigset_t all, old;
-	int gate[2], report[2], err = 0;
-	pid_t parent = getpid();
-	ssize_t n;
+	int gate[2] = { -1, -1 }, report[2] = { -1, -1 }, err, status = -1;
+	pid_t pid, parent = getpid();
 
 	memset(p, 0, sizeof(*p));
-	if (proc_pipe(gate) < 0)
-		return -1;
-	if (proc_pipe(report) < 0)
-		goto err_gate;
+	if (proc_pipe(gate) < 0 || proc_pipe(report) < 0)
+		goto out;
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &old);
-	p->pid = fork();
-	if (p->pid == 0)
+	pid = fork();
+	if (pid == 0)
 		child(s, parent, gate, report[1]);
 	err = errno;
 	sigprocmask(SIG_SETMASK, &old, NULL);
-	if (p->pid < 0) {
-		p->pid = 0;
-		errno = err;
-		goto err_report;
-	}
+	errno = err;
+	if (pid < 0)
+		goto out;
+	p->pid = pid;
 	w->pids = grow(w->pids, &w->cappids, w->npids + 1, sizeof(*w->pids));
-	w->pids[w->npids++] = p->pid;
-	tell_pid(w, NEWS_SESSION, p->pid);
-	close(gate[0]);
-	close(report[1]);
-	/* Signals a child that was killed at the gate: then exec never is. */
-	n = write(gate[1], "", 1);
-	close(gate[1]);
-	do
-		n = read(report[0], &err, sizeof(err));
-	while (n < 0 && errno == EINTR);
-	close(report[0]);
-	if (n == (ssize_t)sizeof(err)) {
+	w->pids[w->npids++] = pid;
+	tell(w, NEWS_SESSION, IDLE, pid);
+	/* Fails if the child was killed at the gate, as its status will say. */
+	if (write(gate[1], "", 1) < 0)
+		errno = 0;
+	close(report[1]);       /* the child's exec closes the last one */
+	report[1] = -1;
+	status = 0;
+	if (read_again(report[0], &err, sizeof(err)) == (ssize_t)sizeof(err)) {
 		forget(w, p);
 		errno = err;
-		return -1;
+		status = -1;
 	}
-	return 0;
-
-err_report:
-	close_keep(report[0]);
-	close_keep(report[1]);
-err_gate:
+out:
 	close_keep(gate[0]);
 	close_keep(gate[1]);
-	return -1;
+	close_keep(report[0]);
+	close_keep(report[1]);
+	return status;
 }
 
 char **
@@ -606,6 +594,7 @@ proc_ended(struct proc *p)
 	return true;
 }
 
+/* Appends a line with a process's id and arguments. */
 static void
 name_process(struct buf *b, pid_t pid)
 {
@@ -615,46 +604,35 @@ name_process(struct buf *b, pid_t pid)
 	/* In the middle of an exec there are no arguments. */
 	if (buf_read(&args, str("/proc/%ld/cmdline", (long)pid)) < 0 || !args.n)
 		buf_read(&args, str("/proc/%ld/comm", (long)pid));
-	args.n = args.n > 200 ? 200 : args.n;
-	while (args.n && strchr("\n", args.s[args.n - 1]))
-		args.n--;
 	for (i = 0; i < args.n; i++)
-		args.s[i] = args.s[i] ? args.s[i] : ' ';
-	buf_fmt(b, "%ld ", (long)pid);
-	buf_safe(b, args.s, args.n);
-	buf_char(b, '\n');
+		if (!args.s[i] || args.s[i] == '\n')
+			args.s[i] = ' ';
+	buf_fmt(b, "%ld %s\n", (long)pid, safe(args.s, args.n > 200 ? 200 : args.n));
 	buf_free(&args);
 }
 
-/*
- * Counts those of our children that we have not started ourselves, and reaps
- * the dead among them, each by its number: waitpid(-1) would take a leader.
- * Orphans of p's session come to us, the subreaper, when their parent dies.
- * -1 where the system does not tell.
- */
+/* Orphans of p's session come to us, the subreaper, when their parent dies. */
 int
 proc_left(struct worker *w, const struct proc *p, struct buf *names)
 {
-	struct buf b = { 0 };
-	pid_t *pids = NULL;
-	size_t cap = 0;
-	int i, left = 0, n = list_children(&b, &pids, &cap);
+	struct children c = { 0 };
+	bool told = list_children(&c, w->pids, w->npids);
+	size_t i;
+	int left = 0;
 
-	for (i = 0; i < n; i++) {
-		if (is_ours(w, pids[i]) || waitpid(pids[i], NULL, WNOHANG) == pids[i]
-		|| getsid(pids[i]) != p->pid)
+	for (i = 0; i < c.n; i++) {
+		if (getsid(c.pids[i]) != p->pid)
 			continue;
 		left++;
 		if (names)
-			name_process(names, pids[i]);
+			name_process(names, c.pids[i]);
 	}
-	free(pids);
-	buf_free(&b);
-	return n < 0 ? -1 : left;
+	free_children(&c);
+	return told ? left : -1;
 }
 
-/* Asks ps whether a group has members besides its leader, other than zombies; 10 ms or
- * so.  stat is not of POSIX, but of every ps; where not, nothing is said. */
+/* Asks ps whether a group has members besides its leader, zombies excepted.
+ * stat is not in POSIX, but in every ps; where it is not, nothing is said. */
 static bool
 ps_says_gone(pid_t leader)
 {
@@ -719,15 +697,16 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 	return 0;
 }
 
-static bool
-was_inherited(pid_t pid)
+/* Kills a child that we have not started, and its group: its children may be
+ * forking faster than we can list them. */
+static void
+kill_stranger(pid_t pid, const pid_t *keep, size_t nkeep)
 {
-	int i;
+	pid_t group = getpgid(pid);
 
-	for (i = 0; i < ninherited; i++)
-		if (inherited[i] == pid)
-			return true;
-	return false;
+	if (group > 1 && group != getpgrp() && !among(group, keep, nkeep))
+		killpg(group, SIGKILL);
+	kill(pid, SIGKILL);
 }
 
 /* Kills our children but those in keep, until there are none or 5 s are
@@ -735,42 +714,24 @@ was_inherited(pid_t pid)
 static int
 kill_children(const pid_t *keep, size_t nkeep, struct buf *names)
 {
-	struct buf b = { 0 };
-	pid_t *pids = NULL, g;
-	size_t cap = 0, k;
-	int i, n, left, killed = 0;
+	struct children c = { 0 };
 	int64_t end = clock_ms() + 5000;
-	bool first = true;
+	int killed = -1;
+	size_t i;
 
 	do {
-		left = 0;
-		n = list_children(&b, &pids, &cap);
-		for (i = 0; i < n; i++) {
-			for (k = 0; k < nkeep && keep[k] != pids[i]; k++)
-				;
-			if (k < nkeep || was_inherited(pids[i])
-			|| waitpid(pids[i], NULL, WNOHANG) == pids[i])
-				continue;
-			left++;
-			if (first) {
-				killed++;
-				if (names)
-					name_process(names, pids[i]);
-			}
-			/* Its group too: what forks faster than we list. */
-			g = getpgid(pids[i]);
-			for (k = 0; k < nkeep && keep[k] != g; k++)
-				;
-			if (g > 1 && g != getpgrp() && k == nkeep)
-				killpg(g, SIGKILL);
-			kill(pids[i], SIGKILL);
+		list_children(&c, keep, nkeep);
+		for (i = 0; i < c.n; i++) {
+			if (killed < 0 && names)
+				name_process(names, c.pids[i]);
+			kill_stranger(c.pids[i], keep, nkeep);
 		}
-		first = false;
-		if (left)
+		if (killed < 0)
+			killed = (int)c.n;
+		if (c.n)
 			proc_poll(NULL, 0, clock_ms() + 5);
-	} while (left && clock_ms() < end);
-	free(pids);
-	buf_free(&b);
+	} while (c.n && clock_ms() < end);
+	free_children(&c);
 	return killed;
 }
 
@@ -802,13 +763,8 @@ proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
 
 	if (proc_start(w, &p, s) < 0)
 		return SPAWN_FAILED;
-	while (!proc_ended(&p)) {
-		if (heed && w->cancelled)
-			break;
-		if (proc_late(w, deadline))
-			break;
+	while (!proc_ended(&p) && !(heed && w->cancelled) && !proc_late(w, deadline))
 		proc_wait(w, NULL, 0, deadline);
-	}
 	if (!p.ended)
 		p.status = RUN_STOPPED;
 	proc_stop(w, &p, p.ended ? 0 : grace_ms, false, notes);
@@ -818,21 +774,27 @@ proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
 char *
 proc_how_ended(const struct proc *p)
 {
-	return p->status >= 0 ? str("exit status %d", p->status)
-		: str("killed by signal %d (%s)%s", -p->status, strsignal(-p->status),
+	if (p->status >= 0)
+		return str("exit status %d", p->status);
+	return str("killed by signal %d (%s)%s", -p->status, strsignal(-p->status),
 		p->core ? ", core dumped" : "");
 }
 
 char *
 proc_why_not(const char *prog, int err)
 {
+	const char *why = strerror(err);
 	struct stat st;
 
-	return str("cannot run %s: %s", prog, err == ENOENT && strchr(prog, '/')
-		&& stat(prog, &st) == 0 ? "the interpreter in its first line is missing"
-		: err == ENOEXEC ? "neither a program nor a script with #!"
-		: err == EACCES ? "not executable"
-		: err == ENOENT ? "command not found" : strerror(err));
+	if (err == ENOENT && strchr(prog, '/') && stat(prog, &st) == 0)
+		why = "the interpreter in its first line is missing";
+	else if (err == ENOENT)
+		why = "command not found";
+	else if (err == ENOEXEC)
+		why = "neither a program nor a script with #!";
+	else if (err == EACCES)
+		why = "not executable";
+	return str("cannot run %s: %s", prog, why);
 }
 
 /* ---- ports ---- */
@@ -859,7 +821,7 @@ address(struct sockaddr_storage *a, int family, int port, bool any)
 
 /* A socket bound to port, or to a free one for 0; -1 with errno. */
 static int
-bound(int family, int port, bool reuse)
+bind_port(int family, int port)
 {
 	struct sockaddr_storage a;
 	socklen_t len = address(&a, family, port, true);
@@ -871,8 +833,7 @@ bound(int family, int port, bool reuse)
 	set_cloexec(fd);
 	if ((family == AF_INET || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY,
 			&off, sizeof(off)) == 0)
-	&& (!reuse || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on,
-			sizeof(on)) == 0)
+	&& setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0
 	&& bind(fd, (struct sockaddr *)&a, len) == 0)
 		return fd;
 	close_keep(fd);
@@ -897,14 +858,16 @@ proc_hold(int *port, int *hold)
 	static int holds = -1;  /* whether this system allows holding */
 	int family = AF_INET6, fd, second;
 
-	fd = bound(family, 0, true);
-	if (fd < 0)
-		fd = bound(family = AF_INET, 0, true);
+	fd = bind_port(family, 0);
+	if (fd < 0) {
+		family = AF_INET;
+		fd = bind_port(family, 0);
+	}
 	if (fd < 0)
 		return -1;
 	*port = port_of(fd);
 	if (holds < 0) {
-		second = bound(family, *port, true);
+		second = bind_port(family, *port);
 		holds = second >= 0 && listen(second, 1) == 0;
 		if (second >= 0)
 			close(second);
@@ -922,9 +885,9 @@ proc_taken(int *hold, int port)
 	bool taken;
 
 	if (fd < 0) {
-		fd = bound(AF_INET6, port, true);
+		fd = bind_port(AF_INET6, port);
 		if (fd < 0 && errno != EADDRINUSE)
-			fd = bound(AF_INET, port, true);
+			fd = bind_port(AF_INET, port);
 		if (fd < 0)
 			return errno == EADDRINUSE;
 	}
@@ -958,24 +921,18 @@ proc_ready_check(const char *value)
 	enum ready kind = ready_kind(value, &arg);
 	regex_t re;
 
-	switch (kind) {
-	case READY_HTTP:
+	if (kind == READIES)
+		return "not one of: tcp, http PATH, log ERE, command CMD, fd, none";
+	if (kind == READY_HTTP)
 		return *arg == '/' ? NULL : "http needs a path: http /";
-	case READY_LOG:
-		if (!*arg || regcomp(&re, arg, REG_EXTENDED | REG_NOSUB))
-			return "log needs an extended regular expression";
-		regfree(&re);
-		return NULL;
-	case READY_COMMAND:
+	if (kind == READY_COMMAND)
 		return *arg ? NULL : "command needs a command";
-	case READY_TCP:
-	case READY_FD:
-	case READY_NONE:
+	if (kind != READY_LOG)
 		return *arg ? "takes no argument" : NULL;
-	case READIES:
-		break;
-	}
-	return "not one of: tcp, http PATH, log ERE, command CMD, fd, none";
+	if (!*arg || regcomp(&re, arg, REG_EXTENDED | REG_NOSUB))
+		return "log needs an extended regular expression";
+	regfree(&re);
+	return NULL;
 }
 
 bool
@@ -1038,18 +995,22 @@ http_says_yes(const struct probe *p, int fd)
 	char *request = str("GET %s HTTP/1.0\r\nHost: localhost:%d\r\n"
 		"Connection: close\r\n\r\n", p->arg, p->port);
 	int64_t deadline = proc_clock(p->w) + 5000;
-	char answer[16];
+	char answer[12];        /* HTTP/1.1 200 */
 	size_t n = 0;
-	ssize_t r = 0;
+	ssize_t r;
 
 	if (deadline > p->deadline)
 		deadline = p->deadline;
 	/* A fresh socket's buffer takes so short a request whole. */
-	if (write(fd, request, strlen(request)) == (ssize_t)strlen(request))
-		while (n < 12 && await(p, fd, POLLIN, deadline)
-		&& (r = read(fd, answer + n, 12 - n)) > 0)
-			n += (size_t)r;
-	return n == 12 && !memcmp(answer, "HTTP/1.", 7)
+	if (write(fd, request, strlen(request)) != (ssize_t)strlen(request))
+		return false;
+	while (n < sizeof(answer) && await(p, fd, POLLIN, deadline)) {
+		r = read(fd, answer + n, sizeof(answer) - n);
+		if (r <= 0)
+			break;
+		n += (size_t)r;
+	}
+	return n == sizeof(answer) && !memcmp(answer, "HTTP/1.", 7)
 		&& (answer[9] == '2' || answer[9] == '3');
 }
 
@@ -1085,33 +1046,27 @@ out:
 static bool
 log_matches(const char *log, const regex_t *re, off_t *at)
 {
-	struct buf line = { 0 };
-	char chunk[4096];
+	struct buf b = { 0 };
+	char chunk[4096], *text, *line;
+	int fd = open_regular(log, O_RDONLY);
+	ssize_t n = fd < 0 ? -1 : pread(fd, chunk, sizeof(chunk), *at);
+	size_t i, whole = 0;
 	bool yes = false;
-	int fd = open(log, O_RDONLY);
-	ssize_t n = 0, i;
 
-	if (fd < 0 || lseek(fd, *at, SEEK_SET) < 0)
-		goto out;
-	while (!yes && (n = read(fd, chunk, sizeof(chunk))) > 0) {
-		for (i = 0; i < n && !yes; i++) {
-			if (chunk[i] != '\n') {
-				/* NUL would end the string for regexec. */
-				buf_char(&line, chunk[i] ? chunk[i] : ' ');
-				continue;
-			}
-			*at += (off_t)line.n + 1;
-			buf_char(&line, '\0');
-			yes = regexec(re, line.s, 0, NULL, 0) == 0;
-			line.n = 0;
-		}
+	for (; n > 0; n = pread(fd, chunk, sizeof(chunk), *at + (off_t)b.n))
+		buf_add(&b, chunk, (size_t)n);
+	close_keep(fd);
+	for (i = 0; i < b.n; i++) {
+		if (b.s[i] == '\n')
+			whole = i + 1;
+		if (!b.s[i])
+			b.s[i] = ' ';   /* it would end the string for regexec */
 	}
-	if (!yes && line.n)
-		yes = regexec(re, line.s, 0, NULL, 0) == 0;
-out:
-	if (fd >= 0)
-		close(fd);
-	buf_free(&line);
+	text = b.s;
+	while (!yes && (line = next_line(&text)))
+		yes = regexec(re, line, 0, NULL, 0) == 0;
+	*at += (off_t)whole;
+	buf_free(&b);
 	return yes;
 }
 

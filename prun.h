@@ -322,7 +322,7 @@ struct spawn {
 	bool terminal;          /* stay in the session; prun's 0 to 2 instead of these */
 };
 
-/* Handlers, the self-pipe, descriptors 0 to 2, the descriptor limit. */
+/* Handlers, the self-pipe, descriptors 0 to 2. */
 void proc_init(void);
 /* Whether sig has come since last asked. */
 bool proc_caught(int sig);
