@@ -1,10 +1,16 @@
 /*
- * prun: runs test files side by side, each with a database, a port and a
+ * prun.c: runs test files side by side, each with a database, a port and a
  * server of its own.
  *
- * main() reads the options, makes the plan, has it run (run.c) and reports.
- * Other modes need less of that: --merge only reports, --clean only the
- * databases' sweep, --reopen one server, -n the plan.
+ * main() reads the options (conf.c), makes the plan (plan.c), has it run
+ * (run.c) and writes the report (junit.c) and the history.  The other modes do
+ * less: -n prints the plan, --merge only merges reports, --clean and --reopen
+ * run without a report.
+ *
+ * A run has a directory for logs and reports.  One that the user names is
+ * emptied before the run, so it has to be empty or the run directory of an
+ * earlier run: one whose results.jsonl begins as ours do.  That file is locked
+ * while the run lasts.
  */
 #include "prun.h"
 #include <dirent.h>
@@ -17,59 +23,76 @@ struct parts {
 /* ---- the plan ---- */
 
 static void
+print_file(const struct plan *p, const struct file *f)
+{
+	bool program;
+	size_t i;
+
+	if (*f->suite->name)
+		printf("%s: ", f->suite->name);
+	fputs(safe(f->test, strlen(f->test)), stdout);
+	if (f->expect_ms >= 0)
+		printf("  %.1fs", (double)f->expect_ms / 1000);
+	if (f->alone)
+		fputs("  alone", stdout);
+	for (i = 0; i < f->nlocks; i++)
+		printf("  lock=%s", p->locks.v[f->locks[i]]);
+	printf("\n    %s\n", plan_command(f, &program));
+}
+
+static void
 print_plan(const struct plan *p)
 {
 	int *order = plan_order(p, p->o.shuffle);
-	struct buf b = { 0 };
-	const struct file *f;
-	size_t i, k;
-	bool program;
+	size_t i;
 
-	for (i = 0; i < p->nfiles; i++) {
-		f = &p->files[order[i]];
-		b.n = 0;
-		if (*f->suite->name)
-			buf_fmt(&b, "%s: ", f->suite->name);
-		buf_safe(&b, f->test, strlen(f->test));
-		if (f->expect_ms >= 0)
-			buf_fmt(&b, "  %.1fs", (double)f->expect_ms / 1000);
-		if (f->alone)
-			buf_str(&b, "  alone");
-		for (k = 0; k < f->nlocks; k++)
-			buf_fmt(&b, "  lock=%s", p->locks.v[f->locks[k]]);
-		printf("%s\n    %s\n", b.s, plan_command(f, &program));
-	}
+	for (i = 0; i < p->nfiles; i++)
+		print_file(p, &p->files[order[i]]);
 	printf("%zu file%s, %d at once", p->nfiles, p->nfiles == 1 ? "" : "s", p->workers);
 	if (p->o.shard)
 		printf("; shard %d/%d of %zu files", p->shard, p->shards, p->all);
 	putchar('\n');
 	free(order);
-	buf_free(&b);
 }
 
-/* Which suites need their setup done: those that have a file to run, and of whose kind
- * there is no earlier one. */
+static bool
+same(const char *a, const char *b)
+{
+	return !strcmp(a ? a : "", b ? b : "");
+}
+
+/* Whether an earlier suite's setup does for suite i as well. */
+static bool
+is_set_up(const struct plan *p, size_t i)
+{
+	const struct opts *o = &p->suites[i].o, *earlier;
+	size_t k;
+
+	for (k = 0; k < i; k++) {
+		earlier = &p->suites[k].o;
+		if (!p->suites[k].no_setup && same(o->setup, earlier->setup)
+		&& same(o->db, earlier->db))
+			return true;
+	}
+	return false;
+}
+
+/* Which suites need their setup: those that have a file to run (--clean: all),
+ * but one setup is enough for several suites with the same setup and db. */
 static void
 find_setups(struct plan *p)
 {
-	const struct opts *o, *q;
-	size_t i, k;
+	struct suite *s;
+	size_t i;
 
 	for (i = 0; i < p->nsuites; i++)
 		p->suites[i].no_setup = !p->o.clean;
-	for (i = 0; i < p->nfiles; i++)
-		p->files[i].suite->no_setup = p->o.reopen != NULL;
+	for (i = 0; i < p->nfiles && !p->o.reopen; i++)
+		p->files[i].suite->no_setup = false;
 	for (i = 0; i < p->nsuites; i++) {
-		o = &p->suites[i].o;
-		for (k = 0; k < i; k++) {
-			q = &p->suites[k].o;
-			if (!p->suites[k].no_setup && !strcmp(o->setup ? o->setup : "",
-				q->setup ? q->setup : "")
-			&& !strcmp(o->db ? o->db : "", q->db ? q->db : ""))
-				p->suites[i].no_setup = true;
-		}
-		if (!o->setup && !o->db)
-			p->suites[i].no_setup = true;
+		s = &p->suites[i];
+		if ((!s->o.setup && !s->o.db) || is_set_up(p, i))
+			s->no_setup = true;
 	}
 }
 
@@ -96,30 +119,27 @@ make_id(struct plan *p)
 		p->id[0] = 'y';
 }
 
-/* Whether path has what a run of ours has left, and not only a file of that name. */
+/* Whether path is a run directory: another tool may write such a file, too. */
 static bool
 is_run(const char *path)
 {
-	char head[9] = "";
+	static const char begin[] = "{\"prun\":\"";
+	char head[sizeof(begin) - 1];
 	int fd = open(str("%s/results.jsonl", path), O_RDONLY | O_CLOEXEC);
-	bool is = fd >= 0 && read(fd, head, sizeof(head)) == (ssize_t)sizeof(head)
-		&& !memcmp(head, "{\"prun\":\"", sizeof(head));
+	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof(head));
 
-	if (fd >= 0)
-		close(fd);
-	return is;
+	close_keep(fd);
+	return n == (ssize_t)sizeof(head) && !memcmp(head, begin, sizeof(head));
 }
 
-/* Locks the run directory path for as long as we live; a descriptor.  Ends prun if
+/* Locks the run directory for as long as the descriptor is open; ends prun if
  * another run has it. */
 static int
 lock_run(const char *path)
 {
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	int fd = open(str("%s/results.jsonl", path), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-	struct flock lock;
 
-	memset(&lock, 0, sizeof(lock));
-	lock.l_type = F_WRLCK;
 	if (fd < 0)
 		fatal(EXIT_RUN, "%s/results.jsonl:", path);
 	if (fcntl(fd, F_SETLK, &lock) < 0)
@@ -133,87 +153,112 @@ is_entry(const struct dirent *e)
 	return strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
 }
 
-/* Makes the run directory, or empties one that a run of ours has left. */
+/* Makes the run directory, or empties that of an earlier run. */
 static void
 make_dir(struct plan *p)
 {
 	const char *tmp = getenv("TMPDIR");
-	char *path = p->o.run_dir ? p->o.run_dir
-		: str("%s/prun-%s", tmp && *tmp ? tmp : "/tmp", p->id);
+	char *path = p->o.run_dir, *name;
 	struct dirent **e;
 	int i, n, fd = -1;
 
+	if (!path)
+		path = str("%s/prun-%s", tmp && *tmp ? tmp : "/tmp", p->id);
 	if (mkdir(path, 0777) < 0 && (errno != EEXIST || !p->o.run_dir))
 		fatal(EXIT_RUN, "%s:", path);
 	n = scandir(path, &e, is_entry, NULL);
 	if (n > 0 && !is_run(path))
-		fatal(EXIT_USAGE, "%s is neither empty nor the run directory of an earlier run",
-			path);
+		fatal(EXIT_USAGE, "%s is not empty and is not a run directory; "
+			"choose another one", path);
 	p->dir = realpath(path, NULL);
 	if (n < 0 || !p->dir)
 		fatal(EXIT_RUN, "%s:", path);
 	if (n)
 		fd = lock_run(path);
 	for (i = 0; i < n; i++) {
-		if (remove_tree(str("%s/%s", path, e[i]->d_name)) < 0)
-			fatal(EXIT_RUN, "%s/%s:", path, e[i]->d_name);
+		name = str("%s/%s", path, e[i]->d_name);
+		if (remove_tree(name) < 0)
+			fatal(EXIT_RUN, "%s:", name);
 		free(e[i]);
 	}
 	free(e);
-	if (fd >= 0)
-		close(fd);
+	close_keep(fd);
 	lock_run(path);
 }
 
 /* ---- reports ---- */
 
-/* Adds the files of a run, ours (source 0) or what is known of another. */
+static struct part *
+add_part(struct parts *parts)
+{
+	parts->v = grow(parts->v, &parts->cap, parts->n + 1, sizeof(*parts->v));
+	return memset(&parts->v[parts->n++], 0, sizeof(*parts->v));
+}
+
+/* A part of the run p; source 0 is this run. */
+static struct part *
+add_run_part(struct parts *parts, const struct plan *p, int source)
+{
+	struct part *part = add_part(parts);
+
+	part->source = source;
+	part->run = p->id;
+	part->plan = str("%08" PRIx32, p->hash);
+	part->shard = str("%d/%d", p->shard, p->shards);
+	part->synthetic = true;
+	part->result = NONE;
+	return part;
+}
+
+/* The cause of the last attempt in words, or NULL. */
+static char *
+read_why(const struct plan *p, const struct file *f, const struct outcome *o)
+{
+	struct buf notes = { 0 };
+	char *why = NULL;
+
+	if (!o->notes || buf_read(&notes, str("%s/notes", plan_dir(p, f, o->attempt))) < 0)
+		buf_str(&notes, o->why);
+	if (starts(notes.s, "! "))
+		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
+	buf_free(&notes);
+	return why;
+}
+
+static void
+add_file(struct parts *parts, const struct plan *p, const struct file *f,
+	const struct record *c, int source)
+{
+	struct part *part = add_run_part(parts, p, source);
+	char *dir;
+	int k;
+
+	part->file = safe(f->test, strlen(f->test));
+	part->result = c->o.result;
+	part->cause = c->o.cause;
+	part->ms = c->o.ms;
+	part->attempts = c->attempts;
+	part->why = read_why(p, f, &c->o);
+	for (k = 1; k == 1 || k <= c->attempts; k++) {
+		if (p->o.audit && k != c->o.attempt)
+			continue;               /* its rounds are not retries */
+		dir = plan_dir(p, f, k);
+		list_add(&part->reports, str("%s/junit.xml", dir));
+		list_add(&part->logs, str("%s/test.log", dir));
+	}
+}
+
+/* Adds all files of a run. */
 static void
 add_run(struct parts *parts, const struct plan *p, const struct record *records, int source)
 {
-	struct buf notes = { 0 };
-	struct part *part;
-	const struct record *c;
-	const struct file *f;
-	char *path;
 	size_t i;
-	int k;
 
-	/* A shard may be empty; its report is of no file, but says so. */
-	for (i = 0; i < p->nfiles || (i == 0 && p->shards > 1); i++) {
-		parts->v = grow(parts->v, &parts->cap, parts->n + 1, sizeof(*part));
-		part = memset(&parts->v[parts->n++], 0, sizeof(*part));
-		part->source = source;
-		part->run = p->id;
-		part->plan = str("%08" PRIx32, p->hash);
-		part->shard = str("%d/%d", p->shard, p->shards);
-		part->synthetic = true;
-		part->result = NONE;
-		if (!p->nfiles)
-			continue;
-		f = &p->files[i];
-		notes.n = 0;
-		buf_safe(&notes, f->test, strlen(f->test));
-		part->file = str("%s", notes.s);
-		c = &records[i];
-		part->result = c->o.result;
-		part->cause = c->o.cause;
-		part->ms = c->o.ms;
-		part->attempts = c->attempts;
-		for (k = 1; k == 1 || k <= c->attempts; k++) {
-			if (p->o.audit && k != c->o.attempt)
-				continue;       /* its rounds are no retries */
-			list_add(&part->reports, str("%s/junit.xml", plan_dir(p, f, k)));
-			list_add(&part->logs, str("%s/test.log", plan_dir(p, f, k)));
-		}
-		path = str("%s/notes", plan_dir(p, f, c->o.attempt));
-		notes.n = 0;
-		if (!c->o.notes || buf_read(&notes, path) < 0)
-			buf_str(&notes, c->o.why);
-		if (starts(notes.s, "! "))
-			part->why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
-	}
-	buf_free(&notes);
+	for (i = 0; i < p->nfiles; i++)
+		add_file(parts, p, &p->files[i], &records[i], source);
+	/* An empty shard has a report without cases, which says so. */
+	if (!p->nfiles && p->shards > 1)
+		add_run_part(parts, p, source);
 }
 
 /* Merges the parts into path, and frees them; -1 with what there is to say said. */
@@ -221,12 +266,13 @@ static int
 merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 	struct counts *total)
 {
-	struct merge m = { p->o.report_limit < 0 ? INT64_MAX / 2 : p->o.report_limit, "prun", ms,
-		p->o.partial };
-	int r = junit_merge(&m, parts->v, parts->n, path, total);
+	struct merge m = { .name = "prun", .ms = ms, .partial = p->o.partial };
+	int r;
 
+	m.limit = p->o.report_limit < 0 ? INT64_MAX / 2 : p->o.report_limit;
+	r = junit_merge(&m, parts->v, parts->n, path, total);
 	if (r < 0 && errno)
-		warn("%s could not be written, what was there is untouched:", path);
+		warn("%s cannot be written, the previous file is unchanged:", path);
 	while (parts->n) {
 		list_free(&parts->v[--parts->n].reports);
 		list_free(&parts->v[parts->n].logs);
@@ -235,9 +281,9 @@ merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 	return r;
 }
 
-/* Whether path is the report that is to be written: what an earlier merge left. */
+/* Whether both are the same file: the report that an earlier merge left. */
 static bool
-is_out(const char *path, const char *out)
+is_same_file(const char *path, const char *out)
 {
 	struct stat a, b;
 
@@ -245,49 +291,57 @@ is_out(const char *path, const char *out)
 		&& a.st_ino == b.st_ino;
 }
 
-/* Adds what path names: a report, a run directory, or all that is below a directory.
- * The number of reports and runs that were found. */
-static size_t
-add_input(struct parts *parts, const char *path, const char *out)
+static bool
+add_run_dir(struct parts *parts, const char *path)
 {
 	struct plan *run = memset(scratch(sizeof(*run)), 0, sizeof(*run));
 	struct record *records;
+	int r;
+
+	if (access(str("%s/results.jsonl", path), F_OK) < 0)
+		return false;
+	r = show_read(run, &records, path);
+	if (r == 0)
+		add_run(parts, run, records, (int)parts->n + 1);
+	else
+		warn("%s/results.jsonl cannot be read; merging only the reports", path);
+	free(records);
+	return r == 0;
+}
+
+/* Adds what path names: a report, a run directory, or all reports and run
+ * directories below a directory; returns how many there were. */
+static size_t
+add_input(struct parts *parts, const char *path, const char *out)
+{
 	struct dirent **e;
 	struct stat st;
 	struct part *part;
-	size_t found = 0, len;
+	size_t found = 0;
 	char *name;
 	int i, n;
 
 	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
-		parts->v = grow(parts->v, &parts->cap, parts->n + 1, sizeof(*part));
-		part = memset(&parts->v[parts->n++], 0, sizeof(*part));
+		part = add_part(parts);
 		part->source = (int)parts->n;
 		list_add(&part->reports, path);
 		return 1;
 	}
-	if (access(str("%s/results.jsonl", path), F_OK) == 0) {
-		n = show_read(run, &records, path);
-		if (n == 0)
-			add_run(parts, run, records, (int)parts->n + 1);
-		free(records);
-		if (n == 0)
-			return 1;
-		warn("%s/results.jsonl cannot be read; only reports are merged", path);
-	}
+	if (add_run_dir(parts, path))
+		return 1;
 	n = scandir(path, &e, is_entry, alphasort);
-	if (n < 0)
+	if (n < 0) {
 		warn("%s:", path);
+		return 0;
+	}
 	for (i = 0; i < n; i++) {
 		name = str("%s/%s", path, e[i]->d_name);
-		len = strlen(name);
-		if (lstat(name, &st) == 0 && (S_ISDIR(st.st_mode) || (len > 4
-		&& !strcmp(name + len - 4, ".xml") && !is_out(name, out))))
+		if (lstat(name, &st) == 0 && (S_ISDIR(st.st_mode)
+		|| (ends(name, ".xml") && !is_same_file(name, out))))
 			found += add_input(parts, name, out);
 		free(e[i]);
 	}
-	if (n >= 0)
-		free(e);
+	free(e);
 	return found;
 }
 
@@ -297,7 +351,8 @@ merge_mode(const struct plan *p)
 {
 	struct parts parts = { 0 };
 	struct counts total;
-	size_t i, n, runs;
+	const char *what = "report";
+	size_t i, n;
 
 	/* There is no run that would have to be ended. */
 	signal(SIGINT, SIG_DFL);
@@ -305,58 +360,82 @@ merge_mode(const struct plan *p)
 	signal(SIGHUP, SIG_DFL);
 	signal(SIGTSTP, SIG_DFL);
 	if (!p->o.junit || !p->paths.n)
-		bad("--merge", "wants -o OUT and the reports or run directories to merge");
+		bad("--merge", "needs -o OUT and the reports or run directories to merge");
 	for (i = 0; i < p->paths.n; i++)
 		if (!add_input(&parts, p->paths.v[i], p->o.junit))
-			warn("%s: no report is below it", p->paths.v[i]);
-	for (runs = 0, n = parts.n; n; n--)
-		runs += parts.v[n - 1].synthetic;
+			warn("%s: no reports found", p->paths.v[i]);
 	n = parts.n;
+	for (i = 0; i < n; i++)
+		if (parts.v[i].synthetic)
+			what = "file";
 	if (merge(p, &parts, p->o.junit, -1, &total) < 0)
 		return EXIT_RUN;
 	if (strcmp(p->o.junit, "-") && !p->o.quiet)
-		printf("%s: %" PRId64 " test%s of %zu %s, %" PRId64 " failed, %" PRId64
-			" in error, %" PRId64 " skipped\n", p->o.junit, total.tests,
-			total.tests == 1 ? "" : "s", n, runs ? n == 1 ? "file" : "files"
-			: n == 1 ? "report" : "reports", total.failures, total.errors, total.skipped);
+		printf("%s: %" PRId64 " test%s from %zu %s%s, %" PRId64 " failed, %" PRId64
+			" with errors, %" PRId64 " skipped\n", p->o.junit, total.tests,
+			total.tests == 1 ? "" : "s", n, what, n == 1 ? "" : "s",
+			total.failures, total.errors, total.skipped);
 	return p->o.strict && total.failures + total.errors ? EXIT_FAILED : 0;
 }
 
 /* ---- the run ---- */
 
-/* The run is over: reports, history, what stays. */
+/* Writes the merged report; its path, or NULL if there is none. */
+static const char *
+write_report(const struct plan *p, const struct record *records, int64_t ms, bool stays)
+{
+	const char *path = p->o.junit;
+	struct parts parts = { 0 };
+	struct counts total;
+	char *target, *name;
+
+	if (!path)
+		path = str("%s/report.xml", p->dir);
+	add_run(&parts, p, records, 0);
+	if (merge(p, &parts, path, ms, &total) < 0)
+		return NULL;
+	target = p->o.junit && stays ? realpath(path, NULL) : NULL;
+	if (target) {
+		name = str("%s/report.xml", p->dir);
+		if (symlink(target, name) < 0)
+			warn("%s:", name);
+		free(target);
+	}
+	return path;
+}
+
+/* Whether the run directory is to be kept. */
+static bool
+dir_stays(const struct plan *p, const struct record *records, int status, bool cut)
+{
+	bool failed = (status == EXIT_FAILED || status == EXIT_RUN) && !cut;
+	bool stays = p->o.run_dir || p->o.keep == KEEP_ALWAYS;
+	enum result result;
+	size_t i;
+
+	for (i = 0; i < p->nfiles; i++) {
+		result = records[i].o.result;
+		failed = failed || (result >= FAIL && result < CANCEL);
+		stays = stays || records[i].o.kept;
+	}
+	return stays || (failed && p->o.keep != KEEP_NEVER);
+}
+
+/* The run is over: reports, history, and what stays. */
 static int
 finish(const struct plan *p, const struct record *records, struct show *show, int status,
 	bool cut, int64_t ms)
 {
-	struct parts parts = { 0 };
+	bool stays = dir_stays(p, records, status, cut);
 	struct buf found = { 0 };
-	struct counts total;
-	char *report = NULL, *path, *target;
-	size_t i;
-	bool failed = (status == EXIT_FAILED || status == EXIT_RUN) && !cut;
-	bool stays = p->o.run_dir || p->o.keep == KEEP_ALWAYS;
+	const char *report = NULL;
 
-	for (i = 0; i < p->nfiles; i++) {
-		failed = failed || (records[i].o.result >= FAIL && records[i].o.result < CANCEL);
-		stays = stays || records[i].o.kept;
-	}
-	stays = stays || (failed && p->o.keep != KEEP_NEVER);
-	if (p->o.junit || stays)
-		report = p->o.junit ? p->o.junit : str("%s/report.xml", p->dir);
-	if (report) {
-		add_run(&parts, p, records, 0);
-		if (merge(p, &parts, report, ms, &total) < 0) {
+	if (p->o.junit || stays) {
+		report = write_report(p, records, ms, stays);
+		if (!report) {
 			status = EXIT_RUN;
-			report = NULL;
 			stays = true;   /* --merge can still make it */
 		}
-	}
-	if (report && p->o.junit && stays && (target = realpath(report, NULL))) {
-		path = str("%s/report.xml", p->dir);
-		if (symlink(target, path) < 0)
-			warn("%s:", path);
-		free(target);
 	}
 	if (!p->o.audit && p->shards == 1)
 		plan_history_write(p, records);
@@ -403,13 +482,12 @@ run(struct plan *p)
 	find_setups(p);
 	records = xcalloc(p->nfiles, sizeof(*records));
 	show = show_open(p, records);
-	if (!p->o.quiet) {
-		show_say(show, "%zu file%s, %d at once%s%s", p->nfiles, p->nfiles == 1 ? "" : "s",
-			p->workers, p->o.shuffle ? ", shuffle seed " : "",
-			p->o.shuffle ? p->o.shuffle : "");
-		if (p->o.shard)
-			show_say(show, "shard %d/%d of %zu files", p->shard, p->shards, p->all);
-	}
+	if (!p->o.quiet)
+		show_say(show, "%zu file%s, %d at once%s%s", p->nfiles,
+			p->nfiles == 1 ? "" : "s", p->workers,
+			p->o.shuffle ? ", shuffle seed " : "", p->o.shuffle ? p->o.shuffle : "");
+	if (p->o.shard && !p->o.quiet)
+		show_say(show, "shard %d/%d of %zu files", p->shard, p->shards, p->all);
 	status = run_files(p, records, show, &sig);
 	status = finish(p, records, show, status, sig, clock_ms() - begin);
 	free_records(p, records);
@@ -453,10 +531,10 @@ clean_mode(struct plan *p)
 	for (i = 0; i < p->nsuites; i++)
 		dbs += p->suites[i].o.db != NULL;
 	if (!dbs && !p->paths.n)
-		bad("--clean", "no db = names a template, and no run directory is given");
+		bad("--clean", "needs db in prun.conf, or a run directory to remove");
 	for (i = 0; i < p->paths.n; i++) {
 		if (!is_run(p->paths.v[i]))
-			bad(p->paths.v[i], "is no run directory");
+			bad(p->paths.v[i], "is not a run directory");
 		fd = lock_run(p->paths.v[i]);
 		close(fd);
 	}
@@ -484,7 +562,8 @@ env_value(const char *env, const char *name)
 		return NULL;
 	for (s = strchr(s, '\'') + 1; *s && (*s != '\'' || starts(s, "'\\''")); s++) {
 		buf_char(&b, *s);
-		s += *s == '\'' ? 3 : 0;
+		if (*s == '\'')
+			s += 3;
 	}
 	value = str("%s", b.s ? b.s : "");
 	buf_free(&b);
@@ -501,13 +580,13 @@ find_attempt(struct plan *p)
 	size_t i;
 
 	if (!dir || buf_read(&env, str("%s/env", dir)) < 0)
-		bad("--reopen", "%s has no env file: an attempt's directory that was kept has one",
+		bad("--reopen", "%s has no env file; name the directory of a kept attempt",
 			p->o.reopen);
 	p->o.reopen = dir;
 	test = env_value(env.s, "PRUN_TEST");
 	suite = env_value(env.s, "PRUN_SUITE");
 	if (!test || !suite)
-		bad("--reopen", "%s/env names no test", dir);
+		bad("--reopen", "%s/env does not name a test", dir);
 	for (i = 0; i < LEN(inherited); i++) {
 		value = env_value(env.s, inherited[i]);
 		if ((value ? setenv(inherited[i], value, 1) : unsetenv(inherited[i])) < 0)
@@ -530,8 +609,8 @@ count_workers(const struct plan *p)
 
 	if (sysconf(_SC_OPEN_MAX) > 0 && n > most) {
 		n = most > 0 ? most : 1;
-		warn("only %" PRId64 " files at once: ulimit -n allows %ld descriptors", n,
-			sysconf(_SC_OPEN_MAX));
+		warn("running only %" PRId64 " files at once: ulimit -n allows %ld file "
+			"descriptors", n, sysconf(_SC_OPEN_MAX));
 	}
 	return n > 0 ? (int)n : 1;
 }
@@ -560,9 +639,9 @@ main(int argc, char **argv)
 		plan_make(&p);
 		p.workers = count_workers(&p);
 		if (p.o.interactive && p.nfiles != 1)
-			bad("-i", "wants one file, these are %zu", p.nfiles);
+			bad("-i", "needs exactly one file, got %zu", p.nfiles);
 		if (p.o.audit && p.workers == 1)
-			bad("--audit", "wants two files at least, and jobs above 1");
+			bad("--audit", "needs at least two files and jobs greater than 1");
 		if (p.o.clean)
 			status = clean_mode(&p);
 		else if (p.o.reopen)
@@ -572,7 +651,7 @@ main(int argc, char **argv)
 		else if (p.nfiles || p.all)
 			status = run(&p);
 		else if (!p.o.no_tests) {
-			warn(p.o.last_failed ? "no test file is known to have failed"
+			warn(p.o.last_failed ? "the history has no file that did not pass"
 				: "no test files found");
 			status = EXIT_NO_FILES;
 		}

@@ -1,24 +1,35 @@
 /*
  * show.c: all that people and machines read.
  *
- * On a terminal the finished files scroll up and below them one line for each
- * worker is redrawn in place: before anything is printed the cursor goes up
- * over those lines and clears them.  Elsewhere there is a line for each file
- * that has ended and, once a minute, what runs.  Nothing but this file writes
- * to standard output.
+ * Nothing else writes to standard output while files run.  What is printed
+ * goes into a buffer first, and from there to standard output.
  *
- * What a worker has to say in words stands in its attempt's directory, in a
- * file of notes, a line each, by the first character: "! " the cause in
- * words, "- " something worth knowing, "x " a failing test: class, name,
- * file, line and message, with tabs between.
+ * On a terminal the finished files scroll up; below them one line for each
+ * worker is redrawn in place: before anything is printed, the cursor goes up
+ * over these lines and clears them.  Elsewhere there is a line for each file
+ * that has ended and, once a minute, for each one that runs.
+ *
+ * Machines read results.jsonl: a first line with the plan, then a line for each
+ * attempt as it ends.  --merge reads it back, after a crash as well.
+ *
+ * A worker explains a result in the file "notes" of the attempt's directory.
+ * The first character of a line says what it is: "! " the cause in words,
+ * "- " something worth knowing, "x " a failing test: class, name, file, line
+ * and message, with tabs between.
  */
 #include "prun.h"
 #include <sys/ioctl.h>
 
+#define TESTS_SHOWN 20          /* failing tests of one file */
+
 /* as counted in the last line */
 static const char *const result_word[RESULTS] = {
-	"passed", "flaky", "skipped", "without tests", "failed", "timed out", "in error",
-	"cancelled"
+	"passed", "flaky", "skipped", "without tests", "failed", "timed out",
+	"with errors", "cancelled"
+};
+static const char *const colour[RESULTS] = {
+	"\033[32m", "\033[33m", "\033[33m", "\033[33m", "\033[31m", "\033[31m",
+	"\033[31m", "\033[31m"
 };
 static const char *const phase_name[PHASES] = {
 	"idle", "setup", "waiting", "clone", "server", "test", "stop"
@@ -27,79 +38,89 @@ static const char *const phase_name[PHASES] = {
 struct show {
 	const struct plan *plan;
 	const struct record *records;
-	FILE *jsonl;            /* results.jsonl */
-	bool screen;            /* a terminal: redraw in place */
+	struct buf out;         /* printed, but not written yet */
+	int jsonl;              /* results.jsonl */
+	bool jsonl_failed;      /* a line could not be written to it */
+	bool screen;            /* a terminal: colours, and lines redrawn in place */
 	bool github;
 	bool broken;            /* nobody reads us any more */
 	int width, height;
 	int lines;              /* of workers, on the screen now */
 	int done;               /* files that have ended */
-	int64_t began, drawn, told;
+	int64_t began, drawn;
 };
+
+/* What a note says of a failing test. */
+enum { CLASS, NAME, SOURCE, LINE, MESSAGE, FIELDS };
+
+static const char *
+plural(int64_t n)
+{
+	return n == 1 ? "" : "s";
+}
+
+static double
+seconds(int64_t ms)
+{
+	return (double)ms / 1000;
+}
 
 /* ---- the screen ---- */
 
 static void
 flush(struct show *s)
 {
-	if (fflush(stdout) == EOF && errno != EAGAIN)
+	if (write_all(1, s->out.s, s->out.n) < 0)
 		s->broken = true;
+	s->out.n = 0;
 }
 
 static void
 erase(struct show *s)
 {
 	if (s->lines)
-		printf("\033[%dA\r\033[J", s->lines);
+		buf_fmt(&s->out, "\033[%dA\r\033[J", s->lines);
 	s->lines = 0;
 }
 
+/* Prints text so that a shell takes it for one word. */
 static void
-put_safe(const char *text)
+put_word(struct show *s, const char *text)
 {
-	struct buf b = { 0 };
-
-	buf_safe(&b, text, strlen(text));
-	fputs(b.s ? b.s : "", stdout);
-	buf_free(&b);
-}
-
-/* As put_safe(), so that a shell takes it for one word. */
-static void
-put_word(const char *text)
-{
-	const char *s;
+	size_t n;
 
 	if (!strpbrk(text, " \t\"'$`\\*?[](){}<>|&;#~!")) {
-		put_safe(text);
+		buf_safe(&s->out, text, strlen(text));
 		return;
 	}
-	putchar('\'');
-	for (s = text; *s; s += strcspn(s, "'"), s += *s == '\'') {
-		put_safe(str("%.*s", (int)strcspn(s, "'"), s));
-		fputs(s[strcspn(s, "'")] ? "'\\''" : "", stdout);
+	buf_char(&s->out, '\'');
+	for (; *text; text += n) {
+		n = strcspn(text, "'");
+		buf_safe(&s->out, text, n);
+		if (text[n] == '\'') {
+			buf_str(&s->out, "'\\''");
+			n++;
+		}
 	}
-	putchar('\'');
-}
-
-static const char *
-colour(const struct show *s, enum result r)
-{
-	if (!s->screen)
-		return "";
-	return r < FLAKY ? "\033[32m" : r < FAIL ? "\033[33m" : "\033[31m";
+	buf_char(&s->out, '\'');
 }
 
 void
 show_say(struct show *s, const char *fmt, ...)
 {
 	va_list ap;
+	int n;
 
 	erase(s);
 	va_start(ap, fmt);
-	vprintf(fmt, ap);
+	n = vsnprintf(NULL, 0, fmt, ap);
 	va_end(ap);
-	putchar('\n');
+	s->out.s = grow(s->out.s, &s->out.cap, s->out.n + (size_t)n + 2, 1);
+	va_start(ap, fmt);
+	vsnprintf(s->out.s + s->out.n, (size_t)n + 1, fmt, ap);
+	va_end(ap);
+	s->out.n += (size_t)n;
+	buf_char(&s->out, '\n');
 	flush(s);
 }
 
@@ -118,41 +139,42 @@ measure(struct show *s)
 #endif
 }
 
+static void
+draw_slot(struct show *s, const struct slot_view *v, int64_t now)
+{
+	const char *name = v->file < 0 ? "" : s->plan->files[v->file].test;
+	struct buf b = { 0 };
+
+	buf_fmt(&b, "%s%-7s ", s->screen ? "  " : "running: ", phase_name[v->phase]);
+	buf_safe(&b, name, strlen(name));
+	buf_fmt(&b, "  %.0fs", seconds(now - v->since));
+	/* A line that wraps would be one too many to go up. */
+	if (s->screen && b.n > (size_t)s->width - 1)
+		b.n = (size_t)s->width - 1;
+	buf_add(&s->out, b.s, b.n);
+	buf_char(&s->out, '\n');
+	s->lines += s->screen;
+	buf_free(&b);
+}
+
 int64_t
 show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 {
 	int64_t t = clock_ms(), every = s->screen ? 1000 : 60000;
-	struct buf b = { 0 };
-	const struct file *f;
-	int i, lines = 0;
+	int64_t pause = s->screen ? 50 : every;
+	int i;
 
 	if (s->plan->o.quiet || s->plan->o.interactive)
 		return -1;
-	if (!s->screen && !now && t - s->told < every)
-		return s->told + every;
-	if (s->screen && !now && t - s->drawn < 50)
-		return s->drawn + 50;
+	if (!now && t - s->drawn < pause)
+		return s->drawn + pause;
 	if (s->screen)
 		measure(s);
 	erase(s);
-	for (i = 0; i < n; i++) {
-		if (v[i].phase == IDLE || (s->screen && lines >= s->height - 2))
-			continue;
-		f = v[i].file < 0 ? NULL : &s->plan->files[v[i].file];
-		b.n = 0;
-		buf_fmt(&b, "%s%-7s ", s->screen ? "  " : "running: ", phase_name[v[i].phase]);
-		if (f)
-			buf_safe(&b, f->test, strlen(f->test));
-		buf_fmt(&b, "  %.0fs", (double)(t - v[i].since) / 1000);
-		/* A line that wraps would be one too many to go up. */
-		if (s->screen && b.n > (size_t)s->width - 1)
-			b.s[s->width - 1] = '\0';
-		puts(b.s);
-		lines++;
-	}
-	s->lines = s->screen ? lines : 0;
-	s->drawn = s->told = t;
-	buf_free(&b);
+	for (i = 0; i < n; i++)
+		if (v[i].phase != IDLE && (!s->screen || s->lines < s->height - 2))
+			draw_slot(s, &v[i], t);
+	s->drawn = t;
 	flush(s);
 	return t + every;
 }
@@ -165,235 +187,254 @@ show_broken(const struct show *s)
 
 /* ---- one file ---- */
 
-/* Prints s for a workflow command of GitHub: property or message. */
 static void
-put_github(const char *s, size_t n, bool property)
-{
-	for (; n; n--, s++)
-		if (strchr("%\r\n", *s) || (property && strchr(":,", *s)))
-			printf("%%%02X", (unsigned char)*s);
-		else
-			putchar(*s);
-}
-
-/* Splits a note of a failing test; the fields are slices, last to the end. */
-static void
-split_note(const char *line, const char *field[5], size_t n[5])
+split_note(char *line, char *field[FIELDS])
 {
 	int i;
 
-	for (i = 0; i < 5; i++) {
+	for (i = 0; i < FIELDS; i++) {
 		field[i] = line;
-		n[i] = i < 4 ? strcspn(line, "\t\n") : strcspn(line, "\n");
-		line += n[i] + (line[n[i]] == '\t');
+		line += strcspn(line, i < MESSAGE ? "\t" : "");
+		if (*line)
+			*line++ = '\0';
 	}
 }
 
+/* Text of a workflow command of GitHub; a property ends at some characters more. */
 static void
-show_notes(const struct show *s, const struct file *f, bool again, const char *notes)
+put_github(struct show *s, const char *text, bool property)
 {
-	const char *line, *v[5];
-	size_t n[5];
-	int shown = 0;
+	for (; *text; text++)
+		if (strchr(property ? "%\r\n:," : "%\r\n", *text))
+			buf_fmt(&s->out, "%%%02X", (unsigned char)*text);
+		else
+			buf_char(&s->out, *text);
+}
 
-	for (line = notes; line && *line; line += strcspn(line, "\n"), line += *line == '\n') {
-		if (*line == 'x' && ++shown <= 20) {
-			split_note(line + 2, v, n);
-			fputs("    ", stdout);
-			if (n[0])
-				printf("%.*s ", (int)n[0], v[0]);
-			printf("%.*s: %.*s\n", (int)n[1], v[1], (int)n[4], v[4]);
-		} else if (*line != 'x') {
-			printf("    %.*s%s%s%s\n", (int)strcspn(line + 2, "\n"), line + 2,
-				*line == '!' ? " (" : "", *line == '!' ? cause_name[s->records[f->index].o.cause] : "",
-				*line == '!' ? ")" : "");
+static void
+annotate(struct show *s, const struct file *f, char *const note[FIELDS])
+{
+	buf_str(&s->out, "::error file=");
+	put_github(s, *note[SOURCE] ? note[SOURCE] : f->path, true);
+	if (*note[LINE])
+		buf_fmt(&s->out, ",line=%s", note[LINE]);
+	buf_str(&s->out, ",title=");
+	put_github(s, note[NAME], true);
+	buf_str(&s->out, "::");
+	put_github(s, note[MESSAGE], false);
+	buf_char(&s->out, '\n');
+}
+
+/* Prints the notes, which it takes apart; the number of failing tests in them. */
+static int
+show_notes(struct show *s, const struct file *f, bool again, char *notes)
+{
+	const char *cause = cause_name[s->records[f->index].o.cause];
+	char *line, *v[FIELDS];
+	int tests = 0;
+
+	while ((line = next_line(&notes))) {
+		if (starts(line, "! ")) {
+			buf_fmt(&s->out, "    %s (%s)\n", line + 2, cause);
+			continue;
 		}
-		if (*line == 'x' && s->github && !again) {
-			split_note(line + 2, v, n);
-			fputs("::error file=", stdout);
-			if (n[2])
-				put_github(v[2], n[2], true);
-			else
-				put_github(f->path, strlen(f->path), true);
-			if (n[3])
-				printf(",line=%.*s", (int)n[3], v[3]);
-			fputs(",title=", stdout);
-			put_github(v[1], n[1], true);
-			fputs("::", stdout);
-			put_github(v[4], n[4], false);
-			putchar('\n');
+		if (!starts(line, "x ")) {
+			buf_fmt(&s->out, "    %s\n", line + 2);
+			continue;
 		}
+		split_note(line + 2, v);
+		if (++tests <= TESTS_SHOWN)
+			buf_fmt(&s->out, "    %s%s%s: %s\n", v[CLASS], *v[CLASS] ? " " : "",
+				v[NAME], v[MESSAGE]);
+		if (s->github && !again)
+			annotate(s, f, v);
 	}
-	if (shown > 20)
-		printf("    and %d more\n", shown - 20);
+	if (tests > TESTS_SHOWN)
+		buf_fmt(&s->out, "    and %d more\n", tests - TESTS_SHOWN);
+	return tests;
 }
 
 /* The last lines of a log, set off; the heading only if there are any. */
 static void
-show_tail(const char *path, const char *name)
+show_tail(struct show *s, const char *dir, const char *name)
 {
 	struct buf b = { 0 };
-	char *line, *end;
+	char *text, *line;
 
-	buf_tail(&b, path, 15);
-	for (line = b.s; line && *line; line = end) {
-		end = line + strcspn(line, "\n");
-		if (line == b.s)
-			printf("    end of the %s's log:\n", name);
-		printf("    | %.*s\n", (int)(end - line), line);
-		end += *end == '\n';
-	}
+	buf_tail(&b, str("%s/%s.log", dir, name), 15);
+	text = b.s;
+	if (b.n)
+		buf_fmt(&s->out, "    end of the %s log:\n", name);
+	while ((line = next_line(&text)))
+		buf_fmt(&s->out, "    | %s\n", line);
 	buf_free(&b);
 }
 
 static void
-show_path(const char *what, const char *dir, const char *name)
+show_path(struct show *s, const char *what, const char *dir, const char *name)
 {
 	char *path = str("%s/%s", dir, name);
 
 	if (access(path, F_OK) == 0)
-		printf("    %-12s%s\n", what, path);
+		buf_fmt(&s->out, "    %-12s%s\n", what, path);
+}
+
+/* How to run the file again. */
+static void
+show_again(struct show *s, const struct file *f)
+{
+	buf_fmt(&s->out, "    %-12sprun %s", "again", s->plan->o.config ? "-f " : "");
+	if (s->plan->o.config) {
+		put_word(s, s->plan->o.config);
+		buf_char(&s->out, ' ');
+	}
+	put_word(s, f->test);
+	buf_char(&s->out, '\n');
 }
 
 static void
-show_details(const struct show *s, const struct file *f, bool again, const char *notes,
+show_details(struct show *s, const struct file *f, bool again, char *notes,
 	const char *dir, const char *url)
 {
 	const struct outcome *o = &s->records[f->index].o;
+	int tests = show_notes(s, f, again, notes);
 
-	show_notes(s, f, again, notes);
 	if (o->cause == CAUSE_SERVER_DIED || o->cause == CAUSE_SERVER_NOT_READY
 	|| o->cause == CAUSE_PORT)
-		show_tail(str("%s/server.log", dir), "server");
-	else if (o->result != CANCEL && !strstr(notes, "\nx ") && strncmp(notes, "x ", 2))
-		show_tail(str("%s/test.log", dir), "test");
-	show_path("test log", dir, "test.log");
-	show_path("server log", dir, "server.log");
+		show_tail(s, dir, "server");
+	else if (o->result != CANCEL && !tests)
+		show_tail(s, dir, "test");
+	show_path(s, "test log", dir, "test.log");
+	show_path(s, "server log", dir, "server.log");
 	if (url) {
-		printf("    %-12s%s\n", "database", url);
-		show_path("environment", dir, "env");
+		buf_fmt(&s->out, "    %-12s%s\n", "database", url);
+		show_path(s, "environment", dir, "env");
 	}
-	if (o->result != CANCEL) {
-		printf("    %-12sprun ", "again");
-		if (s->plan->o.config) {
-			fputs("-f ", stdout);
-			put_word(s->plan->o.config);
-			putchar(' ');
-		}
-		put_word(f->test);
-		putchar('\n');
-	}
+	if (o->result != CANCEL)
+		show_again(s, f);
+}
+
+/* [ 3/16] FAIL  tests/e2e/test_login.py  12 tests, 2 failed  18.7s */
+static void
+show_line(struct show *s, const struct file *f, bool again)
+{
+	const struct outcome *o = &s->records[f->index].o;
+	struct buf *out = &s->out;
+	int width = snprintf(NULL, 0, "%zu", s->plan->nfiles);
+
+	buf_fmt(out, "[%*d/%zu] %s%-4s%s  ", width, s->done, s->plan->nfiles,
+		s->screen ? colour[o->result] : "", result_name[o->result],
+		s->screen ? "\033[m" : "");
+	buf_safe(out, f->test, strlen(f->test));
+	if (o->attempt > 1 || again)
+		buf_fmt(out, "  attempt %d", o->attempt);
+	if (o->report)
+		buf_fmt(out, "  %" PRId64 " test%s", o->tests, plural(o->tests));
+	if (o->report && o->failed)
+		buf_fmt(out, ", %" PRId64 " failed", o->failed);
+	if (o->report && o->skipped)
+		buf_fmt(out, ", %" PRId64 " skipped", o->skipped);
+	buf_fmt(out, "  %.1fs\n", seconds(o->ms));
+}
+
+/* ---- results.jsonl ---- */
+
+/* A key, with a comma before it unless it is the object's first. */
+static void
+json_key(struct buf *b, const char *key)
+{
+	buf_fmt(b, "%s\"%s\":", b->s[b->n - 1] == '{' ? "" : ",", key);
 }
 
 static void
-write_json(struct show *s, const struct file *f, const char *why, const char *dir,
+json_text(struct buf *b, const char *key, const char *value)
+{
+	json_key(b, key);
+	buf_json(b, value);
+}
+
+static void
+json_number(struct buf *b, const char *key, int64_t value)
+{
+	json_key(b, key);
+	buf_fmt(b, "%" PRId64, value);
+}
+
+static void
+json_seconds(struct buf *b, const char *key, int64_t ms)
+{
+	json_key(b, key);
+	buf_fmt(b, "%.3f", seconds(ms));
+}
+
+/* The keys that a planned and a finished file have. */
+static void
+json_file(struct buf *b, const struct file *f)
+{
+	buf_char(b, '{');
+	json_number(b, "index", f->index);
+	json_text(b, "suite", f->suite->name);
+	json_text(b, "file", f->test);
+}
+
+static void
+write_line(struct show *s, struct buf *b)
+{
+	buf_str(b, "}\n");
+	if (write_all(s->jsonl, b->s, b->n) < 0)
+		s->jsonl_failed = true;
+	buf_free(b);
+}
+
+static void
+write_plan(struct show *s)
+{
+	const struct plan *p = s->plan;
+	struct buf b = { 0 };
+	size_t i;
+
+	buf_char(&b, '{');
+	json_text(&b, "prun", PRUN_VERSION);
+	json_text(&b, "run", p->id);
+	json_text(&b, "plan", str("%08" PRIx32, p->hash));
+	json_text(&b, "shard", str("%d/%d", p->shard, p->shards));
+	json_key(&b, "files");
+	buf_char(&b, '[');
+	for (i = 0; i < p->nfiles; i++) {
+		buf_str(&b, i ? "," : "");
+		json_file(&b, &p->files[i]);
+		buf_char(&b, '}');
+	}
+	buf_char(&b, ']');
+	write_line(s, &b);
+}
+
+static void
+write_result(struct show *s, const struct file *f, const char *why, const char *dir,
 	const char *url)
 {
 	const struct outcome *o = &s->records[f->index].o;
 	struct buf b = { 0 };
 
-	buf_fmt(&b, "{\"index\":%d,\"suite\":", f->index);
-	buf_json(&b, f->suite->name);
-	buf_str(&b, ",\"file\":");
-	buf_json(&b, f->test);
-	buf_fmt(&b, ",\"attempt\":%d,\"start\":%.3f,\"result\":\"%s\",\"cause\":", o->attempt,
-		(double)(o->begin ? o->begin - s->began : 0) / 1000, result_name[o->result]);
-	buf_json(&b, cause_name[o->cause]);
-	buf_str(&b, ",\"message\":");
-	buf_json(&b, why);
-	buf_fmt(&b, ",\"status\":%d,\"seconds\":%.3f,\"tests\":%" PRId64 ",\"failed\":%" PRId64
-		",\"skipped\":%" PRId64 ",\"dir\":", o->status, (double)o->ms / 1000, o->tests,
-		o->failed, o->skipped);
-	buf_json(&b, strrchr(dir, '/') + 1);
-	if (url) {
-		buf_str(&b, ",\"database\":");
-		buf_json(&b, url);
-	}
-	buf_str(&b, "}\n");
-	fwrite(b.s, 1, b.n, s->jsonl);
-	fflush(s->jsonl);
-	buf_free(&b);
+	json_file(&b, f);
+	json_number(&b, "attempt", o->attempt);
+	json_seconds(&b, "start", o->begin ? o->begin - s->began : 0);
+	json_text(&b, "result", result_name[o->result]);
+	json_text(&b, "cause", cause_name[o->cause]);
+	json_text(&b, "message", why);
+	json_number(&b, "status", o->status);
+	json_seconds(&b, "seconds", o->ms);
+	json_number(&b, "tests", o->tests);
+	json_number(&b, "failed", o->failed);
+	json_number(&b, "skipped", o->skipped);
+	json_text(&b, "dir", strrchr(dir, '/') + 1);
+	if (url)
+		json_text(&b, "database", url);
+	write_line(s, &b);
 }
 
-void
-show_result(struct show *s, const struct file *f, bool again, const char *dir, const char *url)
-{
-	const struct outcome *o = &s->records[f->index].o;
-	const struct opts *all = &s->plan->o;
-	int width = snprintf(NULL, 0, "%zu", s->plan->nfiles);
-	struct buf notes = { 0 };
-	char *why = NULL;
-	bool bad = o->result >= FAIL;
-
-	if (o->notes)
-		buf_read(&notes, str("%s/notes", dir));
-	else
-		buf_str(&notes, o->why);
-	if (notes.n && *notes.s == '!')
-		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
-	write_json(s, f, why ? why : "", dir, url);
-	s->done += !again;
-	if ((!all->quiet && !all->reopen) || (bad && o->result != CANCEL)) {
-		erase(s);
-		printf("[%*d/%zu] %s%-4s%s  ", width, s->done, s->plan->nfiles,
-			colour(s, o->result), result_name[o->result], s->screen ? "\033[m" : "");
-		put_safe(f->test);
-		if (o->attempt > 1 || again)
-			printf("  attempt %d", o->attempt);
-		if (o->report) {
-			printf("  %" PRId64 " test%s", o->tests, o->tests == 1 ? "" : "s");
-			if (o->failed)
-				printf(", %" PRId64 " failed", o->failed);
-			if (o->skipped)
-				printf(", %" PRId64 " skipped", o->skipped);
-		}
-		printf("  %.1fs\n", (double)o->ms / 1000);
-		if (bad && (o->result != CANCEL || all->verbose))
-			show_details(s, f, again, notes.s ? notes.s : "", dir, url);
-		else if (o->result != CANCEL)
-			show_notes(s, f, again, notes.s);
-		flush(s);
-	}
-	buf_free(&notes);
-}
-
-/* ---- the run ---- */
-
-struct show *
-show_open(const struct plan *p, const struct record *records)
-{
-	struct show *s = xcalloc(1, sizeof(*s));
-	const char *term = getenv("TERM"), *github = getenv("GITHUB_ACTIONS");
-	char *path = str("%s/results.jsonl", p->dir);
-	struct buf b = { 0 };
-	size_t i;
-
-	s->plan = p;
-	s->records = records;
-	s->screen = isatty(1) && !p->o.quiet && !getenv("NO_COLOR") && term
-		&& strcmp(term, "dumb");
-	s->github = p->o.github == 0 && github && !strcmp(github, "true");
-	s->began = s->told = clock_ms();
-	buf_fmt(&b, "{\"prun\":\"%s\",\"run\":\"%s\",\"plan\":\"%08" PRIx32 "\","
-		"\"shard\":\"%d/%d\",\"files\":[", PRUN_VERSION, p->id, p->hash, p->shard, p->shards);
-	for (i = 0; i < p->nfiles; i++) {
-		buf_fmt(&b, "%s{\"index\":%zu,\"suite\":", i ? "," : "", i);
-		buf_json(&b, p->files[i].suite->name);
-		buf_str(&b, ",\"file\":");
-		buf_json(&b, p->files[i].test);
-		buf_char(&b, '}');
-	}
-	buf_str(&b, "]}\n");
-	s->jsonl = fopen(path, "a");
-	if (!s->jsonl || set_cloexec(fileno(s->jsonl)) < 0
-	|| fwrite(b.s, 1, b.n, s->jsonl) != b.n || fflush(s->jsonl) == EOF)
-		fatal(EXIT_RUN, "%s:", path);
-	buf_free(&b);
-	return s;
-}
-
-/* The value of a key of ours as text, "" where there is none.  In a string of ours a
- * quote has a backslash, so that what looks like a key is one. */
+/* The value of a key of ours as text, "" where there is none.  Inside a string
+ * a quote has a backslash before it, so that what looks like a key is one. */
 static char *
 json_value(const char *object, const char *key)
 {
@@ -406,21 +447,29 @@ json_value(const char *object, const char *key)
 	if (*s != '"')
 		return str("%.*s", (int)strcspn(s, ",}]"), s);
 	for (end = ++s; *end && *end != '"'; end++)
-		end += *end == '\\' && end[1];
+		if (*end == '\\' && end[1])
+			end++;
 	value = to = str("%.*s", (int)(end - s), s);
 	for (; s < end; s++) {
-		s += *s == '\\';
+		if (*s == '\\')
+			s++;
 		*to++ = *s;
 	}
 	*to = '\0';
 	return value;
 }
 
-/* Index of s in words; the last one if it is none of them. */
-static size_t
-word(const char *const *words, size_t n, const char *s)
+static long
+json_long(const char *object, const char *key)
 {
-	return find_word(words, n - 1, s);
+	return strtol(json_value(object, key), NULL, 10);
+}
+
+/* Index of the value in words; the last, which is the worst, if it is none of them. */
+static size_t
+json_word(const char *object, const char *key, const char *const *words, size_t n)
+{
+	return find_word(words, n - 1, json_value(object, key));
 }
 
 /* A file of the plan: {"index":0,"suite":"","file":"t/a.sh"} */
@@ -436,31 +485,31 @@ read_planned(struct plan *p, struct record **records, size_t *cap, const char *o
 	f->index = (int)p->nfiles++;
 	f->test = json_value(object, "file");
 	f->path = str("%s", f->test);
-	if ((node = strstr(f->path, "::")))
+	node = strstr(f->path, "::");
+	if (node)
 		*node = '\0';
 	*records = grow(*records, cap, p->nfiles, sizeof(**records));
 	r = memset(&(*records)[f->index], 0, sizeof(*r));
 	r->o.result = CANCEL;
 	r->o.cause = CAUSE_CANCELLED;
 	r->o.attempt = 1;
-	snprintf(r->o.why, sizeof(r->o.why), "! the run ended before it did");
+	snprintf(r->o.why, sizeof(r->o.why), "! the run ended before this file did");
 }
 
 static void
 read_ended(struct plan *p, struct record *records, const char *object)
 {
-	long i = strtol(json_value(object, "index"), NULL, 10);
+	long i = json_long(object, "index"), attempt = json_long(object, "attempt");
 	struct outcome *o;
 	char *message, *dash;
 
 	if (i < 0 || (size_t)i >= p->nfiles)
 		return;
 	o = &records[i].o;
-	o->attempt = (int)strtol(json_value(object, "attempt"), NULL, 10);
-	o->attempt = o->attempt < 1 ? 1 : o->attempt > 1000 ? 1000 : o->attempt;
-	o->result = (enum result)word(result_name, RESULTS, json_value(object, "result"));
-	o->cause = (enum cause)word(cause_name, CAUSES, json_value(object, "cause"));
-	o->status = (int)strtol(json_value(object, "status"), NULL, 10);
+	o->attempt = attempt >= 1 && attempt <= 1000 ? (int)attempt : 1;
+	o->result = (enum result)json_word(object, "result", result_name, RESULTS);
+	o->cause = (enum cause)json_word(object, "cause", cause_name, CAUSES);
+	o->status = (int)json_long(object, "status");
 	o->ms = (int64_t)(strtod(json_value(object, "seconds"), NULL) * 1000 + 0.5);
 	o->notes = true;        /* they may be there, or else: */
 	message = json_value(object, "message");
@@ -470,167 +519,254 @@ read_ended(struct plan *p, struct record *records, const char *object)
 	records[i].attempts = o->attempt;
 	/* The name may hold what JSON cannot: the directory's is safe. */
 	p->files[i].dir = json_value(object, "dir");
-	if (o->attempt > 1 && (dash = strrchr(p->files[i].dir, '-')))
+	dash = strrchr(p->files[i].dir, '-');
+	if (o->attempt > 1 && dash)
 		*dash = '\0';
+}
+
+static void
+read_plan(struct plan *p, struct record **records, const char *line)
+{
+	const char *object = strstr(line, "{\"index\"");
+	char *shard = json_value(line, "shard");
+	size_t cap = 0;
+
+	snprintf(p->id, sizeof(p->id), "%s", json_value(line, "run"));
+	p->hash = (uint32_t)strtoul(json_value(line, "plan"), NULL, 16);
+	p->shard = (int)strtol(shard, &shard, 10);
+	p->shards = (int)strtol(shard + (*shard == '/'), NULL, 10);
+	for (; object; object = strstr(object + 1, "{\"index\""))
+		read_planned(p, records, &cap, object);
 }
 
 int
 show_read(struct plan *p, struct record **records, const char *dir)
 {
 	struct buf b = { 0 };
-	char *line, *end, *s;
-	int line_number = 0, r;
-	size_t cap = 0;
+	char *text, *end, *line;
+	int r = buf_read(&b, str("%s/results.jsonl", dir));
 
 	*records = NULL;
-	r = buf_read(&b, str("%s/results.jsonl", dir));
-	for (line = b.s; r == 0 && (end = strchr(line, '\n')); line = end + 1) {
+	end = b.n ? strrchr(b.s, '\n') : NULL;
+	if (end)
 		*end = '\0';            /* a line without an end was cut by a crash */
-		if (line_number++) {
-			read_ended(p, *records, line);
-			continue;
-		}
-		snprintf(p->id, sizeof(p->id), "%s", json_value(line, "run"));
-		p->hash = (uint32_t)strtoul(json_value(line, "plan"), NULL, 16);
-		s = json_value(line, "shard");
-		p->shard = (int)strtol(s, &s, 10);
-		p->shards = (int)strtol(s + (*s == '/'), NULL, 10);
-		for (s = strstr(line, "{\"index\""); s; s = strstr(s + 1, "{\"index\""))
-			read_planned(p, records, &cap, s);
-	}
+	text = end ? b.s : NULL;
+	line = next_line(&text);
+	if (line)
+		read_plan(p, records, line);
+	while ((line = next_line(&text)))
+		read_ended(p, *records, line);
 	p->dir = str("%s", dir);
 	buf_free(&b);
 	return r == 0 && *p->id ? 0 : -1;
 }
 
-static void
-show_table(const struct plan *p, const struct record *records)
+/* ---- the run ---- */
+
+struct show *
+show_open(const struct plan *p, const struct record *records)
 {
+	struct show *s = xcalloc(1, sizeof(*s));
+	const char *term = getenv("TERM"), *github = getenv("GITHUB_ACTIONS");
+	char *path = str("%s/results.jsonl", p->dir);
+
+	s->plan = p;
+	s->records = records;
+	s->screen = isatty(1) && !p->o.quiet && !getenv("NO_COLOR") && term
+		&& strcmp(term, "dumb");
+	s->github = p->o.github == 0 && github && !strcmp(github, "true");
+	s->began = s->drawn = clock_ms();
+	s->jsonl = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+	if (s->jsonl < 0)
+		fatal(EXIT_RUN, "%s:", path);
+	write_plan(s);
+	if (s->jsonl_failed)
+		fatal(EXIT_RUN, "%s:", path);
+	return s;
+}
+
+void
+show_result(struct show *s, const struct file *f, bool again, const char *dir, const char *url)
+{
+	const struct outcome *o = &s->records[f->index].o;
+	const struct opts *all = &s->plan->o;
+	bool bad = o->result >= FAIL && o->result != CANCEL;
+	struct buf notes = { 0 };
+	char *why = "";
+
+	if (o->notes)
+		buf_read(&notes, str("%s/notes", dir));
+	else
+		buf_str(&notes, o->why);
+	if (notes.n && starts(notes.s, "! "))
+		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
+	write_result(s, f, why, dir, url);
+	if (!again)
+		s->done++;
+	if (bad || (!all->quiet && !all->reopen)) {
+		erase(s);
+		show_line(s, f, again);
+		if (bad || (o->result == CANCEL && all->verbose))
+			show_details(s, f, again, notes.s, dir, url);
+		else if (o->result != CANCEL)
+			show_notes(s, f, again, notes.s);
+		flush(s);
+	}
+	buf_free(&notes);
+}
+
+static void
+show_table(struct show *s)
+{
+	const struct plan *p = s->plan;
+	const struct outcome *o;
+	const char *name;
 	size_t i, width = 4, n;
-	struct buf b = { 0 };
 
 	for (i = 0; i < p->nfiles; i++) {
 		n = strlen(p->files[i].test);
 		width = n > width ? n : width;
 	}
 	width = width > 60 ? 60 : width;
-	printf("\n%-*s  Result   Tests  Duration\n", (int)width, "File");
+	buf_fmt(&s->out, "\n%-*s  Result   Tests  Duration\n", (int)width, "File");
 	for (i = 0; i < p->nfiles; i++) {
-		const struct outcome *o = &records[i].o;
-
-		b.n = 0;
-		buf_safe(&b, p->files[i].test, strlen(p->files[i].test));
-		printf("%-*s  %-7s  ", (int)width, b.s, result_name[o->result]);
-		if (o->report)
-			printf("%5" PRId64, o->tests);
-		else
-			fputs("    -", stdout);
-		printf("  %7.1fs\n", (double)o->ms / 1000);
+		o = &s->records[i].o;
+		name = p->files[i].test;
+		buf_fmt(&s->out, "%-*s  %-7s  %5s  %7.1fs\n", (int)width,
+			safe(name, strlen(name)), result_name[o->result],
+			o->report ? str("%" PRId64, o->tests) : "-", seconds(o->ms));
 	}
-	buf_free(&b);
 }
 
-/* Counts by result of a suite's files, or of all; "15 passed, 1 failed". */
-static void
-count_results(const struct show *s, const struct suite *suite, int n[RESULTS], int64_t *sum,
-	struct buf *b)
-{
-	size_t i;
-	int k, first = 1;
-
-	memset(n, 0, RESULTS * sizeof(*n));
-	*sum = 0;
-	for (i = 0; i < s->plan->nfiles; i++)
-		if (!suite || s->plan->files[i].suite == suite) {
-			n[s->records[i].o.result]++;
-			*sum += s->records[i].o.ms;
-		}
-	for (k = 0; k < RESULTS; k++)
-		if (n[k] || k == PASS) {
-			buf_fmt(b, "%s%d %s", first ? "" : ", ", n[k], result_word[k]);
-			first = 0;
-		}
-}
-
-static void
-show_suites(const struct show *s)
-{
-	const struct plan *p = s->plan;
-	int64_t sum, from, to;
-	struct buf b = { 0 };
+/* What has come of a suite's files, or of all. */
+struct sums {
 	int n[RESULTS];
-	size_t i, k;
+	int64_t ms;             /* of all together */
+	int64_t wall;           /* from the first one's begin to the last one's end */
+	int slowest;            /* index of a file, or -1 */
+};
 
-	for (i = 0; i < p->nsuites; i++) {
-		b.n = 0;
-		count_results(s, &p->suites[i], n, &sum, &b);
-		from = INT64_MAX, to = 0;
-		for (k = 0; k < p->nfiles; k++) {
-			const struct outcome *o = &s->records[k].o;
+static struct sums
+sum_up(const struct show *s, const struct suite *suite)
+{
+	struct sums sums = { .slowest = -1 };
+	int64_t from = INT64_MAX, to = 0, longest = 0;
+	const struct outcome *o;
+	size_t i;
 
-			if (p->files[k].suite != &p->suites[i] || !o->ms)
-				continue;
-			from = o->begin < from ? o->begin : from;
-			to = o->begin + o->ms > to ? o->begin + o->ms : to;
+	for (i = 0; i < s->plan->nfiles; i++) {
+		o = &s->records[i].o;
+		if (suite && s->plan->files[i].suite != suite)
+			continue;
+		sums.n[o->result]++;
+		sums.ms += o->ms;
+		if (o->ms > longest) {
+			longest = o->ms;
+			sums.slowest = (int)i;
 		}
-		printf("suite %s: %s   %.1fs\n", p->suites[i].name, b.s,
-			(double)(to > from ? to - from : 0) / 1000);
+		if (o->ms && o->begin < from)
+			from = o->begin;
+		if (o->ms && o->begin + o->ms > to)
+			to = o->begin + o->ms;
 	}
+	sums.wall = to > from ? to - from : 0;
+	return sums;
+}
+
+/* "15 passed, 1 failed" */
+static void
+put_counts(struct show *s, const int n[RESULTS])
+{
+	int k;
+
+	buf_fmt(&s->out, "%d %s", n[PASS], result_word[PASS]);
+	for (k = PASS + 1; k < RESULTS; k++)
+		if (n[k])
+			buf_fmt(&s->out, ", %d %s", n[k], result_word[k]);
+}
+
+static void
+write_summary(const struct show *s, const struct sums *all, int status, int64_t ms)
+{
+	char *path = str("%s/summary.json", s->plan->dir);
+	struct buf b = { 0 };
+	int k;
+
+	buf_char(&b, '{');
+	json_text(&b, "run", s->plan->id);
+	json_number(&b, "status", status);
+	json_number(&b, "files", (int64_t)s->plan->nfiles);
+	for (k = 0; k < RESULTS; k++)
+		json_number(&b, result_name[k], all->n[k]);
+	json_seconds(&b, "seconds", ms);
+	json_seconds(&b, "test_seconds", all->ms);
+	buf_str(&b, "}\n");
+	if (file_write(path, b.s, b.n, 0666) < 0)
+		warn("%s:", path);
 	buf_free(&b);
+}
+
+static void
+show_suites(struct show *s)
+{
+	struct sums sums;
+	size_t i;
+
+	for (i = 0; i < s->plan->nsuites; i++) {
+		sums = sum_up(s, &s->plan->suites[i]);
+		buf_fmt(&s->out, "suite %s: ", s->plan->suites[i].name);
+		put_counts(s, sums.n);
+		buf_fmt(&s->out, "   %.1fs\n", seconds(sums.wall));
+	}
+}
+
+/* Says which file a faster run would have to split. */
+static void
+show_slowest(struct show *s, const struct sums *all, int64_t ms)
+{
+	int64_t longest = all->slowest < 0 ? 0 : s->records[all->slowest].o.ms;
+	const char *name;
+
+	if (s->plan->nfiles < 3 || ms < 2000 || longest <= ms * 9 / 10
+	|| all->ms <= longest * 3 / 2)
+		return;
+	name = s->plan->files[all->slowest].test;
+	buf_fmt(&s->out, "the slowest file limits the run: %s, %.1fs\n",
+		safe(name, strlen(name)), seconds(longest));
 }
 
 void
 show_end(struct show *s, int status, int64_t ms, const char *report)
 {
 	const struct plan *p = s->plan;
-	struct buf b = { 0 }, json = { 0 };
-	char *path = str("%s/summary.json", p->dir);
-	int n[RESULTS], k;
-	int64_t sum, longest = 0;
-	size_t i, slow = 0;
+	struct sums all = sum_up(s, NULL);
 
 	erase(s);
 	if (!p->o.quiet)
-		show_table(p, s->records);
+		show_table(s);
 	if (!p->o.quiet && p->nsuites > 1)
 		show_suites(s);
-	count_results(s, NULL, n, &sum, &b);
-	for (i = 0; i < p->nfiles; i++)
-		if (s->records[i].o.ms > longest) {
-			slow = i;
-			longest = s->records[i].o.ms;
-		}
-	printf("\n%zu file%s: %s   %.1fs (%.1fs of tests)\n", p->nfiles, p->nfiles == 1 ? "" : "s",
-		b.s, (double)ms / 1000, (double)sum / 1000);
-	if (p->nfiles > 2 && !p->o.quiet && ms >= 2000 && longest > ms * 9 / 10
-	&& sum > longest * 3 / 2) {
-		fputs("one file bounds the run: ", stdout);
-		put_safe(p->files[slow].test);
-		printf(", %.1fs\n", (double)longest / 1000);
-	}
+	buf_fmt(&s->out, "\n%zu file%s: ", p->nfiles, plural((int64_t)p->nfiles));
+	put_counts(s, all.n);
+	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));
+	if (!p->o.quiet)
+		show_slowest(s, &all, ms);
 	if (report)
-		printf("report: %s\n", report);
-	buf_fmt(&json, "{\"run\":\"%s\",\"status\":%d,\"files\":%zu", p->id, status, p->nfiles);
-	for (k = 0; k < RESULTS; k++)
-		buf_fmt(&json, ",\"%s\":%d", result_name[k], n[k]);
-	buf_fmt(&json, ",\"seconds\":%.3f,\"test_seconds\":%.3f}\n", (double)ms / 1000,
-		(double)sum / 1000);
-	if (file_write(path, json.s, json.n, 0666) < 0)
-		warn("%s:", path);
-	if (ferror(s->jsonl) | (fclose(s->jsonl) == EOF))
-		warn("%s/results.jsonl: could not be written whole", p->dir);
-	if (p->nfiles && n[NONE] == (int)p->nfiles)
-		puts("warning: no file had any tests; is the selection right?");
-	flush(s);
-	buf_free(&b);
-	buf_free(&json);
-	free(s);
+		buf_fmt(&s->out, "report: %s\n", report);
+	write_summary(s, &all, status, ms);
+	if (s->jsonl_failed)
+		warn("%s/results.jsonl is incomplete: a write failed", p->dir);
+	if (p->nfiles && all.n[NONE] == (int)p->nfiles)
+		buf_str(&s->out, "warning: no file had any tests; check the test arguments\n");
+	show_close(s);
 }
 
 void
 show_close(struct show *s)
 {
 	erase(s);
-	fclose(s->jsonl);
+	flush(s);
+	close(s->jsonl);
+	buf_free(&s->out);
 	free(s);
 }

@@ -63,7 +63,7 @@ has '-v reaches it' k.d/3-test_two.py/test.log 'test_two.py::test_quick PASSED'
 run t -- -k nothing_at_all
 is 'all NONE is a pass' $status 0
 is 'with a warning as its last line' "$(tail -n 1 out)" \
-	'warning: no file had any tests; is the selection right?'
+	'warning: no file had any tests; check the test arguments'
 run t/test_one.py::test_good
 has 'FILE::NODE runs one test' out '^t/test_one.py::test_good +PASS +1 '
 run t/test_skip.py 2>/dev/null ||:

@@ -96,7 +96,7 @@ if [ "$(id -u)" != 0 ]; then
 else
 	run t/test_5.sh -o ro/none/r.xml
 	is 'a report that cannot be written gives status 3' $status 3
-	has 'and is named' err 'ro/none/r.xml could not be written'
+	has 'and is named' err 'ro/none/r.xml cannot be written'
 fi
 run t/test_5.sh -o ro/r.xml
 is 'nothing but the report and the history stands there' "$(ls ro | tr '\n' ' ')" 'r.xml r.xml.history '

@@ -75,7 +75,7 @@ echo 'read -r line; echo "got $line"' | script p/test_read.sh
 echo typed | "$PRUN" -i p >out 2>&1
 has '-i without a terminal has the standard input' out '^got typed'
 run -i s
-is '-i wants one file' "$status $(grep -c 'wants one file, these are 2' err)" '2 1'
+is '-i needs exactly one file' "$status $(grep -c 'needs exactly one file, got 2' err)" '2 1'
 echo 'exit 1' | script p/test_read.sh
 run -i -r 2 p
 is '-i is one attempt' "$status $(grep -c 'FAIL  p/test_read' out)" '1 1'

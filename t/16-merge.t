@@ -10,7 +10,7 @@ echo 'no report' >in/deep/notes.txt
 
 run --merge -o out.xml in
 is 'a directory is merged, whatever its depth' $status 0
-has 'and the totals are printed' out '^out.xml: 2 tests of 2 reports, 1 failed, 0 in error, 0 skipped$'
+has 'and the totals are printed' out '^out.xml: 2 tests from 2 reports, 1 failed, 0 with errors, 0 skipped$'
 has 'they stand in the report' out.xml '^<testsuites name="prun" tests="2" failures="1" errors="0" skipped="0"'
 run --merge --strict -o out.xml in
 is '--strict: failures give status 1' $status 1
@@ -35,7 +35,7 @@ has 'so is what is missing' err 'nowhere.xml cannot be read: No such file'
 has 'and both are in the report' out.xml 'tests="5" failures="1" errors="3"'
 mkdir none
 run --merge -o out.xml in/a.xml none
-has 'a directory without a report is, too' err '^prun: none: no report is below it'
+has 'a directory without a report is, too' err '^prun: none: no reports found'
 rm in/cut.xml
 for bad in '--merge in' '--merge -o x.xml' '--merge -o x.xml --nosuch in'; do
 	# shellcheck disable=SC2086
@@ -44,12 +44,12 @@ for bad in '--merge in' '--merge -o x.xml' '--merge -o x.xml --nosuch in'; do
 done
 run --merge -o no/where.xml in
 is 'a report that cannot be written gives status 3' $status 3
-has 'and says so' err 'no/where.xml could not be written.*: No such file'
+has 'and says so' err 'no/where.xml cannot be written.*: No such file'
 # A full disk, or as good: no file may grow beyond 512 bytes (25 is XFSZ).
 echo old >limited.xml
 (trap '' 25; ulimit -f 1; "$PRUN" --merge -o limited.xml in/a.xml in/a.xml in/a.xml in/a.xml >out 2>err)
 is 'a full disk gives status 3' $? 3
-has 'and is told' err 'limited.xml could not be written, what was there is untouched: File too large'
+has 'and is told' err 'limited.xml cannot be written, the previous file is unchanged: File too large'
 is 'and the old report is untouched, with nothing beside it' "$(cat limited.xml) $(ls limited.xml*)" 'old limited.xml'
 
 # Run directories.
