@@ -9,8 +9,12 @@
  *
  * A clone is CREATE DATABASE ... TEMPLATE, which waits five seconds for the
  * sessions on the template and then fails; while it waits, a second session ends
- * them: CREATE holds the lock that new ones wait for.  Everything that a run made
- * is found by its name, <template>_w<index>_<run>, and nothing else is dropped.
+ * them: CREATE holds the lock that new ones wait for.  A CREATE that is no longer
+ * wanted loses its connection.  The server may not have noticed when the clone is
+ * dropped, so whoever drops it first ends the session that still creates it.
+ *
+ * Everything that a run made is found by its name, <template>_w<index>_<run>, and
+ * nothing else is dropped.
  *
  * A template may also be a file or a directory (sqlite:, file:), copied with cp -R
  * into the attempt's directory, or anything that db-clone and db-drop can copy.
@@ -21,27 +25,61 @@
 #define CLASS_RUN 1886549358    /* advisory locks: "prun", with the run's id, */
 #define CLASS_TEMPLATE 1886549359       /* and with the template's hash */
 
-/* A reply: state is "" when all went well. */
+/* What an error of the server means to us. */
+enum trouble { OTHER, LOST, CROWDED, FORBIDDEN, IN_USE, MISSING, IS_TEMPLATE, SYNTAX };
+
+/* state: an SQLSTATE or its beginning; passing: a further try may help. */
+struct error {
+	const char *state;
+	enum trouble trouble;
+	bool passing;
+	const char *advice;
+};
+
+/* Also our own: 08006 no contact, 57014 cancelled, 58030 no psql. */
+static const struct error errors[] = {
+	{ "08", LOST, true, "" },
+	{ "57P", LOST, true, "" },
+	{ "57", OTHER, true, "" },
+	{ "3D000", MISSING, false, "; create it, or let setup create it" },
+	{ "42501", FORBIDDEN, false, "; the role needs CREATEDB and must own the template, "
+		"unless it is marked IS_TEMPLATE" },
+	{ "55006", IN_USE, false, "; another session is connected to it" },
+	{ "42P04", OTHER, true, "; another run has the same id" },
+	{ "23505", OTHER, true, "; another run has the same id" },
+	{ "42601", SYNTAX, false, "" },
+	{ "42809", IS_TEMPLATE, false, "" },
+	{ "53300", CROWDED, true, "; raise max_connections, or lower jobs" },
+	{ "53100", OTHER, false, "; the server's disk is full" },
+	{ "53200", OTHER, false, "; the server is out of memory" },
+	{ "XX000", OTHER, false, "; if the collation version is the problem, run "
+		"ALTER DATABASE ... REFRESH COLLATION VERSION" },
+	{ "28P01", OTHER, false, "; check the user and password of db" },
+	{ "", OTHER, false, "" }
+};
+
 struct reply {
-	char state[6];
+	const struct error *error;      /* NULL: all went well */
 	struct buf message;
-	struct list fields;     /* of all rows, row by row */
+	struct list fields;             /* of all rows, row by row */
 };
 
 struct session {
-	char *admin;            /* what it connects with; NULL: not connected */
-	void *conn;             /* libpq's */
+	char *url;              /* what it connects with */
+	bool open;
+	void *conn;             /* libpq's, or: */
 	struct proc psql;
 	int in, out, err;       /* psql's pipes and the file of its errors */
 	int statement;
 	struct buf text;        /* read from psql and not yet used */
-	struct session *next;   /* last: it survives a close */
+	struct session *next;
 };
 
 struct pg {
 	struct worker *w;
-	const char *run, *dir;
+	const struct plan *plan;
 	bool crowded;
+	char *made;             /* the last clone whose CREATE is known to be over */
 	struct session *sessions;
 };
 
@@ -50,8 +88,10 @@ struct pg {
 extern char **environ;
 
 /* libpq's enumerations, which never change. */
-enum { PQ_OK = 0, PQ_BAD = 1, POLL_FAILED = 0, POLL_READING = 1, POLL_OK = 3, PQ_COMMAND = 1,
-	PQ_TUPLES = 2 };
+enum {
+	PQ_OK = 0, PQ_BAD = 1, POLL_FAILED = 0, POLL_READING = 1, POLL_WRITING = 2, POLL_OK = 3,
+	PQ_COMMAND = 1, PQ_TUPLES = 2
+};
 
 static struct {
 	void *(*connectStartParams)(const char *const *, const char *const *, int);
@@ -73,10 +113,6 @@ static struct {
 	char *(*getvalue)(void *, int, int);
 	void (*clear)(void *);
 	void (*finish)(void *);
-	void *(*setNoticeProcessor)(void *, void (*)(void *, const char *), void *);
-	void *(*getCancel)(void *);
-	int (*cancel)(void *, char *, int);
-	void (*freeCancel)(void *);
 } pq;
 
 /* in the order of the struct */
@@ -84,8 +120,7 @@ static const char *const pq_names[] = {
 	"PQconnectStartParams", "PQconnectPoll", "PQsocket", "PQstatus", "PQerrorMessage",
 	"PQsetErrorVerbosity", "PQsetnonblocking", "PQsendQuery", "PQflush", "PQconsumeInput",
 	"PQisBusy", "PQgetResult", "PQresultStatus", "PQresultErrorMessage", "PQntuples",
-	"PQnfields", "PQgetvalue", "PQclear", "PQfinish", "PQsetNoticeProcessor", "PQgetCancel",
-	"PQcancel", "PQfreeCancel"
+	"PQnfields", "PQgetvalue", "PQclear", "PQfinish"
 };
 
 /* Whether libpq can be had; tried once per process. */
@@ -99,20 +134,26 @@ have_libpq(void)
 	};
 	static int have = -1;
 	const char *wanted = getenv("PRUN_LIBPQ");
+	bool any = !wanted || !*wanted;
 	void *lib = NULL, *f = NULL;
 	size_t i;
 
 	if (have >= 0)
 		return have;
-	if (!wanted || !*wanted)
-		for (i = 0; !lib && i < LEN(names); i++)
-			lib = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-	else if (strcmp(wanted, "none") && !(lib = dlopen(wanted, RTLD_NOW | RTLD_LOCAL)))
-		warn("PRUN_LIBPQ: %s; using psql", dlerror());
-	for (i = 0; lib && i < LEN(pq_names) && (f = dlsym(lib, pq_names[i])); i++)
+	for (i = 0; any && !lib && i < LEN(names); i++)
+		lib = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+	if (!any && strcmp(wanted, "none")) {
+		lib = dlopen(wanted, RTLD_NOW | RTLD_LOCAL);
+		if (!lib)
+			warn("PRUN_LIBPQ: %s; using psql", dlerror());
+	}
+	have = lib != NULL;
+	for (i = 0; have && i < LEN(pq_names); i++) {
+		f = dlsym(lib, pq_names[i]);
 		/* POSIX lets a function's address stand in a void *. */
 		memcpy((char *)&pq + i * sizeof(f), &f, sizeof(f));
-	have = lib && f;
+		have = f != NULL;
+	}
 	return have;
 }
 
@@ -121,7 +162,21 @@ reply_clear(struct reply *r)
 {
 	list_free(&r->fields);
 	buf_free(&r->message);
-	*r->state = '\0';
+	r->error = NULL;
+}
+
+/* Makes r an error. */
+static int
+set_error(struct reply *r, const char *state, const char *message)
+{
+	size_t i;
+
+	for (i = 0; !starts(state, errors[i].state); i++)
+		;
+	r->error = &errors[i];
+	r->message.n = 0;
+	buf_safe(&r->message, message, strcspn(message, "\n"));
+	return -1;
 }
 
 /* Fills r from an error as libpq and psql print it: "ERROR:  42P04: text", then
@@ -133,31 +188,22 @@ scan_error(struct reply *r, const char *text)
 	static const char *const crowded[] = {
 		"remaining connection slots", "too many clients", "too many connections"
 	};
-	const char *at = NULL, *detail = strstr(text, "DETAIL:  ");
+	const char *at = NULL, *detail = strstr(text, "DETAIL:  "), *state = "08006";
 	size_t i;
 
-	r->message.n = 0;
-	strcpy(r->state, "08006");
 	for (i = 0; !at && i < LEN(levels); i++)
 		at = strstr(text, levels[i]);
-	if (at && strlen(at) > 15 && at[13] == ':') {
-		memcpy(r->state, at + 8, 5);
-		text = at + 15;
-	}
 	/* psql does not tell the state of an error that it got as it connected. */
 	for (i = 0; i < LEN(crowded); i++)
-		if (!strcmp(r->state, "08006") && strstr(text, crowded[i]))
-			strcpy(r->state, "53300");
-	text += strspn(text, "\n");
-	buf_safe(&r->message, text, strcspn(text, "\n"));
+		if (strstr(text, crowded[i]))
+			state = "53300";
+	if (at && strlen(at) > 15 && at[13] == ':') {
+		state = str("%.5s", at + 8);
+		text = at + 15;
+	}
+	set_error(r, state, text + strspn(text, "\n"));
 	if (detail)
-		buf_fmt(&r->message, " (%.*s)", (int)strcspn(detail + 9, "\n"), detail + 9);
-}
-
-static void
-quiet_notices(void *arg, const char *message)
-{
-	(void)arg, (void)message;
+		buf_fmt(&r->message, " (%s)", safe(detail + 9, strcspn(detail + 9, "\n")));
 }
 
 enum waited { REPLIED, LATE, STOPPED };
@@ -180,22 +226,21 @@ await_fd(struct pg *pg, int fd, int events, int64_t deadline, bool heed)
 static enum waited
 pq_connect(struct pg *pg, struct session *db, struct reply *r, int64_t deadline, bool heed)
 {
-	const char *const keys[] = { "dbname", "dbname", "fallback_application_name", NULL };
-	const char *const values[] = { db->admin, "postgres", "prun", NULL };
+	const char *const keys[] = { "dbname", "fallback_application_name", NULL };
+	const char *const values[] = { db->url, "prun", NULL };
 	enum waited how = REPLIED;
-	int state = 2;          /* as if it had said PGRES_POLLING_WRITING */
+	int state = POLL_WRITING, events;       /* as libpq wants it to begin */
 
 	db->conn = pq.connectStartParams(keys, values, 1);
 	if (!db->conn)
 		fatal(EXIT_RUN, "out of memory");
 	pq.setErrorVerbosity(db->conn, 2);      /* with SQLSTATE */
-	pq.setNoticeProcessor(db->conn, quiet_notices, NULL);
 	if (pq.status(db->conn) == PQ_BAD)
 		state = POLL_FAILED;
 	while (state != POLL_OK && state != POLL_FAILED) {
 		/* Its socket may be another one after every poll. */
-		how = await_fd(pg, pq.socket(db->conn), state == POLL_READING ? POLLIN : POLLOUT,
-			deadline, heed);
+		events = state == POLL_READING ? POLLIN : POLLOUT;
+		how = await_fd(pg, pq.socket(db->conn), events, deadline, heed);
 		if (how != REPLIED)
 			return how;
 		state = pq.connectPoll(db->conn);
@@ -207,24 +252,36 @@ pq_connect(struct pg *pg, struct session *db, struct reply *r, int64_t deadline,
 	return REPLIED;
 }
 
+/* Waits until a result can be had without blocking. */
+static enum waited
+pq_await(struct pg *pg, struct session *db, int64_t deadline, bool heed)
+{
+	enum waited how = REPLIED;
+	int unsent = pq.flush(db->conn);
+
+	while (how == REPLIED && (unsent > 0 || (unsent == 0 && pq.isBusy(db->conn)))) {
+		how = await_fd(pg, pq.socket(db->conn), unsent ? POLLIN | POLLOUT : POLLIN,
+			deadline, heed);
+		if (how == REPLIED && !pq.consumeInput(db->conn))
+			break;
+		unsent = pq.flush(db->conn);
+	}
+	return how;
+}
+
 static enum waited
 pq_reply(struct pg *pg, struct session *db, struct reply *r, int64_t deadline, bool heed)
 {
 	enum waited how;
 	void *result;
-	int i, k, status, unsent;
+	int i, k, status;
 
-	/* To the last result, NULL: an error comes well before the server is ready again,
-	 * and a statement that is sent in between is not taken. */
+	/* To the last result, NULL: an error comes well before the server is ready
+	 * again, and a statement that is sent in between is not taken. */
 	do {
-		while ((unsent = pq.flush(db->conn)) > 0 || (unsent == 0 && pq.isBusy(db->conn))) {
-			how = await_fd(pg, pq.socket(db->conn), unsent ? POLLIN | POLLOUT : POLLIN,
-				deadline, heed);
-			if (how != REPLIED)
-				return how;
-			if (!pq.consumeInput(db->conn))
-				break;
-		}
+		how = pq_await(pg, db, deadline, heed);
+		if (how != REPLIED)
+			return how;
 		result = pq.getResult(db->conn);
 		status = pq.resultStatus(result);
 		for (i = 0; status == PQ_TUPLES && i < pq.ntuples(result); i++)
@@ -234,7 +291,7 @@ pq_reply(struct pg *pg, struct session *db, struct reply *r, int64_t deadline, b
 			scan_error(r, pq.resultErrorMessage(result));
 		pq.clear(result);
 	} while (result);
-	if (pq.status(db->conn) == PQ_BAD && !*r->state)
+	if (pq.status(db->conn) == PQ_BAD && !r->error)
 		scan_error(r, pq.errorMessage(db->conn));
 	return REPLIED;
 }
@@ -249,46 +306,47 @@ psql_error(struct session *db, struct reply *r)
 	ssize_t n = read(db->err, text, sizeof(text) - 1);
 
 	text[n > 0 ? n : 0] = '\0';
-	scan_error(r, *text ? text : "psql ended without a word");
-	lseek(db->err, 0, SEEK_END);
+	scan_error(r, *text ? text : "psql exited without a message");
+	lseek(db->err, 0, SEEK_END);    /* a regular file of ours */
 }
 
 static int
 psql_start(struct pg *pg, struct session *db, struct reply *r)
 {
-	char *password = NULL, *file = str("%s/psql-%d-%d", pg->dir, pg->w->slot, db->in);
-	char *argv[] = { "psql", "-XAtqw", "-v", "VERBOSITY=verbose", "-F", "\037", "-R", "\036",
-		"-d", url_admin(db->admin, "postgres", &password), NULL };
+	static int number;
+	char *file = str("%s/psql-%d-%d", pg->plan->dir, pg->w->slot, number++);
+	char *password = NULL, *url = url_admin(db->url, "postgres", &password);
+	char *argv[] = { "psql", "-XAtqw", "-v", "VERBOSITY=verbose",
+		"-F", "\037", "-R", "\036", "-d", url, NULL };
+	struct list env = { 0 };
 	struct spawn s = { .argv = argv };
 	int in[2] = { -1, -1 }, out[2] = { -1, -1 }, failed = -1;
-	struct list env = { 0 };
 	size_t i;
 
 	for (i = 0; environ[i]; i++)
-		if (!starts(environ[i], "LC_ALL=") && !(password && starts(environ[i], "PGPASSWORD=")))
+		if (!starts(environ[i], "LC_ALL=")
+		&& !(password && starts(environ[i], "PGPASSWORD=")))
 			list_add(&env, environ[i]);
 	list_add(&env, "LC_ALL=C");     /* we read its messages */
 	if (password)
 		list_add(&env, str("PGPASSWORD=%s", password));
 	s.env = env.v;
-	s.err = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	s.err = open(file, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
 	db->err = open(file, O_RDONLY | O_CLOEXEC);
-	unlink(file);
+	unlink(file);                   /* if it is not there, open has said so */
 	if (s.err >= 0 && db->err >= 0 && proc_pipe(in) == 0 && proc_pipe(out) == 0) {
 		s.in = in[0];
 		s.out = out[1];
 		failed = proc_start(pg->w, &db->psql, &s);
 	}
-	if (failed) {
-		strcpy(r->state, "58030");
-		buf_fmt(&r->message, "cannot run psql: %s%s", strerror(errno), errno == ENOENT
-			? "; install libpq or psql" : "");
-	}
+	if (failed)
+		set_error(r, "58030", str("cannot run psql: %s%s", strerror(errno),
+			errno == ENOENT ? "; install libpq or psql" : ""));
 	db->in = in[1];
 	db->out = out[0];
-	close(in[0]);                   /* -1 where there is none: harmless */
-	close(out[1]);
-	close(s.err);
+	close_keep(in[0]);
+	close_keep(out[1]);
+	close_keep(s.err);
 	list_free(&env);
 	return failed;
 }
@@ -300,7 +358,10 @@ psql_reply(struct pg *pg, struct session *db, struct reply *r, int64_t deadline,
 	enum waited how;
 	ssize_t n;
 
-	while (!(at = db->text.n ? strstr(db->text.s, mark) : NULL) || !strchr(at, '\n')) {
+	for (;;) {
+		at = db->text.n ? strstr(db->text.s, mark) : NULL;
+		if (at && strchr(at, '\n'))
+			break;
 		how = await_fd(pg, db->out, POLLIN, deadline, heed);
 		if (how != REPLIED)
 			return how;
@@ -327,20 +388,26 @@ psql_reply(struct pg *pg, struct session *db, struct reply *r, int64_t deadline,
 
 /* ---- either ---- */
 
+/* Never waits for the server, which hears of it in its own time. */
 static void
 close_session(struct pg *pg, struct session *db)
 {
-	if (db->conn)
+	struct buf notes = { 0 };
+
+	if (db->conn) {
 		pq.finish(db->conn);
-	if (db->admin && !db->conn) {
-		close(db->in);          /* psql ends at the end of its input */
-		close(db->out);
-		close(db->err);
-		proc_stop(pg->w, &db->psql, 1000, false, NULL);
+	} else if (db->open) {
+		close_keep(db->in);     /* psql ends at the end of its input */
+		close_keep(db->out);
+		close_keep(db->err);
+		proc_stop(pg->w, &db->psql, 1000, false, &notes);
+		if (notes.n)
+			warn("psql: %s", notes.s);
 	}
+	buf_free(&notes);
 	buf_free(&db->text);
-	free(db->admin);
-	memset(db, 0, offsetof(struct session, next));
+	db->conn = NULL;
+	db->open = false;
 }
 
 static void
@@ -359,7 +426,7 @@ pg_reply(struct pg *pg, struct session *db, struct reply *r, int64_t deadline, b
 {
 	enum waited how = (db->conn ? pq_reply : psql_reply)(pg, db, r, deadline, heed);
 
-	if (how == REPLIED && (starts(r->state, "08") || starts(r->state, "57P")))
+	if (how == REPLIED && r->error && r->error->trouble == LOST)
 		close_session(pg, db);   /* the next one to ask opens another */
 	return how;
 }
@@ -378,89 +445,89 @@ pg_do(struct pg *pg, struct session *db, struct reply *r, const char *sql)
 	reply_clear(r);
 	pg_send(db, sql);
 	if (pg_reply(pg, db, r, bound(pg), false) != REPLIED) {
-		scan_error(r, "the server does not answer");
+		set_error(r, "08006", "the server did not answer");
 		close_session(pg, db);
 	}
-	return *r->state ? -1 : 0;
-}
-
-/* Its key of the advisory lock: a positive int4. */
-static int64_t
-lock_key(const char *template)
-{
-	return hash(HASH_BEGIN, template) & 0x7fffffff;
+	return r->error ? -1 : 0;
 }
 
 /* Waits for the lock on the template as long as it takes: another run's setup. */
 static int
-lock_template(struct pg *pg, struct session *db, struct reply *r, const char *sql)
+lock_template(struct pg *pg, struct session *db, struct reply *r, const char *function,
+	const char *template)
 {
 	enum waited how;
 
 	reply_clear(r);
-	pg_send(db, sql);
+	/* The key must be a positive int4. */
+	pg_send(db, str("SELECT pg_advisory_%s(%d, %" PRIu32 ")", function, CLASS_TEMPLATE,
+		hash(HASH_BEGIN, template) & 0x7fffffff));
 	how = pg_reply(pg, db, r, proc_clock(pg->w) + 1000, true);
 	if (how == LATE) {
 		proc_tell_phase(pg->w, WAITING);
 		how = pg_reply(pg, db, r, -1, true);
 	}
 	if (how != REPLIED) {
-		scan_error(r, "cancelled");
+		set_error(r, "08006", "cancelled");
 		close_session(pg, db);
 	}
-	return *r->state ? -1 : 0;
+	return r->error ? -1 : 0;
 }
 
 /* Opens a session; 0, or -1 with r filled. */
 static int
-open_session(struct pg *pg, struct session *db, const char *url, struct reply *r, bool heed)
+open_session(struct pg *pg, struct session *db, struct reply *r, bool heed)
 {
 	int64_t deadline = proc_clock(pg->w) + (pg->w->cancelled ? 2000 : 15000);
 	enum waited how = REPLIED;
 
 	reply_clear(r);
+	db->open = true;
 	if (have_libpq()) {
-		db->admin = xstrdup(url_admin(url, "postgres", NULL));
 		how = pq_connect(pg, db, r, deadline, heed);
-	} else {
-		db->admin = xstrdup(url);
-		if (psql_start(pg, db, r) == 0) {
-			pg_send(db, "SELECT 1");
-			how = psql_reply(pg, db, r, deadline, heed);
-		}
+	} else if (psql_start(pg, db, r) == 0) {
+		pg_send(db, "SELECT 1");
+		how = psql_reply(pg, db, r, deadline, heed);
 	}
 	if (how != REPLIED)
-		scan_error(r, how == LATE ? "the server does not answer within 15 s" : "cancelled");
-	if (*r->state)
+		set_error(r, "08006", how == LATE ? "the server did not answer within 15s"
+			: "cancelled");
+	if (r->error)
 		close_session(pg, db);
-	return *r->state ? -1 : 0;
+	return r->error ? -1 : 0;
 }
 
-/* Formats SQL: %s as it is, %I an identifier, %L a literal, %d an int64_t. */
+/* Appends s in quotes, " for an identifier or ' for a literal. */
+static void
+quote(struct buf *b, const char *s, char mark)
+{
+	if (mark == '\'' && strchr(s, '\\'))
+		buf_char(b, 'E');
+	buf_char(b, mark);
+	for (; *s; s++) {
+		if (*s == mark || (mark == '\'' && *s == '\\'))
+			buf_char(b, *s);
+		buf_char(b, *s);
+	}
+	buf_char(b, mark);
+}
+
+/* Formats SQL: %s as it is, %I an identifier, %L a literal. */
 static char *
 sql(const char *fmt, ...)
 {
 	struct buf b = { 0 };
-	const char *s;
 	va_list ap;
-	char *out, quote;
+	char *out;
 
 	va_start(ap, fmt);
 	for (; *fmt; fmt++) {
-		if (*fmt != '%' || *++fmt == '%') {
+		if (*fmt != '%' || *++fmt == '%')
 			buf_char(&b, *fmt);
-		} else if (*fmt == 'd') {
-			buf_fmt(&b, "%" PRId64, va_arg(ap, int64_t));
-		} else if (*fmt == 's') {
+		else if (*fmt == 's')
 			buf_str(&b, va_arg(ap, const char *));
-		} else {
-			s = va_arg(ap, const char *);
-			quote = *fmt == 'I' ? '"' : '\'';
-			buf_str(&b, quote == '"' ? "\"" : strchr(s, '\\') ? "E'" : "'");
-			for (; *s; s++)
-				buf_fmt(&b, "%.*s%c", *s == quote || (quote == '\'' && *s == '\\'), s, *s);
-			buf_char(&b, quote);
-		}
+		else
+			quote(&b, va_arg(ap, const char *), *fmt == 'I' ? '"' : '\'');
 	}
 	va_end(ap);
 	out = str("%s", b.s);
@@ -468,80 +535,90 @@ sql(const char *fmt, ...)
 	return out;
 }
 
-/* The worker's session for a suite's server, opened and locked if need be; NULL with
- * r filled. */
+/* Calls a function for the advisory lock of a run, whose id is its key. */
+static int
+lock_run(struct pg *pg, struct session *db, struct reply *r, const char *function,
+	const char *run)
+{
+	return pg_do(pg, db, r, str("SELECT pg_%s(%d, %" PRId64 ")", function, CLASS_RUN,
+		(int64_t)strtoll(run, NULL, 36)));
+}
+
+/* What sessions for a suite connect with. */
+static char *
+admin_url(const struct opts *o)
+{
+	return url_admin(o->db_admin ? o->db_admin : o->db, "postgres", NULL);
+}
+
+/* The worker's session for a suite's server, opened and locked if need be; NULL
+ * with r filled. */
 static struct session *
 session(struct pg *pg, const struct opts *o, struct reply *r, bool heed)
 {
-	const char *url = o->db_admin ? o->db_admin : o->db;
-	const char *key = have_libpq() ? url_admin(url, "postgres", NULL) : url;
-	struct session *db, **end = &pg->sessions;
+	char *url = admin_url(o);
+	struct session *db;
 
-	for (db = pg->sessions; db && !(db->admin && !strcmp(db->admin, key)); db = db->next)
-		end = &db->next;
-	if (db)
+	for (db = pg->sessions; db && strcmp(db->url, url); db = db->next)
+		;
+	if (!db) {
+		db = xcalloc(1, sizeof(*db));
+		db->url = xstrdup(url);
+		db->next = pg->sessions;
+		pg->sessions = db;
+	}
+	if (db->open)
 		return db;
-	for (db = pg->sessions; db && db->admin; db = db->next)
-		;                       /* one whose connection was lost? */
-	if (!db)
-		db = *end = memset(xmalloc(sizeof(*db)), 0, sizeof(*db));
-	pg->crowded = open_session(pg, db, url, r, heed) < 0 && !strcmp(r->state, "53300");
-	if (!db->admin)
+	pg->crowded = open_session(pg, db, r, heed) < 0 && r->error->trouble == CROWDED;
+	if (!db->open)
 		return NULL;
-	/* 14 and later: without it a client that is killed during CREATE leaves a database
-	 * that appears after its death. */
+	/* 14 and later: without it a client that is killed during CREATE leaves a
+	 * database that appears after its death. */
 	pg_do(pg, db, r, "SET client_connection_check_interval = '1s'");
-	return db->admin && pg_do(pg, db, r, sql("SELECT pg_advisory_lock_shared(%d, %d)",
-		(int64_t)CLASS_RUN, (int64_t)strtoll(pg->run, NULL, 36))) == 0 ? db : NULL;
+	pg_do(pg, db, r, "SET client_min_messages = 'error'");
+	if (db->open)
+		lock_run(pg, db, r, "advisory_lock_shared", pg->plan->id);
+	return r->error ? NULL : db;
 }
 
-/* Whether the connection was lost or refused and another one may be had: waits a little
- * for it, longer each time; tries counts from 0. */
-static bool
-try_again(struct pg *pg, const struct reply *r, int tries)
+/* Waits, whether or not the run is cancelled. */
+static void
+wait_ms(struct pg *pg, int64_t ms)
 {
-	int64_t until = proc_clock(pg->w) + (100 << tries);
+	int64_t until = proc_clock(pg->w) + ms;
 
-	if (tries > 4 || !(starts(r->state, "08") || starts(r->state, "57P")
-	|| !strcmp(r->state, "53300")))
-		return false;
-	proc_pause(pg->w, until);
-	return !pg->w->cancelled;
+	while (!proc_late(pg->w, until))
+		proc_wait(pg->w, NULL, 0, until);
+}
+
+/* Does a statement that may be done twice, on another session if one is lost, and
+ * later if that may help. */
+static int
+pg_insist(struct pg *pg, const struct opts *o, struct reply *r, const char *statement)
+{
+	struct session *db;
+	int tries;
+
+	for (tries = 0;; tries++) {
+		db = session(pg, o, r, false);
+		if (db && pg_do(pg, db, r, statement) == 0)
+			return 0;
+		if (tries == 5 || (r->error->trouble != LOST && r->error->trouble != CROWDED))
+			return -1;
+		proc_pause(pg->w, proc_clock(pg->w) + (100 << tries));
+		if (pg->w->cancelled)
+			return -1;
+	}
 }
 
 /* ---- the recipe ---- */
-
-/* What the user should do about an error; passing: a further try may help. */
-static const struct {
-	const char *state, *advice;
-	bool passing;
-} errors[] = {
-	{ "3D000", "; create it, or let setup do so", false },
-	{ "42501", "; the role needs CREATEDB, and must own the template or the template be "
-		"marked IS_TEMPLATE", false },
-	{ "55006", "; somebody is connected to it", false },
-	{ "42P04", "; another run has the same id", true },
-	{ "23505", "; another run has the same id", true },
-	{ "53300", "; raise max_connections, or lower jobs", true },
-	{ "53100", "; the server's disk is full", false },
-	{ "53200", "; the server is out of memory", false },
-	{ "XX000", "; if it says collation version: ALTER DATABASE ... REFRESH COLLATION VERSION",
-		false },
-	{ "28P01", "; check the user and password of db", false },
-	{ "58030", "", false },
-};
 
 /* Says in why what went wrong; whether another try may help. */
 static bool
 explain(const struct reply *r, const char *what, struct buf *why)
 {
-	size_t i;
-
-	for (i = 0; i < LEN(errors) && strcmp(errors[i].state, r->state); i++)
-		;
-	buf_fmt(why, "%s: %s%s", what, r->message.s ? r->message.s : "",
-		i < LEN(errors) ? errors[i].advice : "");
-	return i < LEN(errors) ? errors[i].passing : starts(r->state, "08") || starts(r->state, "57");
+	buf_fmt(why, "%s: %s%s", what, r->message.s ? r->message.s : "", r->error->advice);
+	return r->error->passing;
 }
 
 /* Ends the sessions on a database, or only names them. */
@@ -549,34 +626,32 @@ static void
 end_sessions(struct pg *pg, const struct opts *o, const char *name, bool only_name,
 	struct buf *notes)
 {
-	struct session second = { 0 };
+	struct session second = { .url = admin_url(o) };
 	struct reply r = { 0 };
 	size_t i;
 
 	/* Without the filter one autovacuum worker makes the whole query fail. */
-	if (open_session(pg, &second, o->db_admin ? o->db_admin : o->db, &r, false) == 0
-	&& pg_do(pg, &second, &r, sql("SELECT pid, usename, application_name, %s FROM "
-		"pg_stat_activity WHERE datname = %L AND backend_type = 'client backend' AND "
-		"pid <> pg_backend_pid()", only_name ? "1" : "pg_terminate_backend(pid)", name)) == 0)
-		for (i = 0; i + 3 < r.fields.n; i += 4)
-			buf_fmt(notes, "- %s session on %s: pid %s, user %s%s%s\n",
-				only_name ? "there is a" : "ended a", name, r.fields.v[i],
-				r.fields.v[i + 1], *r.fields.v[i + 2] ? ", " : "", r.fields.v[i + 2]);
-	else
-		buf_fmt(notes, "- sessions on %s cannot be ended: %s\n", name, r.message.s);
+	if (open_session(pg, &second, &r, false) < 0
+	|| pg_do(pg, &second, &r, sql("SELECT pid, usename, application_name, %s "
+		"FROM pg_stat_activity WHERE datname = %L "
+		"AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
+		only_name ? "1" : "pg_terminate_backend(pid)", name)) < 0)
+		buf_fmt(notes, "- cannot end the sessions on %s: %s\n", name, r.message.s);
+	for (i = 0; i + 3 < r.fields.n; i += 4)
+		buf_fmt(notes, "- %s session on %s: pid %s, user %s%s%s\n",
+			only_name ? "there is a" : "ended a", name, r.fields.v[i],
+			r.fields.v[i + 1], *r.fields.v[i + 2] ? ", " : "", r.fields.v[i + 2]);
 	reply_clear(&r);
 	close_session(pg, &second);
 }
 
-/* CREATE waits five seconds for the sessions on the template; meanwhile they are ended
- * from aside, since whoever reconnects then waits for CREATE. */
-static enum waited
+/* CREATE waits five seconds for the sessions on the template; meanwhile they are
+ * ended from aside, since whoever reconnects then waits for CREATE. */
+static int
 create(struct pg *pg, struct session *db, const struct opts *o, struct reply *r,
 	const char *statement, const char *template, struct buf *notes)
 {
 	enum waited how;
-	char why[256];
-	void *c;
 
 	reply_clear(r);
 	pg_send(db, statement);
@@ -585,107 +660,149 @@ create(struct pg *pg, struct session *db, const struct opts *o, struct reply *r,
 		end_sessions(pg, o, template, false, notes);
 	if (how == LATE)
 		how = pg_reply(pg, db, r, -1, true);
-	if (how != STOPPED)
-		return how;
-	if (db->conn && (c = pq.getCancel(db->conn))) {
-		pq.cancel(c, why, sizeof(why));
-		pq.freeCancel(c);
-	} else if (db->psql.pid) {
-		kill(db->psql.pid, SIGINT);     /* it asks the server, and exits */
+	if (how != REPLIED) {
+		close_session(pg, db);  /* whoever drops the clone ends this CREATE */
+		return set_error(r, "57014", "cancelled");
 	}
-	if (pg_reply(pg, db, r, bound(pg), false) != REPLIED)
-		close_session(pg, db);
-	strcpy(r->state, "57014");
-	return how;
+	return r->error ? -1 : 0;
+}
+
+/* Creates the clone for the template's owner or, where that may not be, as ours. */
+static int
+create_clone(struct pg *pg, struct session *db, const struct opts *o, const char *name,
+	const char *template, const char *owner, struct reply *r, struct buf *notes)
+{
+	char *statement = sql("CREATE DATABASE %I TEMPLATE %I OWNER %I", name, template, owner);
+	struct reply q = { 0 };
+	char *not_owners = NULL;
+	bool failed;
+	int tries;
+
+	for (tries = 0; create(pg, db, o, r, statement, template, notes) < 0; tries++) {
+		switch (r->error->trouble) {
+		case FORBIDDEN:
+			/* Whether it is for OWNER: the words differ by version and language. */
+			if (not_owners)
+				return -1;
+			not_owners = str("%s", r->message.s);
+			statement = sql("CREATE DATABASE %I TEMPLATE %I", name, template);
+			break;
+		case IN_USE:
+			/* Nobody can end a prepared transaction. */
+			failed = pg_do(pg, db, &q, sql("SELECT 1 FROM pg_prepared_xacts WHERE "
+				"database = %L", template)) < 0 || q.fields.n;
+			reply_clear(&q);
+			if (tries == 3 || !o->db_terminate || failed)
+				return -1;
+			break;
+		default:
+			return -1;
+		}
+	}
+	if (not_owners)
+		buf_fmt(notes, "- the clone belongs to the connecting role, not to %s: %s\n",
+			owner, not_owners);
+	return 0;
 }
 
 /* Settings of the template that CREATE does not copy, as statements. */
 static const char settings[] =
-	"SELECT format('ALTER %%s SET %%I = %%s', CASE WHEN setrole = 0 THEN 'DATABASE %s' ELSE "
-	"format('ROLE %%I IN DATABASE %s', rolname) END, k, CASE WHEN k IN ('search_path', "
-	"'temp_tablespaces', 'local_preload_libraries', 'session_preload_libraries', "
-	"'shared_preload_libraries') AND v <> '' THEN v ELSE quote_literal(v) END) FROM "
-	"pg_db_role_setting s JOIN pg_database d ON d.oid = setdatabase LEFT JOIN pg_roles u ON "
-	"u.oid = setrole, unnest(setconfig) c, split_part(c, '=', 1) k, "
-	"substr(c, length(k) + 2) v WHERE datname = %L";
+	"SELECT format('ALTER %%s SET %%I = %%s', CASE WHEN setrole = 0 THEN %L "
+	"ELSE format('ROLE %%I IN %%s', rolname, %L) END, k, CASE WHEN k IN ("
+	"'search_path', 'temp_tablespaces', 'local_preload_libraries', "
+	"'session_preload_libraries', 'shared_preload_libraries') AND v <> '' THEN v "
+	"ELSE quote_literal(v) END) FROM pg_db_role_setting s "
+	"JOIN pg_database d ON d.oid = setdatabase LEFT JOIN pg_roles u ON u.oid = setrole, "
+	"unnest(setconfig) c, split_part(c, '=', 1) k, substr(c, length(k) + 2) v "
+	"WHERE datname = %L";
 
-static int
-clone_postgres(struct pg *pg, const struct opts *o, const char *name, struct buf *notes,
-	struct buf *why, bool *passing)
+static void
+copy_settings(struct pg *pg, struct session *db, const char *name, const char *template,
+	struct buf *notes)
 {
-	char *template = url_template(o->db), *statement, *owner, *not_owners = NULL;
-	struct reply r = { 0 }, q = { 0 };
-	struct session *db = session(pg, o, &r, true);
-	int64_t key = lock_key(template), class = CLASS_TEMPLATE;
-	int tries = 3, failed = -1;
+	struct reply r = { 0 }, one = { 0 };
+	char *clone = sql("DATABASE %I", name);
 	size_t i;
 
-	if (!db || pg_do(pg, db, &r, sql("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE "
-			"datname = %L", template)) < 0)
-		goto out;
-	if (r.fields.n == 0) {
-		strcpy(r.state, "3D000");
-		buf_fmt(&r.message, "there is no database \"%s\"", template);
-		goto out;
-	}
-	owner = str("%s", r.fields.v[0]);
-	if (lock_template(pg, db, &r, sql("SELECT pg_advisory_lock_shared(%d, %d)", class, key)) < 0)
-		goto out;
-	statement = sql("CREATE DATABASE %s TEMPLATE %I OWNER %I", name, template, owner);
-	while (create(pg, db, o, &r, statement, template, notes) == REPLIED && *r.state && tries--) {
-		/* Whether OWNER is what may not be: the words differ by version and language. */
-		if (!strcmp(r.state, "42501") && !not_owners) {
-			not_owners = str("%s", r.message.s);
-			statement = sql("CREATE DATABASE %s TEMPLATE %I", name, template);
-		} else if (strcmp(r.state, "55006") || !o->db_terminate || pg_do(pg, db, &q,
-			sql("SELECT 1 FROM pg_prepared_xacts WHERE database = %L", template)) < 0
-		|| q.fields.n) {
-			break;
-		}
-	}
-	failed = *r.state ? -1 : 0;
-	if (!failed && not_owners)
-		buf_fmt(notes, "- the clone is ours, not %s's: %s\n", owner, not_owners);
-	if (!failed && pg_do(pg, db, &q, sql(settings, name, name, template)) == 0) {
-		struct reply one = { 0 };
-
-		for (i = 0; db->admin && i < q.fields.n; i++)
-			if (pg_do(pg, db, &one, q.fields.v[i]) < 0)
-				buf_fmt(notes, "- a setting of the template was not copied: %s\n",
-					one.message.s);
-		reply_clear(&one);
-	}
-	if (db->admin)
-		pg_do(pg, db, &q, sql("SELECT pg_advisory_unlock_shared(%d, %d)", class, key));
-	if (!strcmp(r.state, "55006"))
-		end_sessions(pg, o, template, true, notes);
-out:
-	if (failed)
-		*passing = explain(&r, str("cannot clone database %s", template), why);
+	pg_do(pg, db, &r, sql(settings, clone, clone, template));
+	for (i = 0; db->open && i < r.fields.n; i++)
+		if (pg_do(pg, db, &one, r.fields.v[i]) < 0)
+			buf_fmt(notes, "- a setting of the template was not copied: %s\n",
+				one.message.s);
+	reply_clear(&one);
 	reply_clear(&r);
-	reply_clear(&q);
+}
+
+static int
+clone_postgres(struct pg *pg, const struct opts *o, const char *name, struct reply *r,
+	struct buf *notes)
+{
+	char *template = url_template(o->db), *owner;
+	struct session *db = session(pg, o, r, true);
+	struct reply unlocked = { 0 };
+	int failed;
+
+	if (!db || pg_do(pg, db, r, sql("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE "
+		"datname = %L", template)) < 0)
+		return -1;
+	if (r->fields.n == 0)
+		return set_error(r, "3D000", str("database \"%s\" does not exist", template));
+	owner = str("%s", r->fields.v[0]);
+	if (lock_template(pg, db, r, "lock_shared", template) < 0)
+		return -1;
+	failed = create_clone(pg, db, o, name, template, owner, r, notes);
+	if (!failed) {
+		free(pg->made);
+		pg->made = xstrdup(name);
+		copy_settings(pg, db, name, template, notes);
+	}
+	if (db->open)
+		lock_template(pg, db, &unlocked, "unlock_shared", template);
+	if (failed && r->error->trouble == IN_USE)
+		end_sessions(pg, o, template, true, notes);
+	reply_clear(&unlocked);
 	return failed;
+}
+
+/* Ends the session that still creates a database, which DROP would not see. */
+static void
+end_creation(struct pg *pg, const struct opts *o, const char *name)
+{
+	char *statement = sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
+		"state = 'active' AND position(%L in query) = 1",
+		sql("CREATE DATABASE %I ", name));
+	struct reply r = { 0 };
+	int tries;
+
+	for (tries = 0; tries < 100; tries++) {
+		if (pg_insist(pg, o, &r, statement) < 0 || r.fields.n == 0)
+			break;
+		wait_ms(pg, 50);
+	}
+	reply_clear(&r);
 }
 
 /* Drops a database of ours, whatever stands in the way but what must not be touched:
  * prepared transactions and subscriptions. */
 static int
-drop_postgres(struct pg *pg, struct session *db, const struct opts *o, const char *name,
-	struct reply *r, struct buf *notes)
+drop_postgres(struct pg *pg, const struct opts *o, const char *name, struct reply *r,
+	struct buf *notes)
 {
-	int failed = pg_do(pg, db, r, sql("DROP DATABASE IF EXISTS %s WITH (FORCE)", name));
-
-	if (failed && !strcmp(r->state, "42601"))       /* before 13 */
+	if (!pg->made || strcmp(pg->made, name))
+		end_creation(pg, o, name);
+	if (pg_insist(pg, o, r, sql("DROP DATABASE IF EXISTS %I WITH (FORCE)", name)) == 0)
+		return 0;
+	if (r->error->trouble == LOST || r->error->trouble == IN_USE)
+		return -1;
+	if (r->error->trouble == SYNTAX)                /* before 13 */
 		end_sessions(pg, o, name, false, notes);
-	if (failed && !strcmp(r->state, "42809"))
-		pg_do(pg, db, r, sql("ALTER DATABASE %s IS_TEMPLATE false", name));
-	if (failed && db->admin && strcmp(r->state, "55006"))
-		failed = pg_do(pg, db, r, sql("DROP DATABASE IF EXISTS %s", name));
-	return failed;
+	if (r->error->trouble == IS_TEMPLATE)
+		pg_insist(pg, o, r, sql("ALTER DATABASE %I IS_TEMPLATE false", name));
+	return pg_insist(pg, o, r, sql("DROP DATABASE IF EXISTS %I", name));
 }
 
-/* The clones of this template that are ours to drop: name, run, comment, whether somebody
- * uses it, size, and the age of what was kept. */
+/* The clones of this template that are ours to drop: name, run, comment, whether
+ * somebody uses it, size, and the age of what was kept. */
 static const char clones[] =
 	"SELECT datname, substring(datname from '_w[0-9]+_(.{6})(?:r[0-9]+)?$'), c, "
 	"EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid), "
@@ -698,44 +815,58 @@ static const char clones[] =
 	"AND pg_has_role(current_user, datdba, 'USAGE') %s ORDER BY datname";
 enum { C_NAME, C_RUN, C_COMMENT, C_USED, C_SIZE, C_AGE, C_FIELDS };
 
-/* Drops a clone if its run holds no lock, nobody uses it and, unless kept ones go as
- * well, it is not marked as kept; list: only tells.  Says what it did. */
+/* Looks again at a clone whose run is locked out now, and drops or lists it. */
 static void
-sweep_one(struct pg *pg, struct session *db, const struct opts *o, char **f, bool kept, bool list,
+drop_leftover(struct pg *pg, struct session *db, const struct opts *o, char **f, bool list,
 	struct buf *notes)
 {
-	int64_t run = strtoll(f[C_RUN], NULL, 36), class = CLASS_RUN;
-	bool marked = starts(f[C_COMMENT], "prun keep");
+	const char *comment = f[C_COMMENT], *why = "left by a dead run";
 	struct reply r = { 0 };
 	char *what;
 
-	if (run > INT32_MAX || (marked && !kept) || (!kept && *f[C_USED] == 't') || pg_do(pg, db, &r,
-			sql("SELECT pg_try_advisory_lock(%d, %d)", class, run)) < 0)
-		goto out;
-	if (strcmp(r.fields.v[0], "t")) {
-		if (kept)
-			buf_fmt(notes, "- %s: left, its run is under way\n", f[C_NAME]);
-		goto out;
-	}
-	what = str("%s (%s%s, %s%s%s)", f[C_NAME], marked ? "kept for " : "left by a dead run",
-		marked ? f[C_COMMENT] + (strlen(f[C_COMMENT]) > 31 ? 31 : 9) : "", f[C_SIZE],
-		*f[C_AGE] ? ", " : "", f[C_AGE]);
+	if (starts(comment, "prun keep"))       /* ... 2026-01-31T12:00:00Z FILE */
+		why = str("kept for %s", comment + (strlen(comment) > 31 ? 31 : 9));
+	what = str("%s (%s, %s%s%s)", f[C_NAME], why, f[C_SIZE], *f[C_AGE] ? ", " : "",
+		f[C_AGE]);
 	/* Since we looked, it may have been kept, or somebody looks at it. */
-	if (pg_do(pg, db, &r, sql(clones, url_stem(o->db), sql("AND datname = %L", f[C_NAME]))) == 0
-	&& r.fields.n == C_FIELDS) {
-		if (*r.fields.v[C_USED] == 't')
-			buf_fmt(notes, "- %s: left, somebody uses it\n", what);
-		else if (list)
-			buf_fmt(notes, "- %s\n", what);
-		else if (!strcmp(r.fields.v[C_COMMENT], f[C_COMMENT])
-		&& drop_postgres(pg, db, o, f[C_NAME], &r, notes) == 0)
-			buf_fmt(notes, "- dropped %s\n", what);
-		else if (*r.state)
-			buf_fmt(notes, "- %s could not be dropped: %s\n", what, r.message.s);
-	}
-	if (db->admin)
-		pg_do(pg, db, &r, sql("SELECT pg_advisory_unlock(%d, %d)", class, run));
+	if (pg_do(pg, db, &r, sql(clones, url_stem(o->db),
+		sql("AND datname = %L", f[C_NAME]))) < 0 || r.fields.n != C_FIELDS)
+		goto out;
+	if (*r.fields.v[C_USED] == 't')
+		buf_fmt(notes, "- %s: not dropped, it is in use\n", what);
+	else if (list)
+		buf_fmt(notes, "- %s\n", what);
+	else if (strcmp(r.fields.v[C_COMMENT], comment))
+		goto out;
+	else if (drop_postgres(pg, o, f[C_NAME], &r, notes) == 0)
+		buf_fmt(notes, "- dropped %s\n", what);
 out:
+	if (r.error)
+		buf_fmt(notes, "- cannot drop %s: %s\n", what, r.message.s);
+	reply_clear(&r);
+}
+
+/* Drops a clone if its run holds no lock, nobody uses it and, unless kept ones go as
+ * well, it is not marked as kept; list: only tells.  Says what it did. */
+static void
+sweep_one(struct pg *pg, struct session *db, const struct opts *o, char **f, bool kept,
+	bool list, struct buf *notes)
+{
+	struct reply r = { 0 };
+
+	if (strtoll(f[C_RUN], NULL, 36) > INT32_MAX
+	|| (!kept && (starts(f[C_COMMENT], "prun keep") || *f[C_USED] == 't')))
+		return;
+	if (lock_run(pg, db, &r, "try_advisory_lock", f[C_RUN]) == 0) {
+		if (*r.fields.v[0] == 't') {
+			drop_leftover(pg, db, o, f, list, notes);
+			if (db->open)
+				lock_run(pg, db, &r, "advisory_unlock", f[C_RUN]);
+		} else if (kept) {
+			buf_fmt(notes, "- %s: not dropped, its run is in progress\n",
+				f[C_NAME]);
+		}
+	}
 	reply_clear(&r);
 }
 
@@ -748,62 +879,87 @@ sweep(struct pg *pg, struct session *db, const struct opts *o, bool kept, bool l
 	size_t i;
 
 	if (pg_do(pg, db, &r, sql(clones, url_stem(o->db), "")) < 0)
-		buf_fmt(notes, "- leftovers of other runs cannot be looked for: %s\n", r.message.s);
-	for (i = 0; i + C_FIELDS <= r.fields.n && db->admin && !pg->w->cancelled; i += C_FIELDS)
+		buf_fmt(notes, "- cannot look for leftovers of other runs: %s\n", r.message.s);
+	for (i = 0; i + C_FIELDS <= r.fields.n && db->open && !pg->w->cancelled; i += C_FIELDS)
 		sweep_one(pg, db, o, r.fields.v + i, kept, list, notes);
 	if (kept && r.fields.n == 0)
-		buf_fmt(notes, "- %s has no clones that are ours\n", url_template(o->db));
+		buf_fmt(notes, "- %s has no clones to drop\n", url_template(o->db));
 	reply_clear(&r);
 }
 
 /* ---- files, and commands for anything else ---- */
+
+/* Runs cp, db-clone or db-drop.  What it prints goes to db.out in dir, its errors
+ * to db.log; what went wrong to why. */
+static int
+run_command(struct pg *pg, const struct opts *o, const char *what, const struct spawn *command,
+	const char *dir, bool heed, struct buf *notes, struct buf *why)
+{
+	char *out = str("%s/db.out", dir), *log = str("%s/db.log", dir);
+	struct spawn s = *command;
+	int status = SPAWN_FAILED;
+
+	s.out = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	s.err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (s.out >= 0 && s.err >= 0)
+		status = proc_run(pg->w, &s, heed ? -1 : bound(pg), heed, o->grace_ms, notes);
+	if (status == SPAWN_FAILED)
+		buf_fmt(why, "%s: %s", what, strerror(errno));
+	else if (status == RUN_STOPPED)
+		buf_fmt(why, "%s was stopped", what);
+	else if (status)
+		buf_fmt(why, "%s failed, see %s", what, log);
+	close_keep(s.out);
+	close_keep(s.err);
+	return status ? -1 : 0;
+}
 
 static int
 clone_file(struct pg *pg, const struct opts *o, const char *name, const char *dir, char **env,
 	struct buf *notes, struct buf *why)
 {
 	static const char *const sides[] = { "-wal", "-journal", "-shm" };
-	char *from = url_file(o->db), *to = url_clone_file(o->db, name, dir);
+	char *from = url_file(o->db), *to = url_clone_file(o->db, name, dir), *side;
 	char *argv[] = { "cp", "-R", from, to, NULL };
-	struct spawn s = { .argv = argv, .env = env, .out = 2, .err = 2 };
+	struct spawn s = { .argv = argv, .env = env };
 	struct stat st;
-	int status;
 	size_t i;
+	int failed;
 
 	for (i = 0; i < LEN(sides); i++) {
-		if (i < 2 && stat(str("%s%s", from, sides[i]), &st) == 0 && st.st_size > 0) {
-			buf_fmt(why, "cannot clone %s: %s%s is not empty, so it is in use or was not "
-				"closed; close it, or let setup do so", from, from, sides[i]);
+		side = str("%s%s", from, sides[i]);
+		if (i < 2 && stat(side, &st) == 0 && st.st_size > 0) {
+			buf_fmt(why, "cannot clone %s: %s is not empty, so the database is "
+				"open or was not closed; close it, or let setup close it",
+				from, side);
 			return -1;
 		}
 		/* A stale one of another life would be read into the clone. */
 		unlink(str("%s%s", to, sides[i]));
 	}
-	remove_tree(to);
+	remove_tree(to);                /* what stays is cp's to complain of */
 	if (stat(from, &st) < 0) {
-		buf_fmt(why, "cannot clone %s: %s; create it, or let setup do so", from,
+		buf_fmt(why, "cannot clone %s: %s; create it, or let setup create it", from,
 			strerror(errno));
 		return -1;
 	}
-	status = proc_run(pg->w, &s, -1, true, o->grace_ms, notes);
-	if (status)
-		buf_fmt(why, "cannot clone %s: cp -R %s", from, status == SPAWN_FAILED
-			? strerror(errno) : status == RUN_STOPPED ? "was stopped"
-			: "failed, see worker.log");
-	return status ? -1 : 0;
+	failed = run_command(pg, o, str("cannot clone %s: cp -R", from), &s, dir, true, notes,
+		why);
+	unlink(str("%s/db.out", dir));
+	return failed;
 }
 
-/* Runs db-clone (line is not NULL: gets its last line) or db-drop. */
+/* Runs db-clone, whose last line becomes *url, or db-drop (url is NULL). */
 static int
-run_command(struct pg *pg, const struct opts *o, const char *name, const char *dir, char **env,
-	char **line, struct buf *notes, struct buf *why)
+run_hook(struct pg *pg, const struct opts *o, const char *name, const char *dir, char **env,
+	char **url, struct buf *notes, struct buf *why)
 {
-	char *out = str("%s/db.out", dir), *log = str("%s/db.log", dir);
-	const char *command = line ? o->db_clone : o->db_drop, *what = line ? "db-clone" : "db-drop";
+	const char *command = url ? o->db_clone : o->db_drop;
+	char *what = str("%s: %s", url ? "db-clone" : "db-drop", command), *out;
 	struct list all = { 0 };
-	struct buf b = { 0 };
+	struct buf line = { 0 };
 	struct spawn s = { .argv = proc_argv(command, NULL) };
-	int status = SPAWN_FAILED;
+	int failed;
 
 	for (; *env; env++)
 		if (!starts(*env, "PRUN_DB="))
@@ -811,39 +967,39 @@ run_command(struct pg *pg, const struct opts *o, const char *name, const char *d
 	list_add(&all, str("PRUN_TEMPLATE_URL=%s", o->db));
 	list_add(&all, str("PRUN_DB=%s", name));
 	s.env = all.v;
-	s.out = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	s.err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	if (s.out >= 0 && s.err >= 0)
-		status = proc_run(pg->w, &s, line ? -1 : bound(pg), line != NULL, o->grace_ms, notes);
-	if (status == SPAWN_FAILED)
-		buf_fmt(why, "%s: %s: %s", what, command, strerror(errno));
-	else if (status)
-		buf_fmt(why, "%s: %s failed, see %s", what, command, log);
-	else if (line)
-		buf_tail(&b, out, 1);
-	if (b.n)
-		*line = xstrdup(str("%.*s", (int)b.n - 1, b.s));
-	else if (line && !status)
-		buf_fmt(why, "db-clone: %s printed no URL", command);
+	out = str("%s/db.out", dir);
+	failed = run_command(pg, o, what, &s, dir, url != NULL, notes, why);
+	if (url && !failed) {
+		buf_tail(&line, out, 1);
+		if (line.n)
+			*url = xstrdup(str("%.*s", (int)line.n - 1, line.s));
+		else
+			failed = -1;
+		if (failed)
+			buf_fmt(why, "%s printed no URL", what);
+	}
 	unlink(out);
-	close(s.out);
-	close(s.err);
 	list_free(&all);
-	status = status || (line && !b.n) ? -1 : 0;
-	buf_free(&b);
-	return status;
+	buf_free(&line);
+	return failed;
 }
 
 /* ---- what workers ask for ---- */
 
+/* Whether the databases of a suite are PostgreSQL's, and not files or for commands. */
+static bool
+is_postgres(const struct opts *o)
+{
+	return o->db && !o->db_clone && url_kind(o->db) != URL_FILE;
+}
+
 struct pg *
-pg_open(struct worker *w, const char *run, const char *dir)
+pg_open(struct worker *w, const struct plan *p)
 {
 	struct pg *pg = xcalloc(1, sizeof(*pg));
 
 	pg->w = w;
-	pg->run = run;
-	pg->dir = dir;
+	pg->plan = p;
 	return pg;
 }
 
@@ -854,27 +1010,58 @@ pg_close(struct pg *pg)
 
 	while ((db = pg->sessions)) {
 		pg->sessions = db->next;
-		if (db->admin)
-			close_session(pg, db);
+		close_session(pg, db);
+		free(db->url);
 		free(db);
 	}
+	free(pg->made);
 	free(pg);
+}
+
+static int
+clone_once(struct pg *pg, const struct opts *o, const char *name, const char *dir, char **env,
+	char **url, struct buf *notes, struct buf *why, bool *passing)
+{
+	struct reply r = { 0 };
+	int failed;
+
+	*passing = false;
+	if (o->db_clone)
+		return run_hook(pg, o, name, dir, env, url, notes, why);
+	if (is_postgres(o)) {
+		failed = clone_postgres(pg, o, name, &r, notes);
+		if (failed)
+			*passing = explain(&r, str("cannot clone database %s",
+				url_template(o->db)), why);
+		reply_clear(&r);
+	} else {
+		failed = clone_file(pg, o, name, dir, env, notes, why);
+	}
+	if (!failed)
+		*url = xstrdup(url_clone(o->db, name, dir));
+	return failed;
 }
 
 int
 pg_clone(struct pg *pg, const struct opts *o, const char *name, const char *dir, char **env,
 	char **url, struct buf *notes, struct buf *why, bool *passing)
 {
-	int failed;
+	int tries;
 
-	*passing = false;
-	if (o->db_clone)
-		return run_command(pg, o, name, dir, env, url, notes, why);
-	failed = url_kind(o->db) == URL_FILE ? clone_file(pg, o, name, dir, env, notes, why)
-		: clone_postgres(pg, o, name, notes, why, passing);
-	if (!failed)
-		*url = xstrdup(url_clone(o->db, name, dir));
-	return failed;
+	for (tries = 0;; tries++) {
+		if (clone_once(pg, o, name, dir, env, url, notes, why, passing) == 0)
+			return 0;
+		if (!*passing || tries == 3)
+			return -1;
+		if (pg->crowded && tries > 0 && pg->plan->workers > 1)
+			return -1;      /* it is for another worker */
+		proc_pause(pg->w, proc_clock(pg->w) + (500 << tries));
+		if (pg->w->cancelled)
+			return -1;
+		/* An answer may have been lost, or the name is taken: drop what is there. */
+		pg_drop(pg, o, name, dir, env, notes);
+		why->n = 0;
+	}
 }
 
 int
@@ -883,26 +1070,22 @@ pg_drop(struct pg *pg, const struct opts *o, const char *name, const char *dir, 
 {
 	struct reply r = { 0 };
 	struct buf why = { 0 };
-	struct session *db;
-	int failed = 0, tries = 0;
+	int failed = 0;
 
-	if (o->db_clone) {
-		failed = o->db_drop ? run_command(pg, o, name, dir, env, NULL, notes, &why) : 0;
-	} else if (url_kind(o->db) == URL_FILE) {
-		failed = remove_tree(url_clone_file(o->db, name, dir));
-		if (failed)
-			buf_fmt(&why, "cannot remove it: %s", strerror(errno));
-	} else {
-		do {
-			db = session(pg, o, &r, false);
-			failed = db ? drop_postgres(pg, db, o, name, &r, notes) : -1;
-		} while (failed && try_again(pg, &r, tries++));
+	if (is_postgres(o)) {
+		failed = drop_postgres(pg, o, name, &r, notes);
 		if (failed)
 			explain(&r, "cannot drop database", &why);
 		reply_clear(&r);
+	} else if (!o->db_clone) {
+		failed = remove_tree(url_clone_file(o->db, name, dir));
+		if (failed)
+			buf_fmt(&why, "cannot remove it: %s", strerror(errno));
+	} else if (o->db_drop) {
+		failed = run_hook(pg, o, name, dir, env, NULL, notes, &why);
 	}
 	if (failed)
-		buf_fmt(notes, "- %s (%s is left)\n", why.s, name);
+		buf_fmt(notes, "- %s (%s was not dropped)\n", why.s, name);
 	buf_free(&why);
 	return failed;
 }
@@ -912,22 +1095,16 @@ pg_keep(struct pg *pg, const struct opts *o, const char *name, const char *file,
 	struct buf *notes)
 {
 	struct reply r = { 0 };
-	struct session *db;
 	time_t now = time(NULL);
 	char when[32];
-	int failed, tries = 0;
 
-	if (o->db_clone || url_kind(o->db) == URL_FILE)
+	if (!is_postgres(o))
 		return;
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
-	do {
-		db = session(pg, o, &r, false);
-		failed = db ? pg_do(pg, db, &r, sql("COMMENT ON DATABASE %s IS %L", name,
-			str("prun keep %s %s", when, file))) : -1;
-	} while (failed && try_again(pg, &r, tries++));
-	if (failed)
-		buf_fmt(notes, "- %s could not be marked as kept, so the next run drops it: %s\n",
-			name, r.message.s);
+	if (pg_insist(pg, o, &r, sql("COMMENT ON DATABASE %I IS %L", name,
+		str("prun keep %s %s", when, file))) < 0)
+		buf_fmt(notes, "- %s could not be marked as kept, so the next run will drop "
+			"it: %s\n", name, r.message.s);
 	reply_clear(&r);
 }
 
@@ -935,24 +1112,22 @@ int
 pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes, struct buf *why)
 {
 	struct reply r = { 0 };
-	struct session *db;
-	int failed = 0, tries = 0;
+	struct session *db = NULL;
+	int failed = 0;
 
-	if (!o->db || o->db_clone || url_kind(o->db) == URL_FILE)
+	if (!is_postgres(o))
 		return 0;
 	if (begin && !o->db_admin && strstr(o->db, "pgbouncer=true"))
-		buf_str(notes, "- db leads through pgbouncer; where that pools transactions, locks "
-			"are void: db-admin = names the way around it\n");
-	do
-		db = session(pg, o, &r, true);
-	while (!db && strcmp(r.state, "08006") && try_again(pg, &r, tries++));
-	if (db && begin)
-		sweep(pg, db, o, false, false, notes);
-	if (db && !db->admin)           /* lost meanwhile */
-		db = session(pg, o, &r, true);
+		buf_str(notes, "- db goes through pgbouncer, and locks do not work with "
+			"transaction pooling: set db-admin to the server's own URL\n");
+	if (pg_insist(pg, o, &r, "SELECT 1") == 0) {
+		if (begin)
+			sweep(pg, session(pg, o, &r, true), o, false, false, notes);
+		db = session(pg, o, &r, true);  /* another, if that was lost meanwhile */
+	}
 	/* Exclusive, so that no other run clones what setup is changing. */
-	if (!db || (o->setup && lock_template(pg, db, &r, sql("SELECT pg_advisory_%s(%d, %d)",
-			begin ? "lock" : "unlock", (int64_t)CLASS_TEMPLATE, lock_key(url_template(o->db)))) < 0)) {
+	if (!db || (o->setup && lock_template(pg, db, &r, begin ? "lock" : "unlock",
+		url_template(o->db)) < 0)) {
 		explain(&r, "the database server", why);
 		failed = -1;
 	}
@@ -966,9 +1141,10 @@ pg_clean(struct pg *pg, const struct opts *o, bool list, struct buf *notes, stru
 	struct reply r = { 0 };
 	struct session *db;
 
-	if (o->db_clone || url_kind(o->db) == URL_FILE) {
+	if (!is_postgres(o)) {
 		buf_fmt(notes, "- %s: its clones are %s\n", url_masked(o->db), o->db_clone
-			? "made by db-clone: what they leave is not known" : "in the run directories");
+			? "made by db-clone, so prun cannot list them"
+			: "in the run directories");
 		return 0;
 	}
 	db = session(pg, o, &r, true);
@@ -992,10 +1168,11 @@ pg_gone(struct pg *pg, const struct opts *o, const char *name, const char *url)
 		return false;           /* who knows */
 	if (!url || !*url)
 		return true;            /* it never was */
-	if (url_kind(o->db) == URL_FILE)
+	if (!is_postgres(o))
 		return stat(url_file(url), &st) < 0;
 	db = session(pg, o, &r, true);
-	if (db && pg_do(pg, db, &r, sql("SELECT 1 FROM pg_database WHERE datname = %L", name)) == 0)
+	if (db && pg_do(pg, db, &r, sql("SELECT 1 FROM pg_database WHERE datname = %L",
+		name)) == 0)
 		gone = r.fields.n == 0;
 	reply_clear(&r);
 	return gone;

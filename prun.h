@@ -207,12 +207,13 @@ void conf_help(FILE *out);
 struct worker;
 struct pg;                      /* a worker's sessions with database servers */
 
-/* run: its id; dir: its directory.  Connects when first needed. */
-struct pg *pg_open(struct worker *w, const char *run, const char *dir);
+/* Connects when first needed. */
+struct pg *pg_open(struct worker *w, const struct plan *p);
 /* Closes the sessions and frees pg. */
 void pg_close(struct pg *pg);
 /* Clones the template; *url is the clone's, to be freed.  0, or -1 with the
- * reason in why; passing: a further try may help.  env: for cp, db-clone. */
+ * reason in why, when it has tried as often as that may help; passing: a later
+ * try may help.  env: for cp, db-clone. */
 int pg_clone(struct pg *pg, const struct opts *o, const char *name, const char *dir,
 	char **env, char **url, struct buf *notes, struct buf *why, bool *passing);
 /* Whether the last session was refused because there are too many. */

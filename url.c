@@ -1,10 +1,14 @@
 /*
- * url.c: the URLs of databases: what they name, and the same for a clone, for whoever
- * administers the server, and for the screen.
+ * url.c: the URLs of databases: what they name, and the same URL for a clone,
+ * for whoever administers the server, and for the screen.
  *
- * Userinfo ends at the first @ before a slash; ? and # are legal in a password; there are
- * no fragments.  A clone's URL has another name in the place of the database, all else
- * byte for byte, for drivers read more into URLs than libpq knows of.
+ * A URL is split once, into slices: user:password@, host, path, query.  A DSN
+ * (host=h dbname=x) is nothing but a query.  Userinfo ends at the first @
+ * before a slash; ? and # are legal in a password, and there are no fragments.
+ *
+ * A clone's URL has another name in the place of the database, all else byte
+ * for byte, because drivers read more into URLs than libpq knows of.  What libpq
+ * and psql get is written anew, with the parameters that libpq knows.
  */
 #include "prun.h"
 #include <ctype.h>
@@ -12,7 +16,36 @@
 
 #define STEM_MAX 44             /* 63 less _w999999_abcdefr999 */
 
-enum mode { URL_CLONE, URL_ADMIN, URL_MASK };
+/* Where a URL's parts begin; user..host is user:password@, or nothing. */
+struct url {
+	enum url_kind kind;
+	const char *user, *host, *path, *query;
+};
+
+/* A parameter of a query or DSN, as slices. */
+struct param {
+	const char *key, *value;
+	size_t nkey, nvalue;
+};
+
+/* The string in b, in scratch memory; b is freed. */
+static char *
+take(struct buf *b)
+{
+	char *s = str("%s", b->s ? b->s : "");
+
+	buf_free(b);
+	return s;
+}
+
+/* What follows the :// of a URL, or NULL: a DSN may have one in a password. */
+static const char *
+after_scheme(const char *url)
+{
+	const char *s = strstr(url, "://");
+
+	return s && strcspn(url, "= \t\n'") > (size_t)(s - url) ? s + 3 : NULL;
+}
 
 enum url_kind
 url_kind(const char *url)
@@ -20,54 +53,70 @@ url_kind(const char *url)
 	static const char *const pg[] = {
 		"postgres", "postgresql", "postgis", "pgsql", "ecto", "jdbc:postgresql"
 	};
-	size_t i, n = strcspn(url, "+:");
+	size_t n = strcspn(url, "+:");
 
-	if (starts(url, "jdbc:sqlite:") || starts(url, "file:") || (n == 6 && starts(url, "sqlite")))
+	if (starts(url, "jdbc:sqlite:") || starts(url, "file:")
+	|| (n == 6 && starts(url, "sqlite")))
 		return URL_FILE;
+	if (!after_scheme(url))
+		return strchr(url, '=') ? URL_DSN : URL_OTHER;
 	if (starts(url, "jdbc:"))
 		n = strcspn(url + 5, "+:") + 5;
-	for (i = 0; strstr(url, "://") && i < LEN(pg); i++)
-		if (strlen(pg[i]) == n && starts(url, pg[i]))
-			return URL_PG;
-	return !strstr(url, "://") && strchr(url, '=') ? URL_DSN : URL_OTHER;
+	return find_word(pg, LEN(pg), str("%.*s", (int)n, url)) < LEN(pg) ? URL_PG : URL_OTHER;
 }
 
-/* The next parameter of a query or DSN, as slices; *s moves behind it. */
-static bool
-next_param(const char **s, enum url_kind kind, const char **key, size_t *nkey, const char **value,
-	size_t *nvalue)
+static struct url
+split_url(const char *url)
 {
-	const char *p = *s, *blank = " \t\n";
+	struct url u = { url_kind(url), url, url, url, url };
 
-	p += strspn(p, kind == URL_PG ? "?&" : blank);
-	if (!*p)
-		return false;
-	*key = p;
-	*nkey = strcspn(p, kind == URL_PG ? "=&" : "= \t\n");
-	p += *nkey;
-	p += kind == URL_PG ? 0 : strspn(p, blank);
-	p += *p == '=';
-	p += kind == URL_PG ? 0 : strspn(p, blank);
-	*value = p;
-	if (kind == URL_PG) {
-		p += strcspn(p, "&");
-	} else if (*p == '\'') {
-		for (p++; *p && *p != '\''; p++)
-			p += *p == '\\' && p[1];
-		p += *p == '\'';
-	} else {
-		for (; *p && !strchr(blank, *p); p++)
-			p += *p == '\\' && p[1];
+	u.user = u.host = after_scheme(url);
+	if (!u.user || u.kind == URL_FILE) {
+		u.user = u.host = url;
+		return u;
 	}
-	*nvalue = (size_t)(p - *value);
-	*s = p;
+	if (u.user[strcspn(u.user, "@/")] == '@')
+		u.host = strchr(u.user, '@') + 1;
+	u.path = u.host + strcspn(u.host, "/?");
+	u.query = u.path + strcspn(u.path, "?");
+	return u;
+}
+
+/* Length of a value of a DSN, which may be quoted. */
+static size_t
+dsn_value(const char *value)
+{
+	const char *p = value;
+	bool quoted = *p == '\'';
+
+	for (p += quoted; *p && !(quoted ? *p == '\'' : strchr(" \t\n", *p) != NULL); p++)
+		p += *p == '\\' && p[1];
+	return (size_t)(p - value) + (quoted && *p);
+}
+
+/* The next parameter at *s, which moves behind it. */
+static bool
+next_param(const char **s, enum url_kind kind, struct param *p)
+{
+	const char *blank = kind == URL_PG ? "" : " \t\n";
+
+	p->key = *s + strspn(*s, kind == URL_PG ? "?&" : blank);
+	if (!*p->key)
+		return false;
+	p->nkey = strcspn(p->key, kind == URL_PG ? "=&" : "= \t\n");
+	p->value = p->key + p->nkey;
+	p->value += strspn(p->value, blank);
+	p->value += *p->value == '=';
+	p->value += strspn(p->value, blank);
+	p->nvalue = kind == URL_PG ? strcspn(p->value, "&") : dsn_value(p->value);
+	*s = p->value + p->nvalue;
 	return true;
 }
 
 static bool
-is_key(const char *key, size_t n, const char *word)
+is_key(const struct param *p, const char *word)
 {
-	return strlen(word) == n && !memcmp(key, word, n);
+	return strlen(word) == p->nkey && !memcmp(p->key, word, p->nkey);
 }
 
 /* Undoes %41 of a URL, quotes and backslashes of a DSN. */
@@ -91,126 +140,109 @@ decode(const char *s, size_t n, enum url_kind kind)
 	return start;
 }
 
-/* Where a URL's parts begin; user..host is user:password@, or nothing. */
-struct url {
-	enum url_kind kind;
-	const char *user, *host, *path, *query;
-};
-
-static struct url
-split_url(const char *url)
-{
-	struct url u = { url_kind(url), url, url, url, url };
-
-	if (u.kind != URL_PG)
-		return u;
-	u.user = u.host = strstr(url, "://") + 3;
-	/* ? and # are legal in a password; libpq reads it so, too. */
-	if (u.user[strcspn(u.user, "@/")] == '@')
-		u.host = strchr(u.user, '@') + 1;
-	u.path = u.host + strcspn(u.host, "/?");
-	u.query = u.path + strcspn(u.path, "?");
-	return u;
-}
-
+/* The last value of a parameter, or NULL. */
 static char *
 param(const struct url *u, const char *name)
 {
-	const char *s = u->query, *key, *value;
-	size_t nkey, nvalue;
+	const char *s = u->query;
+	struct param p;
 	char *found = NULL;
 
-	while (next_param(&s, u->kind, &key, &nkey, &value, &nvalue))
-		if (is_key(key, nkey, name))
-			found = decode(value, nvalue, u->kind);
+	while (next_param(&s, u->kind, &p))
+		if (is_key(&p, name))
+			found = decode(p.value, p.nvalue, u->kind);
 	return found;
+}
+
+/* Appends the query with value in the place of the values of these keys. */
+static void
+replace_params(struct buf *b, const struct url *u, const char *const keys[2], const char *value)
+{
+	const char *s = u->query, *from = s;
+	struct param p;
+
+	while (next_param(&s, u->kind, &p))
+		if (is_key(&p, keys[0]) || is_key(&p, keys[1])) {
+			buf_add(b, from, (size_t)(p.value - from));
+			buf_str(b, value);
+			from = s;
+		}
+	buf_str(b, from);
+}
+
+/* Where the password of user:password@ begins, or NULL. */
+static const char *
+password_of(const struct url *u)
+{
+	const char *s = u->user + strcspn(u->user, ":@");
+
+	return s < u->host && *s == ':' ? s + 1 : NULL;
 }
 
 /* Drivers have parameters that libpq does not know, and words of their own. */
 static void
-admin_param(struct buf *b, const char *key, size_t nkey, const char *value, size_t nvalue)
+admin_param(struct buf *b, const struct param *p)
 {
-	static const char known[] = " host hostaddr port user password passfile channel_binding "
-		"connect_timeout client_encoding options application_name keepalives "
-		"keepalives_idle keepalives_interval keepalives_count tcp_user_timeout gssencmode "
-		"sslmode sslcert sslkey sslpassword sslrootcert sslcrl sslcrldir sslsni requirepeer "
-		"ssl_min_protocol_version ssl_max_protocol_version krbsrvname gsslib service "
-		"target_session_attrs ";
-	char *word = str(" %.*s ", (int)nkey, key), *v = str("%.*s", (int)nvalue, value);
-	bool ssl = is_key(key, nkey, "ssl");
+	static const char known[] = " host hostaddr port user password passfile "
+		"channel_binding connect_timeout client_encoding options application_name "
+		"keepalives keepalives_idle keepalives_interval keepalives_count "
+		"tcp_user_timeout gssencmode sslmode sslcert sslkey sslpassword sslrootcert "
+		"sslcrl sslcrldir sslsni requirepeer ssl_min_protocol_version "
+		"ssl_max_protocol_version krbsrvname gsslib service target_session_attrs ";
+	char *key = str("%.*s", (int)p->nkey, p->key);
+	char *v = str("%.*s", (int)p->nvalue, p->value);
+	bool ssl = !strcmp(key, "ssl");
 
-	if (ssl || (is_key(key, nkey, "sslmode") && !strcmp(v, "no-verify")))
-		v = !strcmp(v, "true") || !strcmp(v, "TRUE") || !strcmp(v, "no-verify") ? "require"
-			: !strcmp(v, "false") ? "disable" : v;
-	if (ssl || strstr(known, word))
-		buf_fmt(b, "%c%.*s=%s", strchr(b->s, '?') ? '&' : '?', ssl ? 7 : (int)nkey,
-			ssl ? "sslmode" : key, v);
+	if (!ssl && !strstr(known, str(" %s ", key)))
+		return;
+	if (!strcmp(v, "no-verify") || (ssl && (!strcmp(v, "true") || !strcmp(v, "TRUE"))))
+		v = "require";
+	else if (ssl && !strcmp(v, "false"))
+		v = "disable";
+	buf_fmt(b, "%c%s=%s", strchr(b->s, '?') ? '&' : '?', ssl ? "sslmode" : key, v);
 }
 
-/* Writes a PostgreSQL URL or DSN anew.  CLONE: for the app, name instead of the
- * database, all else byte for byte.  ADMIN: for libpq or psql, database name; where
- * password is not NULL it is taken out into it.  MASK: for the screen. */
-static char *
-rewrite(const char *url, enum mode mode, const char *name, char **password)
+/* The parameters that libpq or psql gets, less the database's name and, where it
+ * is to be taken out, the password. */
+static void
+admin_params(struct buf *b, const struct url *u, char **password)
 {
-	struct url u = split_url(url);
-	struct buf b = { 0 };
-	const char *s = u.query, *key, *value, *from = u.query;
-	size_t nkey, nvalue;
-	bool dbname = param(&u, "dbname") != NULL, secret;
-	int colon = (int)strcspn(u.user, ":@");
-	char *out;
+	const char *s = u->query;
+	struct param p;
 
-	if (u.kind == URL_PG) {
-		buf_add(&b, mode == URL_ADMIN ? "postgresql://" : url, mode == URL_ADMIN ? 13
-			: (size_t)(u.user - url));
-		secret = u.host > u.user && u.user[colon] == ':' && (mode == URL_MASK || password);
-		if (secret && mode == URL_ADMIN)
-			*password = decode(u.user + colon + 1, (size_t)(u.host - u.user) - 2
-				- (size_t)colon, URL_PG);
-		if (secret)
-			buf_fmt(&b, "%.*s%s@", colon, u.user, mode == URL_MASK ? ":***" : "");
+	while (next_param(&s, u->kind, &p)) {
+		if (password && is_key(&p, "password"))
+			*password = decode(p.value, p.nvalue, u->kind);
+		else if ((password && is_key(&p, "sslpassword")) || is_key(&p, "dbname"))
+			continue;
+		else if (u->kind == URL_PG)
+			admin_param(b, &p);
 		else
-			buf_add(&b, u.user, (size_t)(u.host - u.user));
-		buf_add(&b, u.host, (size_t)(u.path - u.host));
-		if (mode == URL_ADMIN || (mode == URL_CLONE && (!dbname || u.query > u.path + 1)))
-			buf_fmt(&b, "/%s", name);
-		else
-			buf_add(&b, u.path, (size_t)(u.query - u.path));
+			buf_fmt(b, "%.*s=%.*s ", (int)p.nkey, p.key, (int)p.nvalue, p.value);
 	}
-	while (next_param(&s, u.kind, &key, &nkey, &value, &nvalue)) {
-		secret = is_key(key, nkey, "password") || is_key(key, nkey, "sslpassword");
-		if (mode == URL_ADMIN && password && secret) {
-			if (nkey == 8)
-				*password = decode(value, nvalue, u.kind);
-		} else if (mode == URL_ADMIN && u.kind == URL_PG) {
-			admin_param(&b, key, nkey, value, nvalue);
-		} else if (mode == URL_ADMIN && !is_key(key, nkey, "dbname")) {
-			buf_fmt(&b, "%.*s=%.*s ", (int)nkey, key, (int)nvalue, value);
-		} else if (mode != URL_ADMIN) {
-			buf_add(&b, from, (size_t)(value - from));
-			if (mode == URL_CLONE && is_key(key, nkey, "dbname"))
-				buf_str(&b, name);
-			else if (mode == URL_MASK && secret)
-				buf_str(&b, "***");
-			else
-				buf_add(&b, value, nvalue);
-			from = s;
-		}
-	}
-	if (mode != URL_ADMIN)
-		buf_str(&b, from);
-	if (u.kind == URL_DSN && (mode == URL_ADMIN || (mode == URL_CLONE && !dbname)))
-		buf_fmt(&b, "%sdbname=%s", b.n && b.s[b.n - 1] != ' ' ? " " : "", name);
-	out = str("%s", b.s ? b.s : "");
-	buf_free(&b);
-	return out;
 }
 
 char *
 url_admin(const char *url, const char *name, char **password)
 {
-	return rewrite(url, URL_ADMIN, name, password);
+	struct url u = split_url(url);
+	const char *secret = password ? password_of(&u) : NULL;
+	struct buf b = { 0 };
+
+	if (u.kind == URL_PG) {
+		buf_str(&b, "postgresql://");
+		if (secret) {
+			*password = decode(secret, (size_t)(u.host - secret) - 1, URL_PG);
+			buf_fmt(&b, "%.*s@", (int)(secret - u.user) - 1, u.user);
+		} else {
+			buf_add(&b, u.user, (size_t)(u.host - u.user));
+		}
+		buf_fmt(&b, "%.*s/%s", (int)(u.path - u.host), u.host, name);
+	}
+	admin_params(&b, &u, password);
+	if (u.kind == URL_DSN)
+		buf_fmt(&b, "dbname=%s", name);
+	return take(&b);
 }
 
 /* The path of a file template as its URL has it; *n its length. */
@@ -253,27 +285,44 @@ url_clone_file(const char *url, const char *name, const char *dir)
 	return str("%s/%s%s", dir, name, dot && dot > base ? dot : "");
 }
 
+/* The name of a template that is a file, or that we know nothing of. */
+static char *
+file_name(const char *url, enum url_kind kind)
+{
+	char *dot, *name = kind == URL_FILE ? url_file(url)
+		: str("%.*s", (int)strcspn(url, "?"), url);
+
+	while (*name && ends(name, "/"))
+		name[strlen(name) - 1] = '\0';
+	name = strrchr(name, '/') ? strrchr(name, '/') + 1 : name;
+	dot = kind == URL_FILE ? strrchr(name, '.') : NULL;
+	if (dot && dot != name)
+		*dot = '\0';
+	return name;
+}
+
+/* The database that a URL names, or NULL. */
+static char *
+database(const struct url *u)
+{
+	char *name = param(u, "dbname");
+
+	if (!name && u->query > u->path + 1)
+		name = decode(u->path + 1, (size_t)(u->query - u->path) - 1, URL_PG);
+	return name;
+}
+
 char *
 url_template(const char *url)
 {
 	struct url u = split_url(url);
 	struct passwd *pw;
-	char *name = NULL, *dot;
+	char *name;
 
-	if (u.kind == URL_FILE || u.kind == URL_OTHER) {
-		name = u.kind == URL_FILE ? url_file(url) : str("%.*s", (int)strcspn(url, "?"), url);
-		while (*name && name[strlen(name) - 1] == '/')
-			name[strlen(name) - 1] = '\0';
-		name = strrchr(name, '/') ? strrchr(name, '/') + 1 : name;
-		dot = u.kind == URL_FILE ? strrchr(name, '.') : NULL;
-		if (dot && dot != name)
-			*dot = '\0';
-		return name;
-	}
+	if (u.kind == URL_FILE || u.kind == URL_OTHER)
+		return file_name(url, u.kind);
 	/* As libpq chooses: dbname, path, PGDATABASE, then the user's name. */
-	name = param(&u, "dbname");
-	if (!name && u.query > u.path + 1)
-		name = decode(u.path + 1, (size_t)(u.query - u.path) - 1, URL_PG);
+	name = database(&u);
 	if (!name)
 		name = getenv("PGDATABASE");
 	if (!name && u.host > u.user)
@@ -282,8 +331,10 @@ url_template(const char *url)
 		name = param(&u, "user");
 	if (!name)
 		name = getenv("PGUSER");
-	if (!name)
-		name = (pw = getpwuid(geteuid())) ? pw->pw_name : "";
+	if (!name) {
+		pw = getpwuid(geteuid());
+		name = pw ? pw->pw_name : "";
+	}
 	return str("%s", name);
 }
 
@@ -293,13 +344,13 @@ url_check(const char *url)
 	struct url u = split_url(url);
 
 	if (starts(url, "prisma+postgres:"))
-		return "names Prisma's proxy; give the database's own URL";
+		return "is the URL of Prisma's proxy; use the database's own URL";
 	if (u.kind == URL_PG && u.host[strcspn(u.host, "/?@")] == '@')
-		return "has two @ before the host; write %40 in the password";
+		return "has two @ before the host; write @ as %40 in the password";
 	if (u.kind == URL_FILE && (!*url_file(url) || strstr(url, ":memory:")))
-		return "names no file that could be copied";
+		return "does not name a file to copy";
 	if (u.kind == URL_OTHER)
-		return "is of no kind that prun can copy; set db-clone and db-drop";
+		return "is a kind of database that prun cannot clone; set db-clone and db-drop";
 	return NULL;
 }
 
@@ -328,27 +379,59 @@ url_clone_name(const char *url, int index, const char *run, int attempt)
 	return attempt > 1 ? str("%sr%d", name, attempt) : name;
 }
 
+/* A URL or DSN of PostgreSQL with another database. */
+static char *
+clone_pg(const char *url, const char *name)
+{
+	static const char *const key[2] = { "dbname", "dbname" };
+	struct url u = split_url(url);
+	struct buf b = { 0 };
+	bool given = param(&u, "dbname") != NULL;
+
+	buf_add(&b, url, (size_t)(u.path - url));
+	if (u.kind == URL_PG && (!given || u.query > u.path + 1))
+		buf_fmt(&b, "/%s", name);
+	else
+		buf_add(&b, u.path, (size_t)(u.query - u.path));
+	replace_params(&b, &u, key, name);
+	if (u.kind == URL_DSN && !given)
+		buf_fmt(&b, "%sdbname=%s", b.s && !ends(b.s, " ") ? " " : "", name);
+	return take(&b);
+}
+
 char *
 url_clone(const char *url, const char *name, const char *dir)
 {
-	const char *rest;
+	const char *rest, *slashes = starts(url, "sqlite") ? "///" : "";
 	size_t n;
 
 	if (url_kind(url) != URL_FILE)
-		return rewrite(url, URL_CLONE, name, NULL);
+		return clone_pg(url, name);
 	rest = file_part(url, &n) + n;
-	return str("%.*s%s%s%s", (int)strcspn(url, ":") + 1, url, starts(url, "jdbc:") ? "sqlite:"
-		: starts(url, "sqlite") ? "///" : "", url_clone_file(url, name, dir), rest);
+	return str("%.*s%s%s%s", (int)strcspn(url, ":") + 1, url, starts(url, "jdbc:")
+		? "sqlite:" : slashes, url_clone_file(url, name, dir), rest);
 }
 
 char *
 url_masked(const char *url)
 {
-	const char *at = strrchr(url, '@'), *colon = strstr(url, "://");
+	static const char *const secrets[2] = { "password", "sslpassword" };
+	struct url u = split_url(url);
+	const char *last = strrchr(url, '@'), *secret = password_of(&u);
+	struct buf b = { 0 };
 
-	if (url_kind(url) == URL_PG || url_kind(url) == URL_DSN)
-		return rewrite(url, URL_MASK, NULL, NULL);
-	colon = colon ? strchr(colon + 3, ':') : NULL;  /* of any shape: user:password@ */
-	return at && colon && colon < at ? str("%.*s***%s", (int)(colon + 1 - url), url, at)
-		: str("%s", url);
+	if (last && u.user > url
+	&& (u.host == u.user || u.host[strcspn(u.host, "@?")] == '@')) {
+		/* Whoever forgot to write %40 or %2F: all before the last @ may be secret. */
+		u.host = last + 1;
+		u.path = u.query = u.host + strcspn(u.host, "?");
+		secret = strchr(u.user, ':');
+		secret = secret && secret < last ? secret + 1 : NULL;
+	}
+	buf_add(&b, url, (size_t)((secret ? secret : u.host) - url));
+	if (secret)
+		buf_str(&b, "***@");
+	buf_add(&b, u.host, (size_t)(u.query - u.host));
+	replace_params(&b, &u, secrets, "***");
+	return take(&b);
 }

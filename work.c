@@ -251,30 +251,18 @@ clone(struct attempt *a)
 {
 	struct buf why = { 0 };
 	bool passing = false;
-	int tries, failed = -1;
+	int failed;
 
 	if (!a->db)
 		return true;
 	proc_tell_phase(a->w, CLONING);
 	make_env(a);
-	for (tries = 0; failed && tries < 4 && !a->w->cancelled; tries++) {
-		if (tries && !passing)
-			break;
-		if (tries) {    /* an answer may have been lost: drop what is there */
-			int64_t until = proc_clock(a->w) + (250 << tries);
-
-			proc_pause(a->w, until);
-			pg_drop(a->self->pg, a->o, a->db, a->dir, a->env.v, &a->notes);
-			why.n = 0;
-		}
-		a->cloned = true;
-		failed = pg_clone(a->self->pg, a->o, a->db, a->dir, a->env.v, &a->db_url, &a->notes,
-			&why, &passing);
-		if (failed && pg_crowded(a->self->pg) && tries && a->plan->workers > 1) {
-			a->out.crowded = true;
-			a->cloned = false;
-			break;
-		}
+	a->cloned = true;
+	failed = pg_clone(a->self->pg, a->o, a->db, a->dir, a->env.v, &a->db_url, &a->notes,
+		&why, &passing);
+	if (failed && pg_crowded(a->self->pg) && a->plan->workers > 1 && !a->w->cancelled) {
+		a->out.crowded = true;
+		a->cloned = false;      /* another worker makes it */
 	}
 	if (failed) {
 		a->out.fatal = !a->w->cancelled && !passing;
@@ -836,7 +824,7 @@ work_run(const struct plan *p, int slot, int orders, int news)
 	w->slot = slot;
 	w->orders = orders;
 	w->news = news;
-	self.pg = pg_open(w, p->id, p->dir);
+	self.pg = pg_open(w, p);
 	for (;;) {
 		while (!w->ordered && w->orders >= 0)
 			proc_wait(w, NULL, 0, -1);

@@ -106,7 +106,7 @@ for way in libpq psql; do
 	# No database to clone, none to ask.
 	run --db "$url-nope" --setup none tests/e2e/test_1.py
 	is 'a template that does not exist gives status 3' $status 3
-	has 'and is told as that' out "there is no database \"$base-nope\"; create it"
+	has 'and is told as that' out "database \"$base-nope\" does not exist; create it"
 	run --db postgresql://postgres@127.0.0.1:1/x --setup none tests/e2e/test_1.py
 	is 'so does a server that is not there' $status 3
 	has 'with the reason' out '[Cc]onnection refused'
@@ -141,8 +141,8 @@ for way in libpq psql; do
 	kill -9 $pid $(ps -A -o pid= -o ppid= | awk -v p=$pid '$2 == p { print $1 }')
 	wait $pid 2>/dev/null
 	ok 'a clone is left when prun and all workers are killed' test "$(databases)" != "$base"
-	idle() { [ -z "$(sql "SELECT 1 FROM pg_stat_activity WHERE application_name = 'prun'
-		OR datname LIKE '${base}_w%'")" ]; }
+	idle() { [ -z "$(sql "SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid()
+		AND (application_name IN ('prun', 'psql') OR datname LIKE '${base}_w%')")" ]; }
 	await idle              # the server has noticed
 	run --server none --test true tests/e2e/test_1.py
 	is 'and the next run sweeps it' "$status $(databases)" "0 $base"

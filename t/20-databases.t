@@ -46,11 +46,11 @@ for way in libpq psql; do
 	has 'in one clear line' out 'cannot clone database app: permission denied to create database; the role needs CREATEDB'
 	run --db "$(as creator)" t/test_a.sh
 	is '42501: so does one that does not own the template' $status 3
-	has 'which is told' out 'permission denied to copy database "app"; the role needs CREATEDB, and must own the template'
+	has 'which is told' out 'permission denied to copy database "app"; the role needs CREATEDB and must own the template'
 	sql 'ALTER DATABASE app IS_TEMPLATE true'
 	run --db "$(as creator)" t/test_a.sh
 	is '42501: the owner cannot be kept by who is not a member: the clone is ours' "$status $(databases)" '0 '
-	has 'and that is said' out "the clone is ours, not postgres's: must be (member of role|able to SET ROLE) \"postgres\""
+	has 'and that is said' out "the clone belongs to the connecting role, not to postgres: must be (member of role|able to SET ROLE) \"postgres\""
 	sql 'ALTER DATABASE app IS_TEMPLATE false'
 	sql 'ALTER DATABASE app OWNER TO creator'
 	# A superuser sits in the clone: creator may not end it.
@@ -65,7 +65,7 @@ for way in libpq psql; do
 	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'app_w%'" >/dev/null
 	wait
 	has '42501: a session that may not be ended leaves the clone, and that is said' out \
-		'cannot drop database.*(app_w0_[0-9a-z]{6} is left)'
+		'cannot drop database.*(app_w0_[0-9a-z]{6} was not dropped)'
 	run --db "$(as creator)" t/test_a.sh
 	is 'the next run sweeps it' "$status $(databases)" '0 app '
 	sql 'ALTER DATABASE app OWNER TO postgres'
@@ -133,7 +133,7 @@ for way in libpq psql; do
 	X' | script t/test_prep.sh
 	run -v --db "$app" t/test_prep.sh
 	is '55006: one in the clone does not fail the test' $status 0
-	has 'the clone is left, and that is said' out 'is being used by prepared transactions|prepared transaction.* is left'
+	has 'the clone is left, and that is said' out 'is being used by prepared transactions|prepared transaction.* was not dropped'
 	clone=$(databases | grep -o 'app_w0[^ ]*')
 	psql -Xq "$server/$clone" -c "ROLLBACK PREPARED 'in_clone'"
 	sql "DROP DATABASE $clone"
@@ -192,7 +192,7 @@ for way in libpq psql; do
 	is 'a second run does not sweep the first one' "$(databases | wc -w)" 3
 	run --clean --db "$app" -n
 	has '--clean -n lists what was kept, with file, size, age' out "^$kept \(kept for t/test_b.sh, [0-9]+ (MB|kB), 00:0[0-9]:00 old\)$"
-	has 'and says what is in use' out 'left, (its run is under way|somebody uses it)'
+	has 'and says what is in use' out 'not dropped, (its run is in progress|it is in use)'
 	is 'and drops nothing' "$(databases | wc -w)" 3
 	run --clean --db "$app"
 	is '--clean drops the kept one, not that of a run under way' "$status $(databases | wc -w)" '0 2'
@@ -267,7 +267,7 @@ for way in libpq psql; do
 	ok 'a server that hangs does not hold up the end' test $(($(date +%s) - before)) -le 10
 	# shellcheck disable=SC2086
 	kill -CONT "$postmaster" $backends
-	has 'and what is left is said' out 'app_w0_[0-9a-z]* is left'
+	has 'and what is left is said' out 'app_w0_[0-9a-z]* was not dropped'
 	await_idle() { [ -z "$(sql "SELECT 1 FROM pg_stat_activity WHERE application_name IN ('prun', 'psql') AND pid <> pg_backend_pid()")" ]; }
 	await await_idle
 	run --db "$app" t/test_a.sh
@@ -326,7 +326,7 @@ if have pgbouncer; then
 	is 'behind a pooler, with db-admin around it, all is well' "$status $(databases)" '0 app '
 	has 'the test has the clone through the pooler' db '^app_w[01]_[0-9a-z]{6}$'
 	run -j1 --db "$pooled?pgbouncer=true" --db-admin none t/test_a.sh
-	has 'pgbouncer=true without db-admin is warned of' out 'db-admin = names the way around it'
+	has 'pgbouncer=true without db-admin is warned of' out 'set db-admin to the server'
 	kill $bouncer
 	wait $bouncer
 else

@@ -24,7 +24,7 @@ done <<'END'
 11	postgresql://[fe80::1%25eth0]/a	postgresql://[fe80::1%25eth0]/N | postgresql://[fe80::1%25eth0]/P
 12	postgresql://u:p%40s@h/my%20db	postgresql://u:p%40s@h/N | postgresql://u:p%40s@h/P
 13	postgresql://u:p?x#y@h/a	postgresql://u:p?x#y@h/N | postgresql://u:p?x#y@h/P
-14	postgresql://u:p@s@h/a	refused: has two @ before the host; write %40 in the password
+14	postgresql://u:p@s@h/a	refused: has two @ before the host; write @ as %40 in the password
 15	postgresql://h/a#f	postgresql://h/N | postgresql://h/P
 15	postgresql://h/a/b	postgresql://h/N | postgresql://h/P
 16	postgresql+asyncpg://h/a?ssl=require	postgresql+asyncpg://h/N?ssl=require | postgresql://h/P?sslmode=require
@@ -40,14 +40,14 @@ done <<'END'
 23	postgresql://h/a?&sslmode=require	postgresql://h/N?&sslmode=require | postgresql://h/P?sslmode=require
 24	host=h dbname='my db'	host=h dbname=N | host=h dbname=P
 25	host=h user=u	host=h user=u dbname=N | host=h user=u dbname=P
-26	prisma+postgres://localhost:51213/?api_key=x	refused: names Prisma's proxy; give the database's own URL
+26	prisma+postgres://localhost:51213/?api_key=x	refused: is the URL of Prisma's proxy; use the database's own URL
 27	sqlite:///r.db	sqlite:////abs/N.db
 27	sqlite+aiosqlite:///r.db	sqlite+aiosqlite:////abs/N.db
 28	sqlite://r.db?mode=rwc	sqlite:////abs/N.db?mode=rwc
 29	file:./d.db	file:/abs/N.db
 29	jdbc:sqlite:d.db	jdbc:sqlite:/abs/N.db
-30	sqlite://	refused: names no file that could be copied
-30	sqlite:///:memory:	refused: names no file that could be copied
-30	sqlite::memory:	refused: names no file that could be copied
+30	sqlite://	refused: does not name a file to copy
+30	sqlite:///:memory:	refused: does not name a file to copy
+30	sqlite::memory:	refused: does not name a file to copy
 END
 finish

@@ -16,7 +16,7 @@ for side in wal journal; do
 	echo hot >"app.db-$side"
 	run --db sqlite:///app.db t/test_a.sh
 	is "a hot -$side is refused" $status 3
-	has 'with what to do' out "app.db-$side is not empty, so it is in use or was not closed; close it, or let setup do so"
+	has 'with what to do' out "app.db-$side is not empty, so the database is open or was not closed; close it, or let setup close it"
 	: >"app.db-$side"
 	run --db sqlite:///app.db t/test_a.sh
 	is "an empty -$side is none" $status 0
