@@ -106,7 +106,7 @@ static const struct option table[] = {
 	{ "env", 0, LIST, 0, AT(env), "NAME=VALUE", NULL,
 		"Set a variable for server and test" },
 	{ "unset", 0, BLANKS, 0, AT(unset), "GLOB", NULL,
-		"Hide these variables from the server" },
+		"Hide these variables from server and test" },
 	{ "serial", 0, BLANKS, 0, AT(serial), "GLOB", NULL, "Run these files one at a time" },
 	{ "alone", 0, BLANKS, 0, AT(alone), "GLOB", NULL, "Run these files alone" },
 	{ "lock", 0, LIST, 0, AT(lock), "NAME GLOB...", NULL,

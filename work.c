@@ -9,7 +9,6 @@
  * (show.c), numbers up the pipe.
  */
 #include "prun.h"
-#include <dirent.h>
 #include <fnmatch.h>
 
 extern char **environ;
@@ -19,7 +18,6 @@ struct self {
 	struct worker w;
 	const struct plan *plan;
 	struct pg *pg;
-	char *spare_tmp;        /* of an earlier attempt, or NULL */
 };
 
 struct attempt {
@@ -34,6 +32,7 @@ struct attempt {
 	struct list env;        /* of the test; what stands from ours on is ours */
 	size_t ours;
 	struct proc server, test;
+	enum result well;       /* the result, unless there is a cause against it */
 	bool cloned, shell;     /* shell: the test runs under sh -c */
 	const char *why;        /* the cause in words, or NULL */
 	struct buf notes;
@@ -41,15 +40,24 @@ struct attempt {
 
 /* ---- environment ---- */
 
+/* Index of a variable in the environment, at or behind from, or env.n. */
+static size_t
+env_find(const struct attempt *a, size_t from, const char *name, size_t n)
+{
+	size_t i;
+
+	for (i = from; i < a->env.n; i++)
+		if (!strncmp(a->env.v[i], name, n) && a->env.v[i][n] == '=')
+			break;
+	return i;
+}
+
 static void
 env_set(struct attempt *a, const char *name, const char *value)
 {
-	size_t i, n = strlen(name);
+	size_t i = env_find(a, 0, name, strlen(name));
 	char *s = str("%s=%s", name, value);
 
-	for (i = 0; i < a->env.n; i++)
-		if (!strncmp(a->env.v[i], name, n) && a->env.v[i][n] == '=')
-			break;
 	if (i < a->env.n) {
 		free(a->env.v[i]);
 		memmove(a->env.v + i, a->env.v + i + 1, (a->env.n - i) * sizeof(*a->env.v));
@@ -62,10 +70,7 @@ env_set(struct attempt *a, const char *name, const char *value)
 static void
 env_num(struct attempt *a, const char *name, int64_t n)
 {
-	char s[32];
-
-	snprintf(s, sizeof(s), "%" PRId64, n);
-	env_set(a, name, s);
+	env_set(a, name, str("%" PRId64, n));
 }
 
 static void
@@ -82,26 +87,40 @@ static void
 env_expand(struct attempt *a, const char *setting)
 {
 	size_t i, n, eq = strcspn(setting, "=");
+	bool brace;
 	char *name = str("%.*s", (int)eq, setting);
 	const char *s = setting + eq + 1;
 	struct buf b = { 0 };
 
-	for (; *s; s++) {
-		bool brace = !strncmp(s, "${PRUN_", 7);
-
-		n = strspn(s + 1 + brace, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_");
-		if (!brace && strncmp(s, "$PRUN_", 6)) {
-			buf_char(&b, *s);
+	while (*s) {
+		brace = starts(s, "${PRUN_");
+		if (!brace && !starts(s, "$PRUN_")) {
+			buf_char(&b, *s++);
 			continue;
 		}
 		s += 1 + brace;
-		for (i = a->ours; i < a->env.n; i++)
-			if (!strncmp(a->env.v[i], s, n) && a->env.v[i][n] == '=')
-				buf_str(&b, a->env.v[i] + n + 1);
-		s += n - 1 + (brace && s[n] == '}');
+		n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_");
+		i = env_find(a, a->ours, s, n);
+		if (i < a->env.n)
+			buf_str(&b, a->env.v[i] + n + 1);
+		s += n;
+		s += brace && *s == '}';
 	}
 	env_set(a, name, b.s ? b.s : "");
 	buf_free(&b);
+}
+
+/* Whether unset = hides a variable that prun has inherited. */
+static bool
+is_unset(const struct opts *o, const char *setting)
+{
+	const char *name = str("%.*s", (int)strcspn(setting, "="), setting);
+	size_t i;
+
+	for (i = 0; i < o->unset.n; i++)
+		if (fnmatch(o->unset.v[i], name, 0) == 0)
+			return true;
+	return false;
 }
 
 static void
@@ -114,7 +133,8 @@ make_env(struct attempt *a)
 
 	list_free(&a->env);
 	for (i = 0; environ[i]; i++)
-		list_add(&a->env, environ[i]);
+		if (!is_unset(a->o, environ[i]))
+			list_add(&a->env, environ[i]);
 	a->ours = a->env.n;
 	env_set(a, "PRUN_RUN", p->id);
 	env_set(a, "PRUN_SUITE", f->suite->name);
@@ -132,6 +152,8 @@ make_env(struct attempt *a)
 	env_set(a, "PRUN_URL", a->url);
 	if (a->o->server)       /* else they may name a server of the user's own */
 		env_all(a, &a->o->url_env, a->url);
+	if (a->o->server && proc_ready_fd(a->o->ready))
+		env_set(a, "PRUN_READY_FD", "3");
 	if (a->db) {
 		env_set(a, "PRUN_DB", a->db);
 		env_set(a, "PRUN_DB_URL", a->db_url ? a->db_url : "");
@@ -139,26 +161,6 @@ make_env(struct attempt *a)
 	}
 	for (i = 0; i < a->o->env.n; i++)
 		env_expand(a, a->o->env.v[i]);
-}
-
-/* The server's: as the test's, less what unset names of the inherited. */
-static struct list
-server_env(const struct attempt *a)
-{
-	struct list env = { 0 };
-	size_t i, k, hit;
-	char *name;
-
-	for (i = 0; i < a->env.n; i++) {
-		hit = i >= a->ours ? a->o->unset.n : 0;
-		name = str("%.*s", (int)strcspn(a->env.v[i], "="), a->env.v[i]);
-		for (k = hit; k < a->o->unset.n; k++)
-			if (fnmatch(a->o->unset.v[k], name, 0) == 0)
-				break;
-		if (k == a->o->unset.n)
-			list_add(&env, a->env.v[i]);
-	}
-	return env;
 }
 
 /* Writes what we have set as a script to be sourced; it may hold secrets. */
@@ -185,64 +187,55 @@ write_env(struct attempt *a)
 	buf_free(&b);
 }
 
-/* Makes a TMPDIR, if it can be of the empty one that the last attempt has
- * left: ext4 is slow to reuse an inode that was freed within minutes. */
-static int
-make_tmp(struct attempt *a)
-{
-	struct self *self = a->self;
-	int made = -1;
-
-	if (self->spare_tmp) {
-		made = rename(self->spare_tmp, a->tmp);
-		free(self->spare_tmp);
-		self->spare_tmp = NULL;
-	}
-	return made == 0 ? 0 : remove_tree(a->tmp) < 0 ? -1 : mkdir(a->tmp, 0700);
-}
-
-static void
-leave_tmp(struct attempt *a)
-{
-	struct stat st;
-	DIR *d = opendir(a->tmp);
-	int n = 0;
-
-	while (d && n < 3 && readdir(d))
-		n++;
-	if (d)
-		closedir(d);
-	/* . and .. only, and nobody has changed its mode.  In an audit the file's next
-	 * attempt may be another worker's, which makes one of this name. */
-	if (n == 2 && !a->plan->o.audit && stat(a->tmp, &st) == 0 && (st.st_mode & 07777) == 0700)
-		a->self->spare_tmp = xstrdup(a->tmp);
-	else if (remove_tree(a->tmp) < 0)
-		buf_fmt(&a->notes, "- %s could not be removed: %s\n", a->tmp, strerror(errno));
-}
-
 /* ---- the steps ---- */
 
-/* Notes the cause, if it is the first; false, for whoever goes no further. */
+/* Notes the cause unless there is one already; false, so that a step can
+ * return it. */
 static bool
 fails(struct attempt *a, enum cause cause, const char *why)
 {
 	if (a->out.cause != CAUSE_NONE)
 		return false;
 	a->out.cause = a->w->cancelled ? CAUSE_CANCELLED : cause;
-	a->why = a->w->cancelled ? "stopped before its end" : str("%s", why);
+	a->why = a->w->cancelled ? "cancelled" : str("%s", why);
 	return false;
+}
+
+/* Runs a command, its output going to log; its status. */
+static int
+run_command(struct attempt *a, const char *command, const char *log, int64_t deadline,
+	bool heed)
+{
+	struct spawn s = { .argv = proc_argv(command, NULL), .env = a->env.v };
+	int status = SPAWN_FAILED;
+
+	s.out = s.err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+	if (s.out >= 0)
+		status = proc_run(a->w, &s, deadline, heed, a->o->grace_ms, &a->notes);
+	if (status == SPAWN_FAILED)
+		buf_fmt(&a->notes, "- %s\n", proc_why_not(s.out < 0 ? log : s.argv[0], errno));
+	close_keep(s.out);
+	return status;
+}
+
+static bool
+take_port(struct attempt *a)
+{
+	if (proc_hold(&a->port, &a->hold) < 0)
+		return false;
+	a->url = str("http://localhost:%d", a->port);
+	return true;
 }
 
 static bool
 prepare(struct attempt *a)
 {
 	if (a->w->cancelled)
-		return fails(a, CAUSE_CANCELLED, "never ran");
-	if (mkdir(a->dir, 0777) < 0 || make_tmp(a) < 0)
+		return fails(a, CAUSE_CANCELLED, "");
+	if (mkdir(a->dir, 0777) < 0 || remove_tree(a->tmp) < 0 || mkdir(a->tmp, 0700) < 0)
 		return fails(a, CAUSE_SPAWN, str("%s: %s", a->dir, strerror(errno)));
-	if (proc_hold(&a->port, &a->hold) < 0)
+	if (!take_port(a))
 		return fails(a, CAUSE_PORT, str("no free port: %s", strerror(errno)));
-	a->url = str("http://localhost:%d", a->port);
 	return true;
 }
 
@@ -272,12 +265,11 @@ clone(struct attempt *a)
 	return !failed && !a->w->cancelled;
 }
 
-/* Starts the server once and awaits it; the cause if it is not to be had. */
+/* Starts the server once and waits until it is ready; the cause if it is not. */
 static enum cause
 start_server(struct attempt *a, struct buf *why)
 {
-	struct list env = server_env(a);
-	struct spawn s = { .argv = proc_argv(a->o->server, NULL), .env = env.v };
+	struct spawn s = { .argv = proc_argv(a->o->server, NULL), .env = a->env.v };
 	struct spawn ask = { .env = a->env.v };
 	int fd[2] = { -1, -1 };
 	enum cause cause = CAUSE_SPAWN;
@@ -290,11 +282,8 @@ start_server(struct attempt *a, struct buf *why)
 		buf_fmt(why, "%s: %s", a->server_log, strerror(errno));
 		goto out;
 	}
-	if (fd[0] >= 0) {
+	if (fd[0] >= 0)
 		s.fd = fd[1];
-		list_add(&env, "PRUN_READY_FD=3");
-		s.env = env.v;
-	}
 	if (proc_start(a->w, &a->server, &s) < 0) {
 		buf_str(why, proc_why_not(s.argv[0], errno));
 		goto out;
@@ -304,12 +293,53 @@ start_server(struct attempt *a, struct buf *why)
 	cause = proc_ready(a->w, &a->server, a->o->ready, a->port, a->o->ready_timeout_ms,
 		a->server_log, fd[0], &ask, why);
 	if (cause == CAUSE_SERVER_DIED)
-		buf_fmt(why, "the server died before it was ready: %s", proc_how_ended(&a->server));
+		buf_fmt(why, "the server died before it was ready: %s",
+			proc_how_ended(&a->server));
 out:
 	close_keep(s.out);
 	close_keep(fd[0]);
 	close_keep(fd[1]);
-	list_free(&env);
+	return cause;
+}
+
+/*
+ * A server that dies at once may have found its port taken: that costs another
+ * port, three times.  Or it may not be able to bind a port that is held for it:
+ * it gets one more try with the port released.
+ */
+static enum cause
+try_server(struct attempt *a, struct buf *why)
+{
+	enum cause cause;
+	bool held, released = false;
+	int lost = 0;
+
+	while ((cause = start_server(a, why)) == CAUSE_SERVER_DIED && !a->w->cancelled) {
+		proc_stop(a->w, &a->server, a->o->grace_ms, true, &a->notes);
+		held = a->hold >= 0;
+		if (proc_taken(&a->hold, a->port)) {
+			cause = CAUSE_PORT;
+			if (++lost > 3)
+				break;
+			buf_fmt(&a->notes, "- port %d was taken by another process; tried "
+				"another\n", a->port);
+			if (!take_port(a))
+				break;
+			make_env(a);
+			write_env(a);
+		} else if (!held) {
+			break;
+		} else {
+			released = true;
+		}
+		why->n = 0;
+	}
+	if (cause == CAUSE_NONE && released)
+		buf_str(&a->notes, "- the server died while prun held its port and came up once "
+			"it was released: does it set SO_REUSEADDR?\n");
+	if (cause == CAUSE_SERVER_DIED && released)
+		buf_str(&a->notes, "- it was tried twice, the second time with the port "
+			"released\n");
 	return cause;
 }
 
@@ -318,42 +348,13 @@ serve(struct attempt *a)
 {
 	struct buf why = { 0 };
 	enum cause cause;
-	int lost = 0;
-	bool released = false;
 
 	make_env(a);
 	if (!a->o->server)
 		return true;
 	write_env(a);
 	proc_tell_phase(a->w, STARTING);
-	for (;;) {
-		why.n = 0;
-		cause = start_server(a, &why);
-		if (cause != CAUSE_SERVER_DIED || a->w->cancelled)
-			break;
-		proc_stop(a->w, &a->server, a->o->grace_ms, true, &a->notes);
-		if (proc_taken(&a->hold, a->port)) {
-			cause = CAUSE_PORT;
-			if (++lost > 3)
-				break;
-			buf_fmt(&a->notes, "- port %d was taken by another process; tried "
-				"another\n", a->port);
-			if (proc_hold(&a->port, &a->hold) < 0)
-				break;
-			a->url = str("http://localhost:%d", a->port);
-			make_env(a);
-			write_env(a);
-		} else if (released) {
-			break;
-		} else {
-			released = true;        /* proc_taken() has let it go */
-		}
-	}
-	if (cause == CAUSE_NONE && released && !lost)
-		buf_str(&a->notes, "- the server died while its port was held for it and came up "
-			"when it was not: does it set SO_REUSEADDR?\n");
-	if (cause == CAUSE_SERVER_DIED && released)
-		buf_str(&a->notes, "- it was tried twice, the second time with its port not held\n");
+	cause = try_server(a, &why);
 	if (cause == CAUSE_SERVER_NOT_READY)
 		fails(a, cause, str("the server is not ready after %.1fs: %s",
 			(double)a->o->ready_timeout_ms / 1000, why.s));
@@ -361,79 +362,91 @@ serve(struct attempt *a)
 		fails(a, cause, str("port %d was taken by another process", a->port));
 	else if (cause != CAUSE_NONE)
 		fails(a, cause, why.s ? why.s : "");
-	if (cause != CAUSE_NONE && !a->w->cancelled)
-		a->out.fatal = a->o->server_failure == 0;
+	a->out.fatal = cause != CAUSE_NONE && !a->w->cancelled && a->o->server_failure == 0;
 	buf_free(&why);
 	return cause == CAUSE_NONE;
 }
 
-/* Waits for the end of the test, whatever brings it. */
+/* Whether one of the attempt's logs has grown beyond log-limit. */
+static bool
+wrote_too_much(const struct attempt *a)
+{
+	const char *logs[2];
+	struct stat st;
+	size_t i;
+
+	logs[0] = a->log;
+	logs[1] = a->server_log;
+	for (i = 0; i < LEN(logs); i++)
+		if (stat(logs[i], &st) == 0 && st.st_size > a->o->log_limit)
+			return true;
+	return false;
+}
+
+/* Waits for the end of the test, or for a cause to end it. */
 static void
 await_test(struct attempt *a)
 {
 	struct worker *w = a->w;
-	int64_t end = a->f->timeout_ms < 0 ? -1 : proc_clock(w) + a->f->timeout_ms;
-	int64_t next = proc_clock(w);
-	struct stat st;
+	int64_t end = a->f->timeout_ms < 0 ? -1 : proc_clock(w) + a->f->timeout_ms, next;
 
-	for (;;) {
-		if (w->cancelled) {
+	while (a->out.cause == CAUSE_NONE) {
+		next = end;
+		if (a->o->log_limit >= 0 && (end < 0 || end > proc_clock(w) + 100))
+			next = proc_clock(w) + 100;
+		if (w->cancelled)
 			fails(a, CAUSE_CANCELLED, "");
-			return;
-		}
-		if (a->server.pid && proc_ended(&a->server)) {
+		else if (a->server.pid && proc_ended(&a->server))
 			fails(a, CAUSE_SERVER_DIED, str("the server died during the test: %s",
 				proc_how_ended(&a->server)));
+		else if (proc_ended(&a->test))
 			return;
-		}
-		if (proc_ended(&a->test))
-			return;
-		if (proc_late(w, end)) {
-			fails(a, CAUSE_TIMEOUT, str("not over after %.1fs",
+		else if (proc_late(w, end))
+			fails(a, CAUSE_TIMEOUT, str("timed out after %.1fs",
 				(double)a->f->timeout_ms / 1000));
-			return;
-		}
-		if (a->o->log_limit >= 0 && proc_clock(w) >= next) {
-			if ((stat(a->log, &st) == 0 && st.st_size > a->o->log_limit)
-			|| (stat(a->server_log, &st) == 0 && st.st_size > a->o->log_limit)) {
-				fails(a, CAUSE_OUTPUT_LIMIT, str("wrote more than %" PRId64
-					" bytes (log-limit)", a->o->log_limit));
-				return;
-			}
-			next = proc_clock(w) + 100;
-		}
-		proc_wait(w, NULL, 0, a->o->log_limit < 0 ? end
-			: end >= 0 && end < next ? end : next);
+		else if (a->o->log_limit >= 0 && wrote_too_much(a))
+			fails(a, CAUSE_OUTPUT_LIMIT, str("wrote more than %" PRId64
+				" bytes (log-limit)", a->o->log_limit));
+		else
+			proc_wait(w, NULL, 0, next);
 	}
+}
+
+/* The test's argv; its first is NULL where nobody knows how to run the file. */
+static char **
+test_argv(struct attempt *a)
+{
+	const struct list *args = &a->plan->args;
+	bool program;
+	char *command = plan_command(a->f, &program), **argv;
+
+	if (command && !program) {
+		argv = proc_argv(command, args);
+		a->shell = !strcmp(argv[0], "/bin/sh");
+		return argv;
+	}
+	argv = scratch((args->n + 2) * sizeof(*argv));
+	argv[0] = command;
+	if (args->n)
+		memcpy(argv + 1, args->v, args->n * sizeof(*argv));
+	argv[args->n + 1] = NULL;
+	return argv;
 }
 
 static void
 run_test(struct attempt *a)
 {
-	struct spawn s = { .env = a->env.v };
-	bool program;
-	char *command = plan_command(a->f, &program);
-	size_t i, n = 0;
+	struct spawn s = { .argv = test_argv(a), .env = a->env.v };
 
 	proc_tell_phase(a->w, TESTING);
-	if (command && !program) {
-		s.argv = proc_argv(command, &a->plan->args);
-		a->shell = !strcmp(s.argv[0], "/bin/sh");
-	} else {
-		s.argv = scratch((a->plan->args.n + 2) * sizeof(*s.argv));
-		s.argv[n++] = command;
-		for (i = 0; i < a->plan->args.n; i++)
-			s.argv[n++] = a->plan->args.v[i];
-		s.argv[n] = NULL;
-	}
 	s.terminal = a->plan->o.interactive;
 	if (!s.terminal)
 		s.out = s.err = open(a->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-	if (!s.terminal && s.out < 0) {
+	if (s.out < 0) {
 		fails(a, CAUSE_SPAWN, str("%s: %s", a->log, strerror(errno)));
 	} else if (!s.argv[0]) {
-		fails(a, CAUSE_SPAWN, str("%s: not executable, and no test = says how to run it",
-			a->f->path));
+		fails(a, CAUSE_SPAWN, str("%s: not executable, and no test = says how to run "
+			"it", a->f->path));
 	} else if (proc_start(a->w, &a->test, &s) < 0) {
 		fails(a, CAUSE_SPAWN, proc_why_not(s.argv[0], errno));
 	} else {
@@ -442,9 +455,11 @@ run_test(struct attempt *a)
 	}
 	if (s.terminal)
 		proc_take_terminal();
-	else if (s.out >= 0)
-		close(s.out);
+	else
+		close_keep(s.out);
 }
+
+/* ---- the verdict ---- */
 
 /* Reads the test's report, or makes one of a TAP log. */
 static int
@@ -452,161 +467,165 @@ read_test_report(struct attempt *a, struct counts *c, struct buf *why)
 {
 	struct stat st;
 
-	memset(c, 0, sizeof(*c));
-	if (stat(a->junit, &st) < 0) {
-		if (a->out.cause == CAUSE_OUTPUT_LIMIT || stat(a->log, &st) < 0 || st.st_size == 0
-		|| junit_tap(a->log, a->junit, a->f->test) <= 0)
-			return 0;
-	}
+	if (stat(a->junit, &st) < 0 && (a->out.cause == CAUSE_OUTPUT_LIMIT
+	|| stat(a->log, &st) < 0 || st.st_size == 0
+	|| junit_tap(a->log, a->junit, a->f->test) <= 0))
+		return 0;
 	return junit_count(a->junit, a->f->path, c, &a->notes, why);
 }
 
-/* What the test's end means.  The server has been looked at before. */
+/* Judges a test that has ended by itself: how it went well, or a cause. */
 static void
-classify(struct attempt *a)
+judge_test(struct attempt *a, int reports, const struct counts *c, struct buf *why)
 {
-	struct outcome *o = &a->out;
+	int status = a->test.status;
 	bool program;
-	const char *command = plan_command(a->f, &program);
-	struct buf why = { 0 };
-	struct counts c = { 0 };
-	int status = a->test.status, reports = o->tested ? read_test_report(a, &c, &why) : 0;
+	const char *command = plan_command(a->f, &program), *odd = "";
 
-	o->report = reports != 0;
-	o->tests = c.tests;
-	o->failed = c.failures;
-	o->skipped = c.skipped;
-	o->status = status;
-	if (o->cause != CAUSE_NONE) {
-		o->result = o->cause == CAUSE_CANCELLED ? CANCEL
-			: o->cause == CAUSE_TIMEOUT ? TIMEOUT
-			: o->cause == CAUSE_OUTPUT_LIMIT ? FAIL : ERROR;
-	} else if (status < 0) {
+	a->well = c->tests && c->skipped == c->tests ? SKIP : PASS;
+	if (status < 0) {
 		fails(a, CAUSE_SIGNAL, proc_how_ended(&a->test));
-		o->result = FAIL;
 	} else if (a->shell && (status == 126 || status == 127) && !reports) {
-		buf_tail(&why, a->log, 1);
-		fails(a, CAUSE_SPAWN, str("exit status %d: %.*s", status, why.n ? (int)why.n - 1 : 0,
-			why.s ? why.s : ""));
-		o->result = ERROR;
+		buf_tail(why, a->log, 1);
+		fails(a, CAUSE_SPAWN, str("exit status %d: %s", status, why->n ? why->s : ""));
 	} else if (status == 77 && !reports) {
-		o->result = SKIP;
-	} else if (status == 5 && reports > 0 && c.tests == 0) {
-		o->result = NONE;
+		a->well = SKIP;
+	} else if (status == 5 && reports > 0 && c->tests == 0) {
+		a->well = NONE;
 	} else if (status > 0) {
-		fails(a, CAUSE_EXIT, str("exit status %d%s", status, reports > 0 && !c.failures
-			? ", though its report has no failure" : ""));
-		o->result = FAIL;
+		if (reports > 0 && !c->failures)
+			odd = ", though its report has no failure";
+		fails(a, CAUSE_EXIT, str("exit status %d%s", status, odd));
 	} else if (reports < 0) {
-		fails(a, CAUSE_REPORT, why.s);
-		o->result = ERROR;
-	} else if (c.failures) {
+		fails(a, CAUSE_REPORT, why->s);
+	} else if (c->failures) {
 		fails(a, CAUSE_EXIT, "exit status 0, but its report has failures");
-		o->result = FAIL;
 	} else if (!reports && command && strstr(command, "PRUN_JUNIT")) {
-		fails(a, CAUSE_REPORT, "exit status 0, but no report was written to PRUN_JUNIT");
-		o->result = ERROR;
-	} else {
-		o->result = c.tests && c.skipped == c.tests ? SKIP : PASS;
+		fails(a, CAUSE_REPORT, "exit status 0, but no report was written to "
+			"PRUN_JUNIT");
 	}
+}
+
+/* What there is to see when the test is over, before anything is stopped. */
+static void
+look(struct attempt *a)
+{
+	struct counts c = { 0 };
+	struct buf why = { 0 };
+	int reports = a->out.tested ? read_test_report(a, &c, &why) : 0;
+
+	a->out.report = reports != 0;
+	a->out.tests = c.tests;
+	a->out.failed = c.failures;
+	a->out.skipped = c.skipped;
+	a->out.status = a->test.status;
+	if (!a->out.tested || !a->test.ended)
+		fails(a, CAUSE_SPAWN, "the test was not run to its end");
+	if (a->out.cause == CAUSE_NONE)
+		judge_test(a, reports, &c, &why);
 	buf_free(&why);
 }
+
+/* The one place that decides: a cause does; without one the test was seen to
+ * end well. */
+static enum result
+verdict(const struct attempt *a)
+{
+	switch (a->out.cause) {
+	case CAUSE_NONE:
+		return a->well;
+	case CAUSE_EXIT:
+	case CAUSE_SIGNAL:
+	case CAUSE_LEAK:
+	case CAUSE_OUTPUT_LIMIT:
+		return FAIL;
+	case CAUSE_TIMEOUT:
+		return TIMEOUT;
+	case CAUSE_CANCELLED:
+		return CANCEL;
+	default:
+		return ERROR;
+	}
+}
+
+/* ---- the end of an attempt ---- */
 
 /* Writes the session's processes as they stand into the test's log. */
 static void
 log_processes(struct attempt *a)
 {
-	char sid[32];
-	char *argv[] = { "ps", "-o", "pid,ppid,pgid,etime,time,args", "-g", sid, NULL };
-	struct spawn s = { .argv = argv, .env = environ };
+	char *ps = str("ps -o pid,ppid,pgid,etime,time,args -g %ld", (long)a->test.pid);
 	static const char head[] = "\nprun: timed out; these were its processes:\n";
+	int fd = open(a->log, O_WRONLY | O_APPEND | O_CLOEXEC);
 
-	snprintf(sid, sizeof(sid), "%ld", (long)a->test.pid);
-	s.out = s.err = open(a->log, O_WRONLY | O_APPEND | O_CLOEXEC);
-	if (s.out < 0)
+	if (fd < 0)
 		return;
-	if (write_all(s.out, head, sizeof(head) - 1) < 0
-	|| proc_run(a->w, &s, proc_clock(a->w) + 2000, true, 0, &a->notes) != 0)
+	if (write_all(fd, head, sizeof(head) - 1) < 0
+	|| run_command(a, ps, a->log, proc_clock(a->w) + 2000, true) != 0)
 		buf_str(&a->notes, "- its processes could not be listed (is there a ps?)\n");
-	close(s.out);
+	close(fd);
 }
 
 static void
-add_lines(struct buf *to, const char *what, struct buf *lines)
+add_lines(struct buf *to, const char *what, const struct buf *lines)
 {
-	char *s = lines->s, *end;
+	char *text = lines->s, *line;
 
-	for (; s && *s; s = end + 1) {
-		end = s + strcspn(s, "\n");
-		buf_fmt(to, "- %s: %.*s\n", what, (int)(end - s), s);
-	}
+	while ((line = next_line(&text)))
+		buf_fmt(to, "- %s: %s\n", what, line);
+}
+
+/* Whether the test has ended and left processes running: a leak, if they take
+ * longer to go than it takes to go. */
+static bool
+left_running(struct attempt *a)
+{
+	int64_t until = proc_clock(a->w) + 100;
+	struct buf names = { 0 };
+	bool leaked;
+
+	if (!a->test.ended || a->w->cancelled)
+		return false;
+	while (proc_left(a->w, &a->test, NULL) > 0 && !proc_late(a->w, until))
+		proc_wait(a->w, NULL, 0, until);
+	leaked = proc_left(a->w, &a->test, &names) > 0;
+	add_lines(&a->notes, "left running by the test, stopped", &names);
+	buf_free(&names);
+	return leaked;
 }
 
 static void
 stop(struct attempt *a)
 {
-	struct buf left = { 0 };
-	bool leaked = false;
-	int64_t until;
+	struct buf names = { 0 };
+	bool leaked;
 
 	if (a->server.pid || !a->test.ended)    /* else it takes no time */
 		proc_tell_phase(a->w, STOPPING);
 	if (a->out.cause == CAUSE_TIMEOUT)
 		log_processes(a);
-	/* What runs on when the test has ended by itself is a leak, if it does
-	 * so for longer than it takes to go. */
-	if (a->test.ended && !a->w->cancelled && proc_left(a->w, &a->test, NULL) > 0) {
-		until = proc_clock(a->w) + 100;
-		while (proc_left(a->w, &a->test, NULL) > 0 && !proc_late(a->w, until))
-			proc_wait(a->w, NULL, 0, until);
-		leaked = proc_left(a->w, &a->test, &left) > 0;
-		add_lines(&a->notes, "left running by the test, stopped", &left);
-	}
+	leaked = left_running(a);
 	proc_stop(a->w, &a->test, a->o->grace_ms, false, &a->notes);
 	proc_stop(a->w, &a->server, a->o->grace_ms, true, &a->notes);
-	left.n = 0;
-	if (proc_drain(a->w, &left) > 0) {
-		leaked = true;
-		add_lines(&a->notes, "had left its session, killed", &left);
-	}
-	if (leaked && a->o->leak && a->out.result <= NONE) {
+	leaked = proc_drain(a->w, &names) > 0 || leaked;
+	add_lines(&a->notes, "had left its session, killed", &names);
+	if (leaked && a->o->leak)
 		fails(a, CAUSE_LEAK, "processes were left running");
-		a->out.result = FAIL;
-	}
-	buf_free(&left);
+	buf_free(&names);
 }
 
-/* Runs setup = or after = under the shell; its status, output to log. */
-static int
-run_hook(struct worker *w, const char *command, char **env, const char *log, int64_t deadline,
-	bool heed, int64_t grace_ms, struct buf *notes)
-{
-	struct spawn s = { .argv = proc_argv(command, NULL), .env = env };
-	int status = SPAWN_FAILED;
-
-	s.out = s.err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-	if (s.out >= 0)
-		status = proc_run(w, &s, deadline, heed, grace_ms, notes);
-	if (status == SPAWN_FAILED)
-		buf_fmt(notes, "- %s\n", proc_why_not(s.out < 0 ? log : s.argv[0], errno));
-	if (s.out >= 0)
-		close(s.out);
-	proc_drain(w, NULL);
-	return status;
-}
-
+/* Runs the after command, also for an attempt that was cancelled. */
 static void
 after(struct attempt *a)
 {
-	char *log;
+	int64_t most = a->w->cancelled ? 2000 : 60000;
+	char *log = str("%s/after.log", a->dir);
 	int status;
 
 	if (!a->o->after || !a->env.n)
 		return;
-	log = str("%s/after.log", a->dir);
-	status = run_hook(a->w, a->o->after, a->env.v, log, a->w->cancelled
-		? proc_clock(a->w) + 2000 : proc_clock(a->w) + 60000, false, a->o->grace_ms,
-		&a->notes);
+	status = run_command(a, a->o->after, log, proc_clock(a->w) + most, false);
+	proc_drain(a->w, NULL);
 	if (status == RUN_STOPPED)
 		buf_fmt(&a->notes, "- after did not end and was stopped, see %s\n", log);
 	else if (status)
@@ -617,25 +636,25 @@ static void
 keep_or_drop(struct attempt *a)
 {
 	enum result r = a->out.result;
-	bool keep;
+	int keep = a->o->keep;
 
 	if (!a->cloned)
 		return;
-	keep = r != CANCEL && a->db_url && (a->o->keep == KEEP_ALWAYS || a->o->keep == KEEP_RUN
-		|| (a->o->keep == KEEP_FAILED && r >= FAIL && a->out.tested));
-	if (keep)
+	if (r != CANCEL && a->db_url)
+		a->out.kept = keep == KEEP_ALWAYS || keep == KEEP_RUN
+			|| (keep == KEEP_FAILED && r >= FAIL && a->out.tested);
+	if (a->out.kept)
 		pg_keep(a->self->pg, a->o, a->db, a->f->test, &a->notes);
 	else
 		pg_drop(a->self->pg, a->o, a->db, a->dir, a->env.v, &a->notes);
-	a->out.kept = keep;
 }
 
 static void
 tell_result(struct attempt *a)
 {
 	char *path = str("%s/notes", a->dir);
+	struct news n = { .type = NEWS_RESULT };
 	struct buf b = { 0 };
-	struct news n;
 
 	if (a->why)
 		buf_fmt(&b, "! %.*s\n", (int)strcspn(a->why, "\n"), a->why);
@@ -643,158 +662,163 @@ tell_result(struct attempt *a)
 	a->out.notes = b.n && file_write(path, b.s, b.n, 0666) == 0;
 	if (b.n && !a->out.notes)
 		snprintf(a->out.why, sizeof(a->out.why), "%s", b.s);
-	memset(&n, 0, sizeof(n));
-	n.type = NEWS_RESULT;
 	n.o = a->out;
 	n.o.ms = proc_clock(a->w) - a->out.begin;
 	proc_tell(a->w, &n);
 	buf_free(&b);
 }
 
-static void
-begin(struct attempt *a, struct self *self, const struct file *f, int number)
+/* An attempt at f in the directory dir, of which nothing has happened yet. */
+static struct attempt
+new_attempt(struct self *self, const struct file *f, int number, char *dir)
 {
-	struct worker *w = &self->w;
+	struct attempt a = {
+		.self = self, .w = &self->w, .plan = self->plan, .f = f,
+		.o = &f->suite->o, .dir = dir, .hold = -1, .well = ERROR
+	};
 
-	memset(a, 0, sizeof(*a));
-	a->self = self;
-	a->w = w;
-	a->plan = self->plan;
-	a->f = f;
-	a->o = &f->suite->o;
-	a->hold = -1;
-	w->file = a->out.file = f->index;
-	a->out.attempt = number;
-	a->out.begin = proc_clock(w);
+	a.w->file = f->index;
+	a.out.file = f->index;
+	a.out.attempt = number;
+	a.out.begin = proc_clock(a.w);
+	a.tmp = str("%s/t%d", self->plan->dir, f->index);
+	a.junit = str("%s/junit.xml", dir);
+	a.log = str("%s/test.log", dir);
+	a.server_log = str("%s/server.log", dir);
+	return a;
+}
+
+static void
+end_attempt(struct attempt *a)
+{
+	close_keep(a->hold);
+	list_free(&a->env);
+	buf_free(&a->notes);
 }
 
 static void
 attempt(struct self *self, const struct file *f, int number)
 {
-	struct attempt a;
+	struct attempt a = new_attempt(self, f, number, plan_dir(self->plan, f, number));
 
-	begin(&a, self, f, number);
-	a.dir = plan_dir(self->plan, f, number);
-	a.tmp = str("%s/t%d", self->plan->dir, f->index);
-	a.junit = str("%s/junit.xml", a.dir);
-	a.log = str("%s/test.log", a.dir);
-	a.server_log = str("%s/server.log", a.dir);
 	a.db = plan_clone(self->plan, f, number);
-
 	if (prepare(&a) && clone(&a) && serve(&a))
 		run_test(&a);
-	classify(&a);
+	look(&a);
 	stop(&a);
+	a.out.result = verdict(&a);
 	after(&a);
 	keep_or_drop(&a);
 	if ((a.out.result > NONE || a.out.kept) && !a.o->server && a.env.n)
 		write_env(&a);
-	if (a.out.result <= NONE)
-		leave_tmp(&a);
+	if (a.out.result <= NONE && remove_tree(a.tmp) < 0)
+		buf_fmt(&a.notes, "- cannot remove %s: %s\n", a.tmp, strerror(errno));
 	/* Another worker will have it, if there is one. */
 	if (a.out.crowded && (remove_tree(a.dir) < 0 || remove_tree(a.tmp) < 0))
 		warn("%s:", a.dir);
 	tell_result(&a);
-
-	if (a.hold >= 0)
-		close(a.hold);
 	free(a.db_url);
-	list_free(&a.env);
-	buf_free(&a.notes);
+	end_attempt(&a);
 }
 
 /* ---- orders ---- */
 
-/* Sweeps, then runs a suite's setup with the template locked. */
+/* Runs a suite's setup command; false with the reason in why. */
+static bool
+run_setup(struct attempt *a, const struct suite *s, struct buf *why)
+{
+	char *log = str("%s/setup.log", a->plan->dir);
+	int status;
+
+	for (a->ours = 0; environ[a->ours]; a->ours++)
+		list_add(&a->env, environ[a->ours]);
+	env_set(a, "PRUN_RUN", a->plan->id);
+	env_set(a, "PRUN_SUITE", s->name);
+	if (s->o.db) {
+		env_set(a, "PRUN_DB_URL", s->o.db);
+		env_all(a, &s->o.db_env, s->o.db);
+	}
+	status = run_command(a, s->o.setup, log, -1, true);
+	proc_drain(a->w, NULL);
+	if (status == SPAWN_FAILED)
+		buf_fmt(why, "setup failed: it could not be run; see %s", log);
+	else if (status < 0)
+		buf_fmt(why, "setup failed: signal %d; see %s", -status, log);
+	else if (status)
+		buf_fmt(why, "setup failed: exit status %d; see %s", status, log);
+	return status == 0;
+}
+
+/* Sweeps, then runs a suite's setup with the template locked; --clean only
+ * sweeps. */
 static void
 setup(struct self *self, const struct suite *s)
 {
-	struct worker *w = &self->w;
-	struct attempt a;
+	struct attempt a = { .self = self, .w = &self->w, .plan = self->plan, .o = &s->o };
+	struct news n = { .type = NEWS_SETUP };
 	struct buf why = { 0 };
-	struct news n;
-	char *log = str("%s/setup.log", self->plan->dir), *path = str("%s/notes", self->plan->dir);
-	int status = 0;
+	char *path = str("%s/notes", self->plan->dir);
 
-	memset(&a, 0, sizeof(a));
-	memset(&n, 0, sizeof(n));
-	a.self = self;
-	a.w = w;
-	a.plan = self->plan;
-	a.o = &s->o;
-	n.type = NEWS_SETUP;
-	if (self->plan->o.clean) {
-		n.bad = s->o.db && pg_clean(self->pg, &s->o, self->plan->o.list, &a.notes, &why) < 0;
-	} else if (pg_setup(self->pg, &s->o, true, &a.notes, &why) < 0) {
+	if (self->plan->o.clean)
+		n.bad = a.o->db && pg_clean(self->pg, a.o, a.plan->o.list, &a.notes, &why) < 0;
+	else if (pg_setup(self->pg, a.o, true, &a.notes, &why) < 0)
 		n.bad = true;
-	} else if (s->o.setup) {
-		for (a.ours = 0; environ[a.ours]; a.ours++)
-			list_add(&a.env, environ[a.ours]);
-		env_set(&a, "PRUN_RUN", self->plan->id);
-		env_set(&a, "PRUN_SUITE", s->name);
-		if (s->o.db) {
-			env_set(&a, "PRUN_DB_URL", s->o.db);
-			env_all(&a, &s->o.db_env, s->o.db);
-		}
-		status = run_hook(w, s->o.setup, a.env.v, log, -1, true, s->o.grace_ms,
-			&a.notes);
-		if (status)
-			buf_fmt(&why, "setup failed: %s%d; see %s", status == SPAWN_FAILED
-				? "it could not be run, " : status < 0 ? "signal " : "exit status ",
-				status < 0 ? -status : status, log);
-		n.bad = status != 0 || pg_setup(self->pg, &s->o, false, &a.notes, &why) < 0;
-	}
+	else if (s->o.setup)
+		n.bad = !run_setup(&a, s, &why)
+			|| pg_setup(self->pg, a.o, false, &a.notes, &why) < 0;
 	if (why.n)
 		buf_fmt(&a.notes, "! %s\n", why.s);
 	if (file_write(path, a.notes.n ? a.notes.s : "", a.notes.n, 0666) < 0)
 		warn("%s:", path);
-	proc_tell(w, &n);
+	proc_tell(a.w, &n);
 	list_free(&a.env);
 	buf_free(&a.notes);
 	buf_free(&why);
 }
 
-/* Starts the server of a kept attempt again, on its database, until it is cancelled. */
+/* Says that a reopened server is up, and waits until it dies or is cancelled. */
+static void
+await_reopened(struct attempt *a)
+{
+	struct news n = { .type = NEWS_OPEN };
+
+	snprintf(n.o.why, sizeof(n.o.why), "%s", a->server.pid ? a->url : "");
+	proc_tell(a->w, &n);
+	if (!a->server.pid)
+		return;
+	while (!a->w->cancelled && !proc_ended(&a->server))
+		proc_wait(a->w, NULL, 0, -1);
+	if (!a->w->cancelled)
+		fails(a, CAUSE_SERVER_DIED, str("the server died: %s",
+			proc_how_ended(&a->server)));
+}
+
+/* Starts the server of a kept attempt again, on its database. */
 static void
 reopen(struct self *self, const struct file *f)
 {
-	struct worker *w = &self->w;
-	struct attempt a;
-	struct news n;
+	struct attempt a = new_attempt(self, f, 1, self->plan->o.reopen);
+	struct news n = { .type = NEWS_RESULT };
 
-	begin(&a, self, f, 1);
-	a.dir = self->plan->o.reopen;
-	a.tmp = str("%s/t0", self->plan->dir);
-	a.junit = str("%s/junit.xml", a.dir);
 	a.server_log = str("%s/reopen.log", a.dir);
 	a.db = getenv("PRUN_DB");
 	a.db_url = getenv("PRUN_DB_URL");
 	unlink(a.server_log);           /* its earlier lines are not of this server */
 	if (a.o->db && a.db && pg_gone(self->pg, a.o, a.db, a.db_url))
 		fails(&a, CAUSE_DATABASE, str("its database %s is gone", a.db));
-	else if (mkdir(a.tmp, 0700) < 0 || proc_hold(&a.port, &a.hold) < 0)
+	else if (mkdir(a.tmp, 0700) < 0 || !take_port(&a))
 		fails(&a, CAUSE_SPAWN, str("%s: %s", a.tmp, strerror(errno)));
-	a.url = str("http://localhost:%d", a.port);
-	memset(&n, 0, sizeof(n));
-	if (a.out.cause == CAUSE_NONE && serve(&a)) {
-		n.type = NEWS_OPEN;
-		snprintf(n.o.why, sizeof(n.o.why), "%s", a.server.pid ? a.url : "");
-		proc_tell(w, &n);
-		while (a.server.pid && !w->cancelled && !proc_ended(&a.server))
-			proc_wait(w, NULL, 0, -1);
-		if (a.server.pid && !w->cancelled)
-			fails(&a, CAUSE_SERVER_DIED, str("the server died: %s",
-				proc_how_ended(&a.server)));
-	}
+	else if (serve(&a))
+		await_reopened(&a);
 	stop(&a);
 	after(&a);
-	n.type = NEWS_RESULT;
 	n.o = a.out;
-	n.o.result = w->cancelled ? CANCEL : a.why ? ERROR : PASS;
+	n.o.result = a.why ? ERROR : PASS;
+	if (a.w->cancelled)
+		n.o.result = CANCEL;
 	snprintf(n.o.why, sizeof(n.o.why), "! %s", a.why ? a.why : "stopped");
-	proc_tell(w, &n);
-	list_free(&a.env);
-	buf_free(&a.notes);
+	proc_tell(a.w, &n);
+	end_attempt(&a);
 }
 
 /* Drops the clone of an attempt that is over, or died with its worker. */
@@ -802,13 +826,11 @@ static void
 drop(struct self *self, const struct file *f, int number)
 {
 	char *dir = plan_dir(self->plan, f, number), *name = plan_clone(self->plan, f, number);
+	struct news n = { .type = NEWS_DONE };
 	struct buf notes = { 0 };
-	struct news n;
 
 	if (name && pg_drop(self->pg, &f->suite->o, name, dir, environ, &notes) < 0)
 		fprintf(stderr, "%s", notes.s);
-	memset(&n, 0, sizeof(n));
-	n.type = NEWS_DONE;
 	proc_tell(&self->w, &n);
 	buf_free(&notes);
 }

@@ -29,7 +29,7 @@ END
 run -t 0.5 --grace=0.3 slow good -d slow.d
 is 'a time-out gives status 1' $status 1
 has 'it is a result of its own' out 'TIMEOUT  slow/test_slow.sh'
-has 'with its reason' out 'not over after 0.5s'
+has 'with its reason' out 'timed out after 0.5s'
 if have ps; then
 	has 'the processes as they stood are in the log' slow.d/0-test_slow.sh/test.log 'sleep 2000[.]2'
 fi

@@ -21,7 +21,7 @@ cause() {
 }
 cause 'exit 3' prun.exit FAIL 'exit status 3'
 cause 'kill -9 $$' prun.signal FAIL 'killed by signal 9 \(Killed\)'
-cause 'sleep 60' prun.timeout TIMEOUT 'not over after 0.3s' -t 300ms
+cause 'sleep 60' prun.timeout TIMEOUT 'timed out after 0.3s' -t 300ms
 cause 'cat /dev/zero' prun.output-limit FAIL 'wrote more than 100000 bytes' --log-limit=100000
 cause 'kill $(ps -A -o pid= -o args= | sed -n "s,^ *\([0-9]*\) .*app $PRUN_PORT .*,\1,p"); sleep 60' prun.server-died ERROR 'the server died during the test: (killed by signal 15|exit status 143)' --server "$serve"
 cause 'exit 0' prun.server-not-ready ERROR 'the server is not ready after 0.2s' \
@@ -58,7 +58,7 @@ cause 'exit 0 # $PRUN_JUNIT' prun.report ERROR 'exit status 0, but no report was
 	--test 'sh "$PRUN_TEST" "$PRUN_JUNIT"'
 cause 'echo "<testsuite><testcase" >"$PRUN_JUNIT"' prun.report ERROR 'the report .*/junit.xml ends in the middle of a tag'
 cause 'sleep 60 &' prun.leak FAIL 'processes were left running' --leak=fail
-cause 'kill -TERM $(ps -o ppid= -p $PPID); sleep 60' prun.cancelled CANCEL 'stopped before its end' -v
+cause 'kill -TERM $(ps -o ppid= -p $PPID); sleep 60' prun.cancelled CANCEL 'cancelled' -v
 
 # A core dump is noted, where this machine makes one.
 cat <<'END' | script core/test_core.sh
