@@ -1,12 +1,12 @@
 /*
  * run.c: the run, which is one loop in the parent.
  *
- * It waits for news from the workers, notes them down, gives every idle worker
- * the next file that may run, and draws.  It never blocks and touches no
- * database; all that takes time is done by the workers (work.c), which are
- * forked here, once each, and talked to through a pair of pipes.  A worker that
- * dies is noticed by waitid; its news are read to the end, the sessions it had
- * announced are killed, and another takes its place.
+ * The loop gives every idle worker the next file that may run, draws, waits for
+ * news, and notes them down.  It never blocks and touches no database: what
+ * takes time is done by the workers (work.c), which are forked here, once each,
+ * and talked to through a pair of pipes.  A worker that dies is noticed by
+ * waitid; its news are read to the end, the sessions it had announced are
+ * killed, and another worker takes its place.
  *
  * Files have their turn in the plan's order, as locks allow; retries follow when
  * all have had it.  An audit gives them all another turn, in another order, as
@@ -21,6 +21,7 @@ struct slot {
 	size_t nsessions, capsessions;
 	bool busy;              /* an order is under way */
 	bool parked;            /* the database server has no room for it */
+	bool quits;             /* it was told to exit */
 	struct order order;
 };
 
@@ -72,65 +73,59 @@ order(struct slot *s, enum order_type type, int file, int attempt, int64_t ms)
 		warn("order to a worker:");
 }
 
+/* In the child: becomes worker i. */
+static void
+become_worker(struct run *r, int i, int orders, int news)
+{
+	int k;
+
+	/* Ends that are open here would hide another's end of file. */
+	for (k = 0; k < r->nslots; k++) {
+		close_keep(r->slots[k].orders);
+		close_keep(r->slots[k].news);
+	}
+	proc_become_worker(str("%s/worker.log", r->p->dir), r->p->o.interactive);
+	work_run(r->p, i, orders, news);
+}
+
 /* Forks a worker; -1 with errno when the system has no room for one more. */
 static int
 start_worker(struct run *r, int i)
 {
 	struct slot *s = &r->slots[i];
-	int orders[2], news[2], k;
-	char *log = str("%s/worker.log", r->p->dir);
+	int orders[2] = { -1, -1 }, news[2] = { -1, -1 };
 
 	s->pid = 0;
-	if (proc_pipe(orders) < 0)
-		return -1;
-	if (proc_pipe(news) < 0)
-		goto err_orders;
+	if (proc_pipe(orders) < 0 || proc_pipe(news) < 0
+	|| fcntl(news[0], F_SETFL, O_NONBLOCK) < 0)
+		goto err;
 	fflush(NULL);
 	s->pid = fork();
 	if (s->pid < 0)
-		goto err_news;
+		goto err;
 	if (s->pid == 0) {
-		/* Ends that are open here would hide another's end of file. */
-		for (k = 0; k < r->nslots; k++)
-			if (r->slots[k].orders >= 0) {
-				close(r->slots[k].orders);
-				close(r->slots[k].news);
-			}
 		close(orders[1]);
 		close(news[0]);
-		proc_become_worker(log, r->p->o.interactive);
-		work_run(r->p, i, orders[0], news[1]);
+		become_worker(r, i, orders[0], news[1]);
 	}
 	close(orders[0]);
 	close(news[1]);
-	if (fcntl(news[0], F_SETFL, O_NONBLOCK) < 0)
-		fatal(EXIT_RUN, "fcntl:");
 	s->orders = orders[1];
 	s->news = news[0];
-	s->busy = false;
+	s->busy = s->quits = false;
 	r->views[i].phase = IDLE;
 	return 0;
 
-err_news:
+err:
 	close_keep(news[0]);
 	close_keep(news[1]);
-err_orders:
 	close_keep(orders[0]);
 	close_keep(orders[1]);
 	s->pid = 0;
 	return -1;
 }
 
-static void
-forget_session(struct slot *s, pid_t pid)
-{
-	size_t i;
-
-	for (i = 0; i < s->nsessions; i++)
-		if (s->sessions[i] == pid)
-			s->sessions[i--] = s->sessions[--s->nsessions];
-}
-
+/* Tells all workers to end what they do, and starts no more files. */
 static void
 cancel(struct run *r, int64_t grace_ms)
 {
@@ -140,6 +135,23 @@ cancel(struct run *r, int64_t grace_ms)
 	for (i = 0; i < r->nslots; i++)
 		if (r->slots[i].pid)
 			order(&r->slots[i], ORDER_CANCEL, 0, 0, grace_ms);
+}
+
+/* Says why the run cannot go on, and ends it. */
+static void
+give_up(struct run *r, const char *why)
+{
+	show_say(r->show, "prun: %s", why);
+	r->status = EXIT_RUN;
+	cancel(r, r->p->o.grace_ms);
+}
+
+/* ---- results ---- */
+
+static bool
+is_failure(const struct outcome *o)
+{
+	return o->result >= FAIL && o->result < CANCEL;
 }
 
 static bool
@@ -174,13 +186,13 @@ tell(struct run *r, const struct file *f, bool again)
 	scratch_release(mark);
 }
 
-/* The file of a worker that got no session with the database server goes to another
- * one, and it gets no more; false if there is no other. */
+/* Gives the file of a worker that got no session with the database server back
+ * to the others, and the worker no more; false if it is the last one. */
 static bool
 give_back(struct run *r, int slot, const struct outcome *o)
 {
 	int i, left = 0;
-	size_t k;
+	size_t k = 0;
 
 	for (i = 0; i < r->nslots; i++)
 		left += i != slot && r->slots[i].pid && !r->slots[i].parked;
@@ -189,15 +201,17 @@ give_back(struct run *r, int slot, const struct outcome *o)
 	r->slots[slot].parked = true;
 	show_say(r->show, "prun: the database server has no connection left: %d at once (see "
 		"max_connections)", left);
-	for (k = 0; (o->attempt == 1 || r->p->o.audit) && r->order[k] >= 0; k++)
-		;
-	if (o->attempt == 1 || r->p->o.audit)
-		r->order[k] = o->file;
-	r->first = k < r->first ? k : r->first;
+	if (o->attempt > 1 && !r->p->o.audit)
+		return true;            /* a retry needs no place in the order */
+	while (r->order[k] >= 0)
+		k++;
+	r->order[k] = o->file;
+	if (k < r->first)
+		r->first = k;
 	return true;
 }
 
-/* The attempt holds nothing any more: neither locks nor a place. */
+/* The attempt has ended: its locks and its place are free. */
 static void
 release(struct run *r, const struct file *f)
 {
@@ -210,12 +224,6 @@ release(struct run *r, const struct file *f)
 	r->alone = false;
 }
 
-static bool
-is_failure(const struct outcome *o)
-{
-	return o->result >= FAIL && o->result < CANCEL;
-}
-
 /* Whether another attempt of the file follows this one. */
 static bool
 wants_another(const struct run *r, const struct file *f, const struct outcome *o)
@@ -226,7 +234,8 @@ wants_another(const struct run *r, const struct file *f, const struct outcome *o
 		return false;
 	if (opts->audit)        /* a file that fails alone is not run in company */
 		return o->attempt <= opts->audit && !(is_failure(o) && o->attempt == 1);
-	return is_failure(o) && !opts->fail_fast && !opts->interactive && o->attempt <= f->retries;
+	return is_failure(o) && !opts->fail_fast && !opts->interactive
+		&& o->attempt <= f->retries;
 }
 
 /* Queues the kept clones of all attempts but that which stands for the file. */
@@ -241,7 +250,21 @@ drop_others(struct run *r, const struct outcome *before, const struct outcome *o
 		queue_drop(r, o->file, o->attempt);
 }
 
-/* An attempt is over: decides whether another follows, tells, goes on. */
+/* Notes an attempt's outcome in the file's record. */
+static void
+record(const struct run *r, struct record *c, const struct outcome *o)
+{
+	if (r->p->o.audit)
+		c->rounds[o->attempt - 1] = *o;
+	else if (o->result == CANCEL && c->attempts)
+		return;                 /* a retry that was cut short */
+	c->o = *o;
+	c->attempts = o->attempt;
+	if (!r->p->o.audit && o->attempt > 1 && o->result <= NONE)
+		c->o.result = FLAKY;
+}
+
+/* An attempt is over: notes it, tells, and decides how the run goes on. */
 static void
 take_result(struct run *r, int slot, const struct outcome *o)
 {
@@ -255,31 +278,20 @@ take_result(struct run *r, int slot, const struct outcome *o)
 		return;
 	again = wants_another(r, f, o);
 	c->ended = !again;
-	c->o = *o;
-	c->attempts = o->attempt;
-	if (audit) {
-		c->rounds[o->attempt - 1] = *o;
-	} else if (o->result == CANCEL && before.attempt) {
-		c->o = before;          /* a retry that was cut short */
-		c->attempts = before.attempt;
-	} else if (o->attempt > 1 && o->result <= NONE) {
-		c->o.result = FLAKY;
-	}
+	record(r, c, o);
 	tell(r, f, again);
-	if (audit && before.attempt && before.result >= FAIL)
+	if (audit && is_failure(&before))
 		c->o = before;          /* the first failure stands for it */
 	drop_others(r, &before, o);
 	if (o->fatal && !r->stopping) {
-		show_say(r->show, "prun: %s: the run cannot go on", f->test);
-		r->status = EXIT_RUN;
-		cancel(r, r->p->o.grace_ms);
+		give_up(r, str("%s: the run cannot go on", f->test));
 	} else if (is_failure(o) && r->p->o.fail_fast && !audit && !r->stopping) {
 		show_say(r->show, "prun: stopping the rest at the first failure");
 		cancel(r, r->p->o.grace_ms);
 	}
 }
 
-/* Text of the notes that a setup has left; failed: they say why. */
+/* A setup is over: shows what it has to say, and its log if it failed. */
 static void
 take_setup(struct run *r, bool failed)
 {
@@ -304,7 +316,7 @@ take_setup(struct run *r, bool failed)
 	buf_free(&b);
 }
 
-/* The server of a kept attempt answers again. */
+/* The server of a kept attempt is up again. */
 static void
 tell_reopened(struct run *r, const char *url)
 {
@@ -318,57 +330,81 @@ tell_reopened(struct run *r, const char *url)
 		show_say(r->show, "%-12s%s/reopen.log\n^C stops it", "server log", dir);
 }
 
+/* ---- news ---- */
+
+static void
+add_session(struct slot *s, pid_t pid)
+{
+	s->sessions = grow(s->sessions, &s->capsessions, s->nsessions + 1, sizeof(pid));
+	s->sessions[s->nsessions++] = pid;
+}
+
+static void
+forget_session(struct slot *s, pid_t pid)
+{
+	size_t i;
+
+	for (i = 0; i < s->nsessions; i++)
+		if (s->sessions[i] == pid)
+			s->sessions[i--] = s->sessions[--s->nsessions];
+}
+
+/* Takes a piece of news; whether it ends the order that is under way. */
+static bool
+take_news(struct run *r, int i, const struct news *n)
+{
+	switch (n->type) {
+	case NEWS_PHASE:
+		r->views[i].phase = n->phase;
+		r->views[i].file = n->o.file;
+		if (n->phase == WAITING)
+			show_say(r->show, "prun: waiting for the setup of another run");
+		return false;
+	case NEWS_SESSION:
+		add_session(&r->slots[i], n->pid);
+		return false;
+	case NEWS_REAPED:
+		forget_session(&r->slots[i], n->pid);
+		return false;
+	case NEWS_OPEN:
+		tell_reopened(r, n->o.why);
+		return false;
+	case NEWS_RESULT:
+		take_result(r, i, &n->o);
+		return true;
+	case NEWS_SETUP:
+		take_setup(r, n->bad);
+		return true;
+	case NEWS_DONE:
+		break;
+	}
+	return true;
+}
+
 static void
 read_news(struct run *r, int i)
 {
 	struct slot *s = &r->slots[i];
-	struct slot_view *v = &r->views[i];
 	struct news n;
 
 	while (s->news >= 0 && read(s->news, &n, sizeof(n)) == (ssize_t)sizeof(n)) {
-		switch (n.type) {
-		case NEWS_PHASE:
-			v->phase = n.phase;
-			v->file = n.o.file;
-			if (n.phase == WAITING)
-				show_say(r->show, "prun: waiting for the setup of another run");
-			continue;
-		case NEWS_SESSION:
-			s->sessions = grow(s->sessions, &s->capsessions, s->nsessions + 1,
-				sizeof(*s->sessions));
-			s->sessions[s->nsessions++] = n.pid;
-			continue;
-		case NEWS_REAPED:
-			forget_session(s, n.pid);
-			continue;
-		case NEWS_OPEN:
-			tell_reopened(r, n.o.why);
-			continue;
-		case NEWS_RESULT:
-			take_result(r, i, &n.o);
-			break;
-		case NEWS_SETUP:
-			take_setup(r, n.bad);
-			break;
-		case NEWS_DONE:
-			break;
+		if (take_news(r, i, &n)) {
+			s->busy = false;
+			r->views[i].phase = IDLE;
 		}
-		s->busy = false;
-		v->phase = IDLE;
 	}
 }
 
-/* The worker is dead, and still a zombie: its children are ours now. */
-static void
-bury(struct run *r, int i)
+/* ---- a worker's death ---- */
+
+/* Reaps a dead worker, and before that kills all it has started: as long as it
+ * is a zombie its children are ours.  Returns its wait status. */
+static int
+reap_worker(struct run *r, int i)
 {
 	struct slot *s = &r->slots[i];
-	struct outcome o;
 	pid_t *keep = xmalloc((size_t)r->nslots * sizeof(*keep));
-	struct order was = s->order;
-	char *dir, *path, *text;
 	int status = 0, k;
-	bool busy;
 
 	read_news(r, i);
 	while (s->nsessions)
@@ -383,60 +419,72 @@ bury(struct run *r, int i)
 	close(s->news);
 	s->pid = 0;
 	s->orders = s->news = -1;
-	busy = s->busy;
+	return status;
+}
+
+/* The attempt of a worker that cannot tell what came of it. */
+static void
+lose_attempt(struct run *r, int i, const char *why)
+{
+	const struct file *f = &r->p->files[r->slots[i].order.file];
+	struct outcome o = {
+		.file = f->index, .attempt = r->slots[i].order.attempt,
+		.result = ERROR, .cause = CAUSE_WORKER_DIED, .begin = r->views[i].since
+	};
+	char *dir = plan_dir(r->p, f, o.attempt), *text = str("! %s\n", why);
+
+	o.ms = clock_ms() - o.begin;
+	if (mkdir(dir, 0777) < 0 && errno != EEXIST)
+		warn("%s:", dir);
+	o.notes = file_write(str("%s/notes", dir), text, strlen(text), 0666) == 0;
+	take_result(r, i, &o);
+}
+
+/* A worker is dead: its file is an error, its clone is dropped, and another
+ * worker takes its place. */
+static void
+replace_worker(struct run *r, int i)
+{
+	struct slot *s = &r->slots[i];
+	int status = reap_worker(r, i);
+	bool busy = s->busy;
+	const char *how;
+
 	s->busy = false;
 	r->views[i].phase = IDLE;
-	if (r->settled && !busy && !r->ndrops)
-		return;                 /* it was told to go */
-	text = WIFSIGNALED(status) ? str("signal %d (%s)", WTERMSIG(status),
-		strsignal(WTERMSIG(status))) : str("exit status %d", WEXITSTATUS(status));
-	show_say(r->show, "prun: worker %d died: %s; see %s/worker.log", i, text, r->p->dir);
-	if (busy && was.type == ORDER_RUN) {
-		memset(&o, 0, sizeof(o));
-		o.file = was.file;
-		o.attempt = was.attempt;
-		o.result = ERROR;
-		o.cause = CAUSE_WORKER_DIED;
-		o.begin = r->views[i].since;
-		o.ms = clock_ms() - o.begin;
-		dir = plan_dir(r->p, &r->p->files[was.file], was.attempt);
-		path = str("%s/notes", dir);
-		text = str("! the worker died: %s\n", WIFSIGNALED(status)
-			? strsignal(WTERMSIG(status)) : "it exited");
-		if (mkdir(dir, 0777) < 0 && errno != EEXIST)
-			warn("%s:", dir);
-		o.notes = file_write(path, text, strlen(text), 0666) == 0;
-		take_result(r, i, &o);
-	} else if (busy && was.type == ORDER_SETUP) {
+	if (s->quits)
+		return;
+	how = WIFSIGNALED(status) ? strsignal(WTERMSIG(status))
+		: str("exit status %d", WEXITSTATUS(status));
+	show_say(r->show, "prun: worker %d died: %s; see %s/worker.log", i, how, r->p->dir);
+	if (busy && s->order.type == ORDER_RUN) {
+		lose_attempt(r, i, str("the worker died: %s", how));
+		if (r->p->files[s->order.file].suite->o.db)
+			queue_drop(r, s->order.file, s->order.attempt);
+	} else if (busy && s->order.type == ORDER_SETUP) {
 		take_setup(r, true);
 	}
-	if (++r->restarts > r->p->o.max_worker_restart && !r->stopping) {
-		show_say(r->show, "prun: too many workers died (max-worker-restart)");
-		r->status = EXIT_RUN;
-		cancel(r, r->p->o.grace_ms);
-	}
-	if (start_worker(r, i) < 0) {
+	if (++r->restarts > r->p->o.max_worker_restart && !r->stopping)
+		give_up(r, "too many workers died (max-worker-restart)");
+	if (start_worker(r, i) < 0)
 		show_say(r->show, "prun: no worker could take its place: %s", strerror(errno));
-		return;
-	}
-	if (r->stopping)
-		order(&r->slots[i], ORDER_CANCEL, 0, 0, 0);
-	if (busy && was.type == ORDER_RUN && r->p->files[was.file].suite->o.db)
-		order(&r->slots[i], ORDER_DROP, was.file, was.attempt, 0);
+	else if (r->stopping)
+		order(s, ORDER_CANCEL, 0, 0, 0);
 }
 
 static void
-bury_the_dead(struct run *r)
+replace_dead_workers(struct run *r)
 {
 	siginfo_t si;
+	pid_t pid;
 	int i;
 
 	for (i = 0; i < r->nslots; i++) {
+		pid = r->slots[i].pid;
 		memset(&si, 0, sizeof(si));
-		if (r->slots[i].pid && waitid(P_PID, r->slots[i].pid, &si,
-				WEXITED | WNOHANG | WNOWAIT) == 0
-		&& si.si_pid == r->slots[i].pid)
-			bury(r, i);
+		if (pid && waitid(P_PID, (id_t)pid, &si, WEXITED | WNOHANG | WNOWAIT) == 0
+		&& si.si_pid == pid)
+			replace_worker(r, i);
 	}
 }
 
@@ -445,7 +493,9 @@ bury_the_dead(struct run *r)
 static bool
 wants_alone(const struct run *r, const struct file *f)
 {
-	return f->alone || (r->p->o.audit ? r->round == 0 : r->records[f->index].attempts > 0);
+	if (r->p->o.audit)
+		return f->alone || r->round == 0;
+	return f->alone || r->records[f->index].attempts > 0;
 }
 
 static bool
@@ -453,7 +503,9 @@ may_run(const struct run *r, const struct file *f)
 {
 	size_t i;
 
-	if (r->alone || (r->running && wants_alone(r, f)) || r->in_suite[f->suite - r->p->suites] >= f->suite->o.workers)
+	if (r->alone || (r->running && wants_alone(r, f)))
+		return false;
+	if (r->in_suite[f->suite - r->p->suites] >= f->suite->o.workers)
 		return false;
 	for (i = 0; i < f->nlocks; i++)
 		if (r->held[f->locks[i]])
@@ -528,63 +580,77 @@ static void
 settle(struct run *r)
 {
 	const struct file *f;
-	bool bad = false;
+	bool failed = false;
 	size_t i;
 
 	r->settled = true;
 	for (i = 0; i < r->p->nfiles; i++)
-		bad = bad || counts_as_failed(r->p, r->records[i].o.result);
-	for (i = 0; i < r->p->nfiles && !bad; i++) {
+		failed = failed || counts_as_failed(r->p, r->records[i].o.result);
+	for (i = 0; i < r->p->nfiles && !failed; i++) {
 		f = &r->p->files[i];
 		if (f->suite->o.keep == KEEP_RUN && r->records[i].o.kept)
 			queue_drop(r, f->index, r->records[i].o.attempt);
 	}
 }
 
-/* Gives every idle worker something to do; false when there is nothing. */
+/* Whether a setup is still to be done; next_setup is its suite then. */
+static bool
+setup_is_due(struct run *r)
+{
+	while (r->next_setup < r->p->nsuites && r->p->suites[r->next_setup].no_setup)
+		r->next_setup++;
+	return !r->stopping && r->next_setup < r->p->nsuites;
+}
+
+/* Gives an idle worker something to do, if there is anything.  Setups are the
+ * first one's, and the others wait for them. */
+static void
+give_work(struct run *r, int i)
+{
+	struct slot *s = &r->slots[i];
+	const struct file *f = NULL;
+
+	if (setup_is_due(r)) {
+		if (i > 0)
+			return;
+		r->views[0].phase = SETUP;
+		r->views[0].file = -1;
+		r->views[0].since = clock_ms();
+		order(s, ORDER_SETUP, (int)r->next_setup, 0, 0);
+	} else if (r->ndrops) {
+		r->ndrops--;
+		order(s, ORDER_DROP, r->drops[r->ndrops].file, r->drops[r->ndrops].attempt, 0);
+	} else if (!r->stopping) {
+		f = next_file(r);
+	}
+	if (f)
+		run_file(r, i, f);
+}
+
+/* Gives every idle worker something to do; false when the run is over. */
 static bool
 hand_out(struct run *r)
 {
-	const struct file *f;
-	bool busy = false;
-	int i;
+	bool busy = false, parked = false;
+	struct slot *s;
 
-	for (i = 0; i < r->nslots; i++) {
-		struct slot *s = &r->slots[i];
-
-		if (s->busy || !s->pid || s->parked) {
-			busy = busy || s->busy;
-			continue;
-		}
-		if (!r->stopping && r->next_setup < r->p->nsuites) {
-			if (i > 0)
-				continue;
-			while (r->next_setup < r->p->nsuites
-			&& r->p->suites[r->next_setup].no_setup)
-				r->next_setup++;
-			if (r->next_setup < r->p->nsuites) {
-				r->views[0].phase = SETUP;
-				r->views[0].file = -1;
-				r->views[0].since = clock_ms();
-				order(s, ORDER_SETUP, (int)r->next_setup, 0, 0);
-				busy = true;
-				continue;
-			}
-		}
-		if (r->ndrops) {
-			r->ndrops--;
-			order(s, ORDER_DROP, r->drops[r->ndrops].file,
-				r->drops[r->ndrops].attempt, 0);
-		} else if (!r->stopping && (f = next_file(r))) {
-			run_file(r, i, f);
-		}
+	for (s = r->slots; s < r->slots + r->nslots; s++) {
+		if (s->pid && !s->busy && !s->parked)
+			give_work(r, (int)(s - r->slots));
 		busy = busy || s->busy;
+		parked = parked || (s->pid && s->parked);
 	}
-	if (!busy && !r->settled) {
-		settle(r);
-		return r->ndrops ? hand_out(r) : false;
+	if (busy)
+		return true;
+	if (parked) {           /* there is room for them now, with nobody else at work */
+		for (s = r->slots; s < r->slots + r->nslots; s++)
+			s->parked = false;
+		return hand_out(r);
 	}
-	return busy;
+	if (r->settled)
+		return false;
+	settle(r);
+	return r->ndrops ? hand_out(r) : false;
 }
 
 /* ---- signals ---- */
@@ -605,7 +671,7 @@ suspend(struct run *r)
 			continue;
 		/* First the worker, so that it starts nothing meanwhile. */
 		kill(s->pid, SIGSTOP);
-		/* WNOWAIT: should it be dead instead, that is for bury_the_dead(). */
+		/* WNOWAIT: should it be dead instead, that is for replace_dead_workers(). */
 		waitid(P_PID, (id_t)s->pid, &si, WSTOPPED | WEXITED | WNOWAIT);
 		read_news(r, i);
 		for (k = 0; k < s->nsessions; k++)
@@ -623,84 +689,100 @@ suspend(struct run *r)
 	}
 }
 
+/* Ends the run because of a signal: with a grace; a second one at once; a third
+ * one kills the workers, which do not listen. */
+static void
+stop_for_signal(struct run *r, int sig)
+{
+	int64_t grace = r->p->o.grace_ms;
+	int i;
+
+	if (++r->signals == 1) {
+		r->sig = sig;
+		show_say(r->show, "prun: %s: stopping; once more kills at once", strsignal(sig));
+		cancel(r, grace < 2000 ? grace : 2000);
+	} else if (r->signals == 2) {
+		cancel(r, 0);
+	} else {
+		for (i = 0; i < r->nslots; i++)
+			if (r->slots[i].pid)
+				kill(r->slots[i].pid, SIGKILL);
+	}
+}
+
 static void
 heed_signals(struct run *r)
 {
 	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP };
 	size_t i;
-	int sig = 0, k;
 
 	for (i = 0; i < LEN(sigs); i++)
 		if (proc_caught(sigs[i]))
-			sig = sigs[i];
-	if (!sig && !r->sig && show_broken(r->show))
-		sig = SIGPIPE;
-	if (sig && r->signals++ > 1) {
-		/* The third one: a worker does not listen; we end its sessions. */
-		for (k = 0; k < r->nslots; k++)
-			if (r->slots[k].pid)
-				kill(r->slots[k].pid, SIGKILL);
-	} else if (sig && r->sig) {
-		cancel(r, 0);           /* the second one: at once */
-	} else if (sig) {
-		r->sig = sig;
-		show_say(r->show, "prun: %s: stopping; once more kills at once",
-			strsignal(sig));
-		cancel(r, r->p->o.grace_ms < 2000 ? r->p->o.grace_ms : 2000);
-	}
+			stop_for_signal(r, sigs[i]);
+	if (!r->sig && show_broken(r->show))
+		stop_for_signal(r, SIGPIPE);
 	if (proc_caught(SIGTSTP))
 		suspend(r);
 	if (proc_caught(SIGUSR1))
 		show_draw(r->show, r->views, r->nslots, true);
 }
 
+/* ---- the loop ---- */
+
+/* Waits until the deadline (-1: none) for anything to happen, and sees to it. */
 static void
-loop(struct run *r)
+await_news(struct run *r, int64_t deadline)
 {
-	int64_t next;
 	int i;
 
-	while (hand_out(r)) {
-		next = show_draw(r->show, r->views, r->nslots, false);
-		for (i = 0; i < r->nslots; i++) {
-			r->fds[i].fd = r->slots[i].news;
-			r->fds[i].events = POLLIN;
-		}
-		proc_poll(r->fds, (size_t)r->nslots, next);
-		for (i = 0; i < r->nslots; i++)
-			read_news(r, i);
-		bury_the_dead(r);
-		heed_signals(r);
+	for (i = 0; i < r->nslots; i++) {
+		r->fds[i].fd = r->slots[i].news;
+		r->fds[i].events = POLLIN;
 	}
+	proc_poll(r->fds, (size_t)r->nslots, deadline);
+	for (i = 0; i < r->nslots; i++)
+		read_news(r, i);
+	replace_dead_workers(r);
+	heed_signals(r);
 }
 
-/* Sends the workers home; whoever does not go is killed. */
+static int
+count_workers(const struct run *r)
+{
+	int i, n = 0;
+
+	for (i = 0; i < r->nslots; i++)
+		n += r->slots[i].pid != 0;
+	return n;
+}
+
+/* Tells the workers to exit, and kills those that do not. */
 static void
 dismiss(struct run *r)
 {
 	int64_t end = clock_ms() + 10000;
-	int i, left;
+	int i;
 
-	for (i = 0; i < r->nslots; i++)
+	for (i = 0; i < r->nslots; i++) {
+		r->slots[i].quits = true;
 		if (r->slots[i].pid)
 			order(&r->slots[i], ORDER_QUIT, 0, 0, 0);
-	do {
-		left = 0;
-		bury_the_dead(r);
-		for (i = 0; i < r->nslots; i++)
-			if (r->slots[i].pid && ++left && clock_ms() >= end)
-				kill(r->slots[i].pid, SIGKILL);
-		if (left)
-			proc_poll(NULL, 0, clock_ms() < end ? end : clock_ms() + 50);
-	} while (left);
+	}
+	while (count_workers(r) && clock_ms() < end)
+		await_news(r, end);
+	for (i = 0; i < r->nslots; i++)
+		if (r->slots[i].pid)
+			kill(r->slots[i].pid, SIGKILL);
+	while (count_workers(r))
+		await_news(r, clock_ms() + 50);
 	proc_sweep(NULL, 0);
 }
 
 /* ---- the end ---- */
 
-/* Files that never had their turn, and the status. */
+/* Sets the results of files that never had their turn, and the status. */
 static void
-judge(struct run *r)
+end_files(struct run *r)
 {
 	struct outcome *o;
 	size_t i;
@@ -708,12 +790,8 @@ judge(struct run *r)
 
 	for (i = 0; i < r->p->nfiles; i++) {
 		o = &r->records[i].o;
-		if (!r->records[i].ended && !r->records[i].attempts) {
+		if (!r->records[i].attempts) {
 			cut = true;
-			o->file = (int)i;
-			o->attempt = 1;
-			o->result = CANCEL;
-			o->cause = CAUSE_CANCELLED;
 			tell(r, &r->p->files[i], false);
 		}
 		failed = failed || counts_as_failed(r->p, o->result);
@@ -724,39 +802,62 @@ judge(struct run *r)
 		r->status = failed ? EXIT_FAILED : 0;
 }
 
-int
-run_files(const struct plan *p, struct record *records, struct show *show, int *sig)
+/* Until it has run, a file's result is that it did not. */
+static void
+begin_files(struct run *r)
 {
-	struct run r;
-	size_t k;
+	struct record *c;
+	size_t i;
+
+	for (i = 0; i < r->p->nfiles; i++) {
+		c = &r->records[i];
+		c->o.file = (int)i;
+		c->o.attempt = 1;
+		c->o.result = CANCEL;
+		c->o.cause = CAUSE_CANCELLED;
+		if (r->p->o.audit)
+			c->rounds = xcalloc((size_t)r->p->o.audit + 1, sizeof(*c->rounds));
+	}
+}
+
+/* Forks the workers, or as many as the system has room for. */
+static void
+start_workers(struct run *r)
+{
 	int i;
 
-	memset(&r, 0, sizeof(r));
-	r.p = p;
-	r.records = records;
-	r.show = show;
-	r.order = plan_order(p, p->o.shuffle);
-	r.nslots = p->workers;
-	for (k = 0; p->o.audit && k < p->nfiles; k++)
-		records[k].rounds = xcalloc((size_t)p->o.audit + 1, sizeof(struct outcome));
-	r.held = xcalloc(p->locks.n, sizeof(*r.held));
-	r.in_suite = xcalloc(p->nsuites, sizeof(*r.in_suite));
-	r.slots = xcalloc((size_t)r.nslots, sizeof(*r.slots));
-	r.views = xcalloc((size_t)r.nslots, sizeof(*r.views));
-	r.fds = xcalloc((size_t)r.nslots, sizeof(*r.fds));
-	for (i = 0; i < r.nslots; i++)
-		r.slots[i].orders = r.slots[i].news = -1;
-	for (i = 0; i < r.nslots && start_worker(&r, i) == 0; i++)
+	for (i = 0; i < r->nslots; i++)
+		r->slots[i].orders = r->slots[i].news = -1;
+	for (i = 0; i < r->nslots && start_worker(r, i) == 0; i++)
 		;
 	if (i == 0)
 		fatal(EXIT_RUN, "cannot start a worker:");
-	if (i < r.nslots)
-		show_say(show, "prun: only %d at once: %s", i, strerror(errno));
-	r.nslots = i;
-	loop(&r);
+	if (i < r->nslots)
+		show_say(r->show, "prun: only %d at once: %s", i, strerror(errno));
+	r->nslots = i;
+}
+
+int
+run_files(const struct plan *p, struct record *records, struct show *show, int *sig)
+{
+	size_t n = (size_t)p->workers;
+	struct run r = {
+		.p = p, .records = records, .show = show, .nslots = p->workers,
+		.order = plan_order(p, p->o.shuffle),
+		.held = xcalloc(p->locks.n, sizeof(*r.held)),
+		.in_suite = xcalloc(p->nsuites, sizeof(*r.in_suite)),
+		.slots = xcalloc(n, sizeof(*r.slots)), .views = xcalloc(n, sizeof(*r.views)),
+		.fds = xcalloc(n, sizeof(*r.fds))
+	};
+	int i;
+
+	begin_files(&r);
+	start_workers(&r);
+	while (hand_out(&r))
+		await_news(&r, show_draw(show, r.views, r.nslots, false));
 	dismiss(&r);
-	judge(&r);
-	for (i = 0; i < r.nslots; i++)
+	end_files(&r);
+	for (i = 0; i < p->workers; i++)
 		free(r.slots[i].sessions);
 	free(r.held);
 	free(r.in_suite);
