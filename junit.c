@@ -1,26 +1,28 @@
 /*
  * junit.c: merges the reports that tools wrote into one that all can read.
  *
- * What xml.c reads is taken for what it means by where it stands.  A report that is not
- * well-formed is read as far as it goes; then it gets a case [report] that says where it
- * broke.  The merger keeps one test case in memory, its children sorted into buffers as the
- * dialect orders them, and streams it out when it ends.  A start tag leaves room for
- * totals, which are written there when the suite is over.  Nested suites become suites
- * of their own, named outer/inner.
+ * The meaning of a tag depends on where it stands (kind_here).  A report that
+ * is not well-formed is read as far as it goes; then it gets a case [report]
+ * that says where it broke.  The merger keeps one test case in memory, its
+ * children sorted into buffers as the dialect orders them, and writes it when it
+ * ends.  A start tag leaves room for totals, which are filled in when its suite
+ * is over.  Nested suites become suites of their own, named outer/inner.
  *
- * Of a file with several attempts one report is the base (the last when it ended well,
- * else the first); the failures of the others are collected first and stand in the
- * base's cases as flaky or rerun elements.
+ * Of a file with several attempts one report is the base: the last if it passed
+ * at last, else the first.  A first pass collects the failures of the other
+ * attempts; then the base's cases are written, and each carries its failures
+ * elsewhere as flaky or rerun elements.
+ *
+ * TAP, the last section, is made a report of before that.
  */
 #include "prun.h"
 #include <ctype.h>
 #include <dirent.h>
 #include <strings.h>
 
-#define TOTALS 150      /* columns kept free in a start tag */
+#define TOTALS 150              /* columns kept free in a start tag */
+#define CHUNK 65536             /* bytes written at once */
 #define REPORT_MAX (30 << 20)   /* bytes; GitLab's limit */
-
-/* ---- the merger ---- */
 
 /* Up to K_ERR: the children of a case, in the dialect's order. */
 enum kind {
@@ -34,14 +36,47 @@ static const char *const kind_name[KINDS] = {
 	"testcase", "testsuite", "testsuites", ""
 };
 
+static const char *const roots[] = { "testsuites", "testsuite", NULL };
+
+/* What is written, with the end of it still in memory. */
+struct output {
+	int fd;                 /* -1: only count */
+	int error;              /* errno of the first write that failed, or 0 */
+	struct buf b;
+	off_t flushed;
+};
+
 struct frame {
 	enum kind kind;
-	size_t path, head;      /* lengths of merger.path and .heads before it */
+	size_t path, head;      /* lengths of place.path and .heads before it */
+};
+
+/* Where in a report we are: the elements that are open. */
+struct place {
+	struct frame *v;
+	size_t n, cap, nkind[KINDS];
+	struct buf path, heads; /* suites' names; their other attributes */
+};
+
+struct testcase {
+	bool open, not_run;     /* not_run: its attributes say so */
+	struct buf classname, name, file, line, attrs, child[K_ERR + 1];
+	struct buf bad_attrs, bad_text; /* of its first failure or error */
+	int64_t us;
+};
+
+/* A failure or its like, and the leaf below it or elsewhere: a property, an
+ * output, a stack trace. */
+struct text {
+	enum kind outer, inner; /* K_OTHER: none is open */
+	struct sink outer_text, inner_text;
+	struct buf attrs, message, property, nested;
 };
 
 /* A failing case of an attempt that is not the base. */
+enum { CLASS, NAME, ATTRS, BODY, OUT, ERR, STRINGS };
 struct retry {
-	char *classname, *name, *attrs, *text, *out, *err;
+	char *s[STRINGS];
 	int64_t us;
 	bool error, used;
 };
@@ -56,66 +91,69 @@ struct shard {
 struct merger {
 	const struct merge *o;
 	const struct part *part;
-	int fd;                 /* -1: only count */
-	int error;              /* errno of the first write that failed, or 0 */
-	struct buf out;
-	off_t flushed, suite_at;
-	struct counts total, suite, sum;        /* sum: of the part */
-	int64_t total_us, suite_us;
-	bool open, first;       /* a suite is; none of this part was yet */
-	int id;
 	const char *report;     /* path of the one being read */
 	struct buf *notes;      /* where failing cases are listed, or NULL */
+	struct output out;
+	struct place at;
+	struct testcase c;
+	struct text t;
+
+	bool open, first;       /* a suite is; none of this part was yet */
+	int id;                 /* of the next suite */
+	off_t suite_at;
+	struct counts total, suite, sum;        /* sum: of the part */
+	int64_t total_us, suite_us;
+	struct buf props, suite_out, suite_err;
+
 	bool collect;           /* failing cases go to retries */
 	struct retry *retries;
 	size_t nretries, capretries;
+
 	struct shard *shards;
 	size_t nshards, capshards;
 	char plan[16];          /* prun.plan of the suite under way */
-
-	struct frame *frames;
-	size_t nframes, capframes, nkind[KINDS];
-	struct buf path, heads; /* suites' names; their other attributes */
-	struct buf props, suite_out, suite_err;
-	enum kind outer_kind, inner_kind;       /* K_OTHER: none */
-	struct sink outer, inner;       /* text of a failure; of what is a leaf */
-	struct buf outer_attrs, message, property, nested, bad_attrs, bad_text;
-	bool in_case, not_run;  /* not_run: its attributes say so */
-	struct buf classname, name, file, line, attrs, child[K_ERR + 1];
-	int64_t case_us;
 };
 
 static void
-out_flush(struct merger *m)
+set(struct buf *b, const char *s)
 {
-	if (m->fd >= 0 && !m->error && write_all(m->fd, m->out.s, m->out.n) < 0)
-		m->error = errno;
-	m->flushed += (off_t)m->out.n;
-	m->out.n = 0;
+	b->n = 0;
+	buf_str(b, s);
+}
+
+/* ---- output ---- */
+
+static void
+out_flush(struct output *o)
+{
+	if (o->fd >= 0 && !o->error && write_all(o->fd, o->b.s, o->b.n) < 0)
+		o->error = errno;
+	o->flushed += (off_t)o->b.n;
+	o->b.n = 0;
 }
 
 static off_t
-leave_room(struct merger *m)
+leave_room(struct output *o)
 {
-	off_t at = m->flushed + (off_t)m->out.n;
+	off_t at = o->flushed + (off_t)o->b.n;
 
-	buf_fmt(&m->out, "%*s", TOTALS, "");
+	buf_fmt(&o->b, "%*s", TOTALS, "");
 	return at;
 }
 
 static void
-fill_room(struct merger *m, off_t at, const struct counts *c, int64_t us)
+fill_room(struct output *o, off_t at, const struct counts *c, int64_t us)
 {
 	char s[2 * TOTALS];
-	int n = snprintf(s, sizeof(s), " tests=\"%" PRId64 "\" failures=\"%" PRId64 "\" errors=\"%"
-		PRId64 "\" skipped=\"%" PRId64 "\" time=\"%.3f\"", c->tests, c->failures, c->errors,
-		c->skipped, (double)us / 1e6);
+	int n = snprintf(s, sizeof(s), " tests=\"%" PRId64 "\" failures=\"%" PRId64 "\" "
+		"errors=\"%" PRId64 "\" skipped=\"%" PRId64 "\" time=\"%.3f\"", c->tests,
+		c->failures, c->errors, c->skipped, (double)us / 1e6);
 
-	memset(s + n, ' ', sizeof(s) - (size_t)n);      /* of which TOTALS count */
-	if (at >= m->flushed)
-		memcpy(m->out.s + (at - m->flushed), s, TOTALS);
-	else if (m->fd >= 0 && !m->error && pwrite(m->fd, s, TOTALS, at) != TOTALS)
-		m->error = errno;
+	memset(s + n, ' ', sizeof(s) - (size_t)n);      /* TOTALS are used */
+	if (at >= o->flushed)
+		memcpy(o->b.s + (at - o->flushed), s, TOTALS);
+	else if (o->fd >= 0 && !o->error && pwrite(o->fd, s, TOTALS, at) < 0)
+		o->error = errno;
 }
 
 static void
@@ -126,6 +164,16 @@ add_property(struct buf *b, const char *name, const char *value)
 	xml_attribute(b, "value", value);
 	buf_str(b, "/>\n");
 }
+
+static void
+add_element(struct buf *to, enum kind kind, const char *attrs, const struct buf *text)
+{
+	buf_fmt(to, "<%s%s>", kind_name[kind], attrs);
+	buf_add(to, text->s, text->n);
+	buf_fmt(to, "</%s>", kind_name[kind]);
+}
+
+/* ---- shards ---- */
 
 /* Notes of which shard of which plan the input under way has something. */
 static void
@@ -159,10 +207,11 @@ check_shards(const struct merger *m)
 	long n;
 
 	for (i = 0; i < m->nshards; i++) {
-		if (strcmp(s[i].plan, s->plan) || s[i].n != s->n || s[i].i < 1 || s[i].i > s[i].n) {
-			warn("shard %ld/%ld of plan %s does not go with shard %ld/%ld of plan %s: "
-				"their machines had other files or another history", s[i].i, s[i].n,
-				s[i].plan, s->i, s->n, s->plan);
+		if (strcmp(s[i].plan, s->plan) || s[i].n != s->n || s[i].i < 1
+		|| s[i].i > s[i].n) {
+			warn("shard %ld/%ld of plan %s does not go with shard %ld/%ld of plan "
+				"%s: their machines had other files or another history", s[i].i,
+				s[i].n, s[i].plan, s->i, s->n, s->plan);
 			return false;
 		}
 		for (k = 0; k < i && s[k].i != s[i].i; k++)
@@ -179,6 +228,8 @@ check_shards(const struct merger *m)
 	}
 	return good && !missing;
 }
+
+/* ---- suites ---- */
 
 static void
 add_own_properties(struct merger *m)
@@ -202,46 +253,43 @@ add_own_properties(struct merger *m)
 static const char *
 here(const struct merger *m)
 {
-	return m->path.n ? m->path.s : m->part->file ? m->part->file : m->report ? m->report : "tests";
+	if (m->at.path.n)
+		return m->at.path.s;
+	if (m->part->file)
+		return m->part->file;
+	return m->report ? m->report : "tests";
 }
 
 /* Begins a suite in the output, named as the suites that are open. */
 static void
 open_suite(struct merger *m)
 {
-	const char *own;
+	const char *own = "";
 	size_t i;
 
 	if (m->open || m->collect)
 		return;
 	m->open = true;
-	buf_str(&m->out, " <testsuite");
-	xml_attribute(&m->out, "name", here(m));
-	buf_fmt(&m->out, " id=\"%d\"", m->id++);
-	m->suite_at = leave_room(m);
-	for (i = m->nframes; i && m->frames[i - 1].kind != K_SUITE; i--)
+	buf_str(&m->out.b, " <testsuite");
+	xml_attribute(&m->out.b, "name", here(m));
+	buf_fmt(&m->out.b, " id=\"%d\"", m->id++);
+	m->suite_at = leave_room(&m->out);
+	for (i = m->at.n; i && m->at.v[i - 1].kind != K_SUITE; i--)
 		;
-	own = i ? m->heads.s + m->frames[i - 1].head : "";
-	buf_str(&m->out, own);
+	if (i)
+		own = m->at.heads.s + m->at.v[i - 1].head;
+	buf_str(&m->out.b, own);
 	if (m->part->file && !strstr(own, " file=\""))
-		xml_attribute(&m->out, "file", m->part->file);
-	buf_str(&m->out, ">\n");
+		xml_attribute(&m->out.b, "file", m->part->file);
+	buf_str(&m->out.b, ">\n");
 	if (m->first && m->part->synthetic)
 		add_own_properties(m);
 	m->first = false;
 	if (m->props.n)
-		buf_fmt(&m->out, "  <properties>\n%s  </properties>\n", m->props.s);
+		buf_fmt(&m->out.b, "  <properties>\n%s  </properties>\n", m->props.s);
 	m->props.n = 0;
 	memset(&m->suite, 0, sizeof(m->suite));
 	m->suite_us = 0;
-}
-
-static void
-add_element(struct buf *to, enum kind kind, const char *attrs, const struct buf *text)
-{
-	buf_fmt(to, "<%s%s>", kind_name[kind], attrs);
-	buf_add(to, text->s, text->n);
-	buf_fmt(to, "</%s>", kind_name[kind]);
 }
 
 static void
@@ -255,18 +303,20 @@ close_suite(struct merger *m)
 		return;
 	m->open = false;
 	if (m->suite_out.n)
-		add_element(&m->out, K_OUT, "", &m->suite_out);
+		add_element(&m->out.b, K_OUT, "", &m->suite_out);
 	if (m->suite_err.n)
-		add_element(&m->out, K_ERR, "", &m->suite_err);
+		add_element(&m->out.b, K_ERR, "", &m->suite_err);
 	m->suite_out.n = m->suite_err.n = 0;
-	buf_str(&m->out, " </testsuite>\n");
-	fill_room(m, m->suite_at, &m->suite, m->suite_us);
+	buf_str(&m->out.b, " </testsuite>\n");
+	fill_room(&m->out, m->suite_at, &m->suite, m->suite_us);
 	m->total.tests += m->suite.tests;
 	m->total.failures += m->suite.failures;
 	m->total.errors += m->suite.errors;
 	m->total.skipped += m->suite.skipped;
 	m->total_us += m->suite_us;
 }
+
+/* ---- cases ---- */
 
 /* Microseconds of a time attribute, however it is written. */
 static int64_t
@@ -281,15 +331,24 @@ microseconds(const char *s)
 			text[n++] = (char)(*s == ',' ? '.' : *s);
 	text[n] = '\0';
 	v = strtod(text, NULL);
-	return !(v > 0) ? 0 : v > 31536000 ? INT64_C(31536000000000) : (int64_t)(v * 1e6 + 0.5);
+	if (!(v > 0))                   /* NaN is not, either */
+		return 0;
+	return v > 31536000 ? INT64_C(31536000000000) : (int64_t)(v * 1e6 + 0.5);
+}
+
+static bool
+is_bad(const struct testcase *c)
+{
+	return c->child[K_FAILURE].n || c->child[K_ERROR].n;
 }
 
 /* A failure or its like: attributes, then text that begins with the message. */
 static void
-add_result(struct buf *to, enum kind kind, const char *attrs, const char *message,
+add_result(struct testcase *c, enum kind kind, const char *attrs, const char *message,
 	const char *text)
 {
-	bool said = !strncmp(text, message, strlen(message));
+	struct buf *to = &c->child[kind];
+	bool said = starts(text, message);
 
 	if (kind != K_SKIPPED && !*text && !*message)
 		text = kind_name[kind];
@@ -299,16 +358,33 @@ add_result(struct buf *to, enum kind kind, const char *attrs, const char *messag
 	buf_fmt(to, "</%s>\n", kind_name[kind]);
 }
 
+/* A failure or an error of the case; the first one stands for it in another
+ * attempt. */
+static void
+add_verdict(struct testcase *c, enum kind kind, const char *attrs, const char *message,
+	const char *text)
+{
+	if (!is_bad(c)) {
+		set(&c->bad_attrs, attrs);
+		set(&c->bad_text, starts(text, message) ? "" : message);
+		if (c->bad_text.n && *text)
+			buf_char(&c->bad_text, '\n');
+		buf_str(&c->bad_text, text);
+	}
+	add_result(c, kind, attrs, message, text);
+}
+
 /* [[ATTACHMENT|x]] is relative to its report; ours lies elsewhere. */
 static void
 add_attachments(struct buf *to, const char *report, const struct buf *text)
 {
 	static const char mark[] = "[[ATTACHMENT|";
-	const char *s = text->s, *hit, *slash = report ? strrchr(report, '/') : NULL;
+	const char *slash = report ? strrchr(report, '/') : NULL;
+	const char *s = text->s, *hit = strstr(s, mark);
 	char cwd[PATH_MAX];
 	size_t n;
 
-	while (slash && (hit = strstr(s, mark))) {
+	for (; hit && slash; hit = strstr(s, mark)) {
 		hit += sizeof(mark) - 1;
 		buf_add(to, s, (size_t)(hit - s));
 		s = hit;
@@ -320,153 +396,199 @@ add_attachments(struct buf *to, const char *report, const struct buf *text)
 	buf_str(to, s);
 }
 
-static void
-set(struct buf *b, const char *s)
-{
-	b->n = 0;
-	buf_str(b, s);
-}
-
-/* Hangs the failures of other attempts on the case: it passed, so they were flaky; or it
- * failed, so they were reruns. */
+/* Hangs the failures of other attempts on the case: it passed, so they were
+ * flaky; or it failed, so they were reruns. */
 static void
 add_retries(struct merger *m)
 {
-	bool bad = m->child[K_FAILURE].n || m->child[K_ERROR].n;
+	static const enum kind as[2][2] = {
+		{ K_FLAKY, K_FLAKY_ERROR }, { K_RERUN, K_RERUN_ERROR }
+	};
+	struct testcase *c = &m->c;
+	bool bad = is_bad(c);
 	struct retry *t;
+	struct buf *to;
 	enum kind kind;
 	size_t i;
 
 	for (i = 0; i < m->nretries; i++) {
 		t = &m->retries[i];
-		if (t->used || strcmp(t->name, m->name.s) || strcmp(t->classname, m->classname.s))
+		if (t->used || strcmp(t->s[NAME], c->name.s)
+		|| strcmp(t->s[CLASS], c->classname.s))
 			continue;
 		t->used = true;
-		kind = bad ? t->error ? K_RERUN_ERROR : K_RERUN : t->error ? K_FLAKY_ERROR : K_FLAKY;
-		buf_fmt(&m->child[kind], "<%s%s", kind_name[kind], t->attrs);
-		if (!strstr(t->attrs, " time=\""))
-			buf_fmt(&m->child[kind], " time=\"%.3f\"", (double)t->us / 1e6);
-		buf_fmt(&m->child[kind], "><stackTrace>%s</stackTrace>", t->text);
-		if (*t->out)
-			buf_fmt(&m->child[kind], "<system-out>%s</system-out>", t->out);
-		if (*t->err)
-			buf_fmt(&m->child[kind], "<system-err>%s</system-err>", t->err);
-		buf_fmt(&m->child[kind], "</%s>\n", kind_name[kind]);
+		kind = as[bad][t->error];
+		to = &c->child[kind];
+		buf_fmt(to, "<%s%s", kind_name[kind], t->s[ATTRS]);
+		if (!strstr(t->s[ATTRS], " time=\""))
+			buf_fmt(to, " time=\"%.3f\"", (double)t->us / 1e6);
+		buf_fmt(to, "><stackTrace>%s</stackTrace>", t->s[BODY]);
+		if (*t->s[OUT])
+			buf_fmt(to, "<system-out>%s</system-out>", t->s[OUT]);
+		if (*t->s[ERR])
+			buf_fmt(to, "<system-err>%s</system-err>", t->s[ERR]);
+		buf_fmt(to, "</%s>\n", kind_name[kind]);
 	}
 }
 
-/* A failure or an error of the case; the first one stands for it in another attempt. */
 static void
-add_verdict(struct merger *m, enum kind kind, const char *attrs, const char *message,
-	const char *text)
+collect_case(struct merger *m)
 {
-	if (!m->child[K_FAILURE].n && !m->child[K_ERROR].n) {
-		set(&m->bad_attrs, attrs);
-		set(&m->bad_text, starts(text, message) ? "" : message);
-		if (m->bad_text.n && *text)
-			buf_char(&m->bad_text, '\n');
-		buf_str(&m->bad_text, text);
-	}
-	add_result(&m->child[kind], kind, attrs, message, text);
+	const struct testcase *c = &m->c;
+	const struct buf *from[STRINGS] = {
+		&c->classname, &c->name, &c->bad_attrs, &c->bad_text,
+		&c->child[K_OUT], &c->child[K_ERR]
+	};
+	struct retry *t;
+	size_t i;
+
+	m->retries = grow(m->retries, &m->capretries, m->nretries + 1, sizeof(*t));
+	t = &m->retries[m->nretries++];
+	for (i = 0; i < STRINGS; i++)
+		t->s[i] = xstrdup(from[i]->n ? from[i]->s : "");
+	t->us = c->us;
+	t->error = !c->child[K_FAILURE].n;
+	t->used = false;
 }
 
-/* The case is over: counts it, and writes or collects it. */
+static void
+write_case(struct merger *m)
+{
+	struct testcase *c = &m->c;
+	struct buf *b = &m->out.b;
+	int k;
+
+	buf_str(b, "  <testcase");
+	xml_attribute(b, "name", c->name.s);
+	xml_attribute(b, "classname", c->classname.s);
+	buf_fmt(b, " time=\"%" PRId64 ".%06" PRId64 "\"%s>", c->us / 1000000, c->us % 1000000,
+		c->attrs.s);
+	if (c->child[K_PROPS].n)
+		add_element(b, K_PROPS, "", &c->child[K_PROPS]);
+	for (k = K_FAILURE; k <= K_FLAKY_ERROR; k++)
+		buf_add(b, c->child[k].s, c->child[k].n);
+	for (k = K_OUT; k <= K_ERR; k++) {
+		if (!c->child[k].n)
+			continue;
+		buf_fmt(b, "<%s>", kind_name[k]);
+		add_attachments(b, m->report, &c->child[k]);
+		buf_fmt(b, "</%s>", kind_name[k]);
+	}
+	buf_str(b, "</testcase>\n");
+	if (b->n > CHUNK)
+		out_flush(&m->out);
+}
+
+/* The case is over: counts and writes it, or collects it. */
 static void
 end_case(struct merger *m)
 {
-	struct buf *c = m->child;
-	bool bad = c[K_FAILURE].n || c[K_ERROR].n;
+	struct testcase *c = &m->c;
+	bool bad = is_bad(c);
 	int k;
 
-	m->in_case = false;
-	if (m->collect && bad) {
-		struct retry t = { xstrdup(m->classname.s), xstrdup(m->name.s),
-			xstrdup(m->bad_attrs.s), xstrdup(m->bad_text.s),
-			xstrdup(c[K_OUT].n ? c[K_OUT].s : ""),
-			xstrdup(c[K_ERR].n ? c[K_ERR].s : ""), m->case_us, !c[K_FAILURE].n, false };
-
-		m->retries = grow(m->retries, &m->capretries, m->nretries + 1, sizeof(t));
-		m->retries[m->nretries++] = t;
-	}
-	if (m->not_run && !bad && !c[K_SKIPPED].n)
-		add_result(&c[K_SKIPPED], K_SKIPPED, "", "", "");
-	m->not_run = false;
+	c->open = false;
+	if (bad)
+		c->child[K_SKIPPED].n = 0;
+	else if (c->not_run && !c->child[K_SKIPPED].n)
+		add_result(c, K_SKIPPED, "", "", "");
+	if (m->collect && bad)
+		collect_case(m);
 	if (!m->collect) {
 		add_retries(m);
-		if (bad)
-			c[K_SKIPPED].n = 0;
 		open_suite(m);
 		m->suite.tests++;
-		m->suite.failures += c[K_FAILURE].n > 0;
-		m->suite.errors += !c[K_FAILURE].n && c[K_ERROR].n;
-		m->suite.skipped += c[K_SKIPPED].n > 0;
-		m->suite_us += m->case_us;
+		m->suite.failures += c->child[K_FAILURE].n > 0;
+		m->suite.errors += bad && !c->child[K_FAILURE].n;
+		m->suite.skipped += c->child[K_SKIPPED].n > 0;
+		m->suite_us += c->us;
 		m->sum.tests++;
 		m->sum.failures += bad;
-		m->sum.skipped += c[K_SKIPPED].n > 0;
-		buf_str(&m->out, "  <testcase");
-		xml_attribute(&m->out, "name", m->name.s);
-		xml_attribute(&m->out, "classname", m->classname.s);
-		buf_fmt(&m->out, " time=\"%" PRId64 ".%06" PRId64 "\"%s>", m->case_us / 1000000,
-			m->case_us % 1000000, m->attrs.s);
-		if (c[K_PROPS].n)
-			add_element(&m->out, K_PROPS, "", &c[K_PROPS]);
-		for (k = K_FAILURE; k <= K_FLAKY_ERROR; k++)
-			buf_add(&m->out, c[k].s, c[k].n);
-		for (k = K_OUT; k <= K_ERR; k++)
-			if (c[k].n) {
-				buf_fmt(&m->out, "<%s>", kind_name[k]);
-				add_attachments(&m->out, m->report, &c[k]);
-				buf_fmt(&m->out, "</%s>", kind_name[k]);
-			}
-		buf_str(&m->out, "</testcase>\n");
-		if (m->out.n > XML_WINDOW)
-			out_flush(m);
+		m->sum.skipped += c->child[K_SKIPPED].n > 0;
+		write_case(m);
 	}
 	for (k = 0; k <= K_ERR; k++)
-		c[k].n = 0;
+		c->child[k].n = 0;
 }
 
-/* Begins a case, from its tag or (r NULL) of our own. */
-static void
-begin_case(struct merger *m, const struct reader *r, const char *name)
+/* Value of the tag's attribute, or "". */
+static const char *
+attr(const struct reader *r, const char *name)
 {
-	const char *class = r ? xml_attr(r, "classname") : NULL, *status, *result;
+	const char *value = xml_attr(r, name);
 
-	set(&m->name, name && *name ? name : "(unnamed)");
-	set(&m->classname, class && *class ? class : here(m));
-	set(&m->file, r && xml_attr(r, "file") ? xml_attr(r, "file") : "");
-	set(&m->line, r && xml_attr(r, "line") ? xml_attr(r, "line") : "");
-	set(&m->attrs, "");
-	m->case_us = r ? microseconds(xml_attr(r, "time")) : 0;
-	if (r) {
-		m->in_case = true;
-		status = xml_attr(r, "status") ? xml_attr(r, "status") : "";
-		result = xml_attr(r, "result") ? xml_attr(r, "result") : "";
-		m->not_run = !strcmp(status, "disabled") || !strcmp(status, "notrun")
-			|| !strcmp(result, "suppressed");
-		xml_attributes(&m->attrs, r, " name classname time type ");
-	}
-	if (m->part->file && !(r && xml_attr(r, "file")))
-		xml_attribute(&m->attrs, "file", m->part->file);
+	return value ? value : "";
+}
+
+/* Begins a case of our own. */
+static void
+begin_case(struct merger *m, const char *name)
+{
+	struct testcase *c = &m->c;
+
+	set(&c->name, *name ? name : "(unnamed)");
+	set(&c->classname, here(m));
+	set(&c->file, "");
+	set(&c->line, "");
+	set(&c->attrs, "");
+	c->us = 0;
+	c->not_run = false;
+	if (m->part->file)
+		xml_attribute(&c->attrs, "file", m->part->file);
+}
+
+/* Begins a case from its tag. */
+static void
+read_case(struct merger *m, const struct reader *r)
+{
+	struct testcase *c = &m->c;
+
+	begin_case(m, attr(r, "name"));
+	c->open = true;
+	if (*attr(r, "classname"))
+		set(&c->classname, attr(r, "classname"));
+	set(&c->file, attr(r, "file"));
+	set(&c->line, attr(r, "line"));
+	c->us = microseconds(xml_attr(r, "time"));
+	c->not_run = !strcmp(attr(r, "status"), "disabled")
+		|| !strcmp(attr(r, "status"), "notrun")
+		|| !strcmp(attr(r, "result"), "suppressed");
+	if (xml_attr(r, "file"))
+		c->attrs.n = 0;
+	xml_attributes(&c->attrs, r, " name classname time type ");
 }
 
 static void
 note_failure(struct merger *m, const char *message)
 {
-	const char *line = m->line.s[strspn(m->line.s, "0123456789")] ? "" : m->line.s;
+	const struct testcase *c = &m->c;
+	const char *line = c->line.s[strspn(c->line.s, "0123456789")] ? "" : c->line.s;
 	struct buf *b = m->notes;
 
 	buf_str(b, "x ");
-	buf_safe(b, m->classname.s, m->classname.n);
+	buf_safe(b, c->classname.s, c->classname.n);
 	buf_char(b, '\t');
-	buf_safe(b, m->name.s, m->name.n);
+	buf_safe(b, c->name.s, c->name.n);
 	buf_char(b, '\t');
-	buf_safe(b, m->file.s, m->file.n);
+	buf_safe(b, c->file.s, c->file.n);
 	buf_fmt(b, "\t%s\t", line);
 	message += strspn(message, " \n");
 	buf_safe(b, message, strcspn(message, "\n"));
 	buf_char(b, '\n');
+}
+
+/* Makes ready a failure of our own in m->t; the text is clean. */
+static void
+own_result(struct merger *m, const char *type, const char *message, const char *text)
+{
+	struct text *t = &m->t;
+	char *said = safe(message, strlen(message));
+
+	t->attrs.n = t->message.n = t->outer_text.b.n = 0;
+	xml_attribute(&t->attrs, "message", said);
+	xml_attribute(&t->attrs, "type", type);
+	xml_escape(&t->message, said, false);
+	xml_escape(&t->outer_text.b, text, false);
 }
 
 /* A case of our own; kind K_OTHER: it passed. */
@@ -474,25 +596,15 @@ static void
 add_case(struct merger *m, const char *name, enum kind kind, const char *type,
 	const char *message, const char *text, int64_t us)
 {
-	struct buf safe = { 0 }, attrs = { 0 }, head = { 0 }, body = { 0 };
-
-	begin_case(m, NULL, name);
-	m->case_us = us;
+	begin_case(m, name);
+	m->c.us = us;
 	if (kind != K_OTHER) {
-		buf_safe(&safe, message, strlen(message));
-		xml_attribute(&attrs, "message", safe.s);
-		xml_attribute(&attrs, "type", type);
-		xml_escape(&head, safe.s, false);
-		xml_escape(&body, text, false);
+		own_result(m, type, message, text);
 		if (m->notes)
 			note_failure(m, message);
-		add_result(&m->child[kind], kind, attrs.s, head.s, body.s);
+		add_verdict(&m->c, kind, m->t.attrs.s, m->t.message.s, m->t.outer_text.b.s);
 	}
 	end_case(m);
-	buf_free(&safe);
-	buf_free(&attrs);
-	buf_free(&head);
-	buf_free(&body);
 }
 
 /* ---- from events to cases ---- */
@@ -501,27 +613,31 @@ add_case(struct merger *m, const char *name, enum kind kind, const char *type,
 static void
 end_result(struct merger *m)
 {
-	enum kind kind = m->outer_kind;
-	bool in_suite = !m->in_case, bad = kind == K_FAILURE || kind == K_ERROR;
+	struct text *t = &m->t;
+	struct testcase *c = &m->c;
+	enum kind kind = t->outer;
+	bool in_suite = !c->open, bad = kind == K_FAILURE || kind == K_ERROR;
+	const char *text;
 
-	m->outer_kind = K_OTHER;
-	sink_end(&m->outer);
+	t->outer = K_OTHER;
+	sink_end(&t->outer_text);
+	text = t->outer_text.b.s;
 	if (in_suite && !bad)
 		return;
 	if (in_suite)           /* an error of the suite's own */
-		begin_case(m, NULL, "[suite error]");
-	if (bad && m->notes && !m->child[K_FAILURE].n && !m->child[K_ERROR].n)
-		note_failure(m, m->message.n ? m->message.s : m->outer.b.s);
+		begin_case(m, "[suite error]");
+	if (bad && m->notes && !is_bad(c))
+		note_failure(m, t->message.n ? t->message.s : text);
 	if (bad)
-		add_verdict(m, kind, m->outer_attrs.s, m->message.s, m->outer.b.s);
+		add_verdict(c, kind, t->attrs.s, t->message.s, text);
 	else if (kind == K_SKIPPED)
-		add_result(&m->child[kind], kind, m->outer_attrs.s, m->message.s, m->outer.b.s);
-	else if (m->nested.n && strstr(m->nested.s, "<stackTrace>"))
-		add_element(&m->child[kind], kind, m->outer_attrs.s, &m->nested);
+		add_result(c, kind, t->attrs.s, t->message.s, text);
+	else if (t->nested.n && strstr(t->nested.s, "<stackTrace>"))
+		add_element(&c->child[kind], kind, t->attrs.s, &t->nested);
 	else
-		buf_fmt(&m->child[kind], "<%s%s><stackTrace>%s</stackTrace>%s</%s>\n",
-			kind_name[kind], m->outer_attrs.s, m->outer.b.s,
-			m->nested.n ? m->nested.s : "", kind_name[kind]);
+		buf_fmt(&c->child[kind], "<%s%s><stackTrace>%s</stackTrace>%s</%s>\n",
+			kind_name[kind], t->attrs.s, text, t->nested.n ? t->nested.s : "",
+			kind_name[kind]);
 	if (in_suite)
 		end_case(m);
 }
@@ -530,117 +646,135 @@ end_result(struct merger *m)
 static void
 end_leaf(struct merger *m)
 {
-	enum kind kind = m->inner_kind;
-	struct buf *to;
+	struct text *t = &m->t;
+	const struct buf *text = &t->inner_text.b;
+	enum kind kind = t->inner;
+	struct buf *to = kind == K_OUT ? &m->suite_out : &m->suite_err;
 
-	m->inner_kind = K_OTHER;
-	sink_end(&m->inner);
-	if (m->outer_kind != K_OTHER) {
-		add_element(&m->nested, kind, "", &m->inner.b);
+	t->inner = K_OTHER;
+	sink_end(&t->inner_text);
+	if (t->outer != K_OTHER) {
+		add_element(&t->nested, kind, "", text);
 		return;
 	}
 	if (kind == K_PROP) {
-		add_property(m->in_case ? &m->child[K_PROPS] : &m->props, m->property.s,
-			m->inner.b.s);
+		to = m->c.open ? &m->c.child[K_PROPS] : &m->props;
+		add_property(to, t->property.s, text->s);
 		return;
 	}
-	to = m->in_case ? &m->child[kind] : kind == K_OUT ? &m->suite_out : &m->suite_err;
+	if (m->c.open)
+		to = &m->c.child[kind];
 	if ((int64_t)to->n < m->o->limit) {
-		if (to->n && m->inner.b.n)
+		if (to->n && text->n)
 			buf_char(to, '\n');
-		buf_add(to, m->inner.b.s, m->inner.b.n);
+		buf_add(to, text->s, text->n);
 	}
 }
 
-/* What a start tag is where it stands; K_OTHER: nothing to us. */
+/* What a tag is where it stands; K_OTHER: nothing to us. */
 static enum kind
 kind_here(const struct merger *m, const char *name)
 {
-	bool verdict = m->outer_kind == K_FAILURE || m->outer_kind == K_ERROR
-		|| m->outer_kind == K_SKIPPED;
-	int k;
+	enum kind kind = (enum kind)find_word(kind_name, K_OTHER, name);
+	enum kind outer = m->t.outer;
 
-	for (k = 0; k < K_OTHER && strcmp(kind_name[k], name); k++)
-		;
-	if (m->inner_kind != K_OTHER)
+	if (m->t.inner != K_OTHER)
 		return K_OTHER;
-	if (m->outer_kind != K_OTHER)   /* only reruns carry anything but text */
-		return !verdict && (k == K_STACK || k == K_OUT || k == K_ERR) ? (enum kind)k : K_OTHER;
-	if (k == K_STACK || (k != K_SUITE && k != K_SUITES && !m->nframes))
+	if (outer == K_FAILURE || outer == K_ERROR || outer == K_SKIPPED)
+		return K_OTHER;         /* only reruns carry anything but text */
+	if (outer != K_OTHER)
+		return kind == K_STACK || kind == K_OUT || kind == K_ERR ? kind : K_OTHER;
+	if (kind == K_STACK || (kind != K_SUITE && kind != K_SUITES && !m->at.n))
 		return K_OTHER;
-	return (enum kind)k;
+	return kind;
 }
 
-/* Attributes of a failure.  GitLab takes the text for something else if its type is one of
- * YAML's. */
+/* Begins a failure or its like.  GitLab takes its text for something else if its
+ * type is one of YAML's. */
 static void
-result_attrs(struct merger *m, const struct reader *r)
+begin_result(struct merger *m, const struct reader *r, enum kind kind)
 {
-	static const char taken[] = " yaml symbol array file ";
-	const char *type = xml_attr(r, "type");
-	bool rename = type && *type && strstr(taken, str(" %s ", type));
+	static const char *const taken[] = { "yaml", "symbol", "array", "file" };
+	const char *type = attr(r, "type");
+	bool rename = find_word(taken, LEN(taken), type) < LEN(taken);
+	struct text *t = &m->t;
 
-	m->outer_attrs.n = 0;
-	xml_attributes(&m->outer_attrs, r, rename ? " type " : "");
+	t->outer = kind;
+	sink_begin(&t->outer_text, m->o->limit, !m->notes);     /* notes are for the screen */
+	t->attrs.n = t->nested.n = t->message.n = 0;
+	xml_attributes(&t->attrs, r, rename ? " type " : "");
 	if (rename)
-		xml_attribute(&m->outer_attrs, "type", str("type %s", type));
+		buf_fmt(&t->attrs, " type=\"type %s\"", type);
+	if (m->notes)
+		set(&t->message, attr(r, "message"));
+	else
+		xml_escape(&t->message, attr(r, "message"), false);
+}
+
+/* Begins a leaf, whose text is wanted. */
+static void
+begin_leaf(struct merger *m, enum kind kind)
+{
+	m->t.inner = kind;
+	sink_begin(&m->t.inner_text, m->o->limit, kind != K_PROP);
+}
+
+/* A property; true if its text is the value. */
+static bool
+read_property(struct merger *m, const struct reader *r)
+{
+	const char *name = attr(r, "name"), *value = xml_attr(r, "value");
+
+	if (value && !m->c.open && !strcmp(name, "prun.plan"))
+		snprintf(m->plan, sizeof(m->plan), "%s", value);
+	if (value && !m->c.open && !strcmp(name, "prun.shard"))
+		note_shard(m, m->plan, value);
+	if (value)
+		add_property(m->c.open ? &m->c.child[K_PROPS] : &m->props, name, value);
+	else
+		set(&m->t.property, name);
+	return !value;
 }
 
 static void
 start_tag(struct merger *m, const struct reader *r)
 {
-	struct frame f = { kind_here(m, r->name), m->path.n, m->heads.n };
-	const char *message = xml_attr(r, "message"), *name = xml_attr(r, "name");
-	const char *value = xml_attr(r, "value");
+	struct place *at = &m->at;
+	struct frame f = { kind_here(m, xml_name(r)), at->path.n, at->heads.n };
 
 	switch (f.kind) {
 	case K_SUITE:
 		close_suite(m);
 		/* A name that is joined 20,000 times would be read by nobody. */
-		if (name && *name && m->path.n < 1000)
-			buf_fmt(&m->path, "%s%s", m->path.n ? "/" : "", name);
-		xml_attributes(&m->heads, r, " name id tests failures errors skipped disabled time ");
+		if (*attr(r, "name") && at->path.n < 1000)
+			buf_fmt(&at->path, "%s%s", at->path.n ? "/" : "", attr(r, "name"));
+		xml_attributes(&at->heads, r,
+			" name id tests failures errors skipped disabled time ");
 		break;
 	case K_CASE:
-		begin_case(m, r, name);
+		read_case(m, r);
 		break;
 	case K_PROP:
-		if (value && !m->in_case && name && !strcmp(name, "prun.plan"))
-			snprintf(m->plan, sizeof(m->plan), "%s", value);
-		if (value && !m->in_case && name && !strcmp(name, "prun.shard"))
-			note_shard(m, m->plan, value);
-		if (value) {
-			add_property(m->in_case ? &m->child[K_PROPS] : &m->props, name ? name : "", value);
+		if (read_property(m, r))
+			begin_leaf(m, f.kind);
+		else
 			f.kind = K_OTHER;
-			break;
-		}
-		set(&m->property, name ? name : "");
-		m->inner_kind = f.kind;         /* its text is the value */
-		sink_begin(&m->inner, m->o->limit, false);
 		break;
 	case K_OUT:
 	case K_ERR:
 	case K_STACK:
-		m->inner_kind = f.kind;
-		sink_begin(&m->inner, m->o->limit, true);
+		begin_leaf(m, f.kind);
 		break;
 	case K_PROPS:
 	case K_SUITES:
 	case K_OTHER:
 		break;
 	default:
-		m->outer_kind = f.kind;
-		sink_begin(&m->outer, m->o->limit, !m->notes);  /* notes are for the screen */
-		result_attrs(m, r);
-		m->nested.n = m->message.n = 0;
-		if (m->notes)
-			set(&m->message, message ? message : "");
-		else
-			xml_escape(&m->message, message ? message : "", false);
+		begin_result(m, r, f.kind);
 	}
-	m->frames = grow(m->frames, &m->capframes, m->nframes + 1, sizeof(*m->frames));
-	m->frames[m->nframes++] = f;
-	m->nkind[f.kind]++;
+	at->v = grow(at->v, &at->cap, at->n + 1, sizeof(f));
+	at->v[at->n++] = f;
+	at->nkind[f.kind]++;
 }
 
 /* Ends the innermost element; forced: its end tag never came. */
@@ -648,92 +782,103 @@ static void
 pop(struct merger *m, bool forced)
 {
 	static const char cut[] = "the report ends in this case";
-	struct frame f = m->frames[m->nframes - 1];
+	struct place *at = &m->at;
+	struct frame f = at->v[at->n - 1];
 
 	if (f.kind == K_CASE) {
-		if (forced && !m->child[K_FAILURE].n && !m->child[K_ERROR].n)
-			add_verdict(m, K_ERROR, " message=\"the report ends in this case\" "
-				"type=\"prun.report\"", cut, cut);
+		if (forced && !is_bad(&m->c)) {
+			own_result(m, cause_name[CAUSE_REPORT], cut, "");
+			add_verdict(&m->c, K_ERROR, m->t.attrs.s, cut, "");
+		}
 		end_case(m);
 	} else if (f.kind == K_SUITE) {
 		close_suite(m);
-	} else if (f.kind == m->inner_kind && f.kind != K_OTHER) {
+		at->path.n = f.path;
+		at->heads.n = f.head;
+		buf_add(&at->path, "", 0);
+		buf_add(&at->heads, "", 0);
+	} else if (f.kind == m->t.inner && f.kind != K_OTHER) {
 		end_leaf(m);
-	} else if (f.kind == m->outer_kind && f.kind != K_OTHER) {
+	} else if (f.kind == m->t.outer && f.kind != K_OTHER) {
 		end_result(m);
 	}
-	m->nframes--;
-	m->nkind[f.kind]--;
-	m->path.n = f.kind == K_SUITE ? f.path : m->path.n;
-	m->heads.n = f.kind == K_SUITE ? f.head : m->heads.n;
-	buf_add(&m->path, "", 0);
-	buf_add(&m->heads, "", 0);
+	at->n--;
+	at->nkind[f.kind]--;
 }
 
 static void
 end_tag(struct merger *m, struct reader *r)
 {
-	enum kind top = m->nframes ? m->frames[m->nframes - 1].kind : KINDS;
-	int k;
+	const struct place *at = &m->at;
+	enum kind kind = (enum kind)find_word(kind_name, K_OTHER, xml_name(r));
+	enum kind top = at->n ? at->v[at->n - 1].kind : KINDS;
 
-	for (k = 0; k < K_OTHER && strcmp(kind_name[k], r->name); k++)
-		;
-	if ((int)top != k && top != K_OTHER) {
+	if (top != kind && top != K_OTHER) {
 		xml_breaks(r, "has an end tag that nothing began");
-		if (!m->nkind[k])
+		if (!at->nkind[kind])
 			return;
-		while ((int)m->frames[m->nframes - 1].kind != k)
+		while (at->v[at->n - 1].kind != kind)
 			pop(m, true);
 	}
 	pop(m, false);
 }
 
-/* Reads one report; false when it is broken, which stands in why. */
+/* Reads all events of a report; false if there is no suite in it. */
+static bool
+read_events(struct merger *m, struct reader *r)
+{
+	const struct text *t = &m->t;
+	bool seen = false;
+	enum event e;
+
+	while ((e = xml_next(r, m->at.n == 0)) != EOD) {
+		if (e == START)
+			start_tag(m, r);
+		else if (e == END)
+			end_tag(m, r);
+		else if (t->inner != K_OTHER)
+			xml_text(r, &m->t.inner_text, e);
+		else
+			xml_text(r, t->outer != K_OTHER ? &m->t.outer_text : NULL, e);
+		seen = seen || e == START;
+	}
+	return seen;
+}
+
+/* Reads one report; false when it is broken, with the reason in why. */
 static bool
 read_report(struct merger *m, const char *path, struct buf *why)
 {
-	struct reader r;
-	enum event e = EOD;
-	bool seen = false;
+	struct reader *r = xml_open(path, roots, m->o->limit);
+	const char *broken;
+	int64_t byte;
 
 	m->report = path;
 	why->n = 0;
-	if (xml_open(&r, path, m->o->limit) < 0)
+	if (!r) {
 		buf_fmt(why, "the report %s cannot be read: %s", path, strerror(errno));
-	else
-		do {
-			r.top = m->nframes == 0;
-			e = xml_next(&r);
-			if (e == START)
-				start_tag(m, &r);
-			else if (e == END)
-				end_tag(m, &r);
-			else if (e != EOD)
-				xml_text(&r, m->inner_kind != K_OTHER ? &m->inner
-					: m->outer_kind != K_OTHER ? &m->outer : NULL, e);
-			seen = seen || e == START;
-		} while (e != EOD);
-	if (!why->n && !seen)
-		xml_breaks(&r, r.at ? "has no testsuite element" : "is empty");
-	else if (m->nframes)
-		xml_breaks(&r, "ends too early");
-	while (m->nframes)
-		pop(m, true);
-	if (!why->n && r.broken)
-		buf_fmt(why, "the report %s %s (byte %" PRId64 ")", path, r.broken, r.broken_at);
+	} else {
+		if (!read_events(m, r))
+			xml_breaks(r, "has no testsuite element");
+		else if (m->at.n)
+			xml_breaks(r, "ends too early");
+		while (m->at.n)
+			pop(m, true);
+		broken = xml_broken(r, &byte);
+		if (broken)
+			buf_fmt(why, "the report %s %s (byte %" PRId64 ")", path, broken, byte);
+		xml_close(r);
+	}
 	if (why->n && !m->collect)
-		add_case(m, "[report]", K_ERROR, "prun.report", why->s, "", 0);
+		add_case(m, "[report]", K_ERROR, cause_name[CAUSE_REPORT], why->s, "", 0);
 	close_suite(m);
-	xml_close(&r);
 	return !why->n;
 }
 
 static int
 is_xml(const struct dirent *e)
 {
-	size_t n = strlen(e->d_name);
-
-	return *e->d_name != '.' && n > 4 && !strcmp(e->d_name + n - 4, ".xml");
+	return *e->d_name != '.' && ends(e->d_name, ".xml");
 }
 
 /* Reads a report or all in a directory; their number, -1 if one is broken. */
@@ -742,195 +887,273 @@ read_reports(struct merger *m, const char *path, struct buf *why)
 {
 	struct dirent **e;
 	struct stat st;
-	int i, n, bad = 0;
+	bool good = true;
+	int i, n;
 
 	if (stat(path, &st) < 0)
 		return 0;
 	if (!S_ISDIR(st.st_mode))
 		return read_report(m, path, why) ? 1 : -1;
 	n = scandir(path, &e, is_xml, alphasort);
+	if (n < 0)
+		return 0;
 	for (i = 0; i < n; i++) {
-		bad |= !read_report(m, str("%s/%s", path, e[i]->d_name), why);
+		good = read_report(m, str("%s/%s", path, e[i]->d_name), why) && good;
 		free(e[i]);
 	}
-	if (n >= 0)
-		free(e);
-	return bad ? -1 : n < 0 ? 0 : n;
+	free(e);
+	return good ? n : -1;
 }
 
+/* ---- the merger ---- */
+
 static void
-init_merger(struct merger *m, const struct merge *o, const struct part *part, int fd)
+merger_init(struct merger *m, const struct merge *o, const struct part *part, int fd)
 {
 	memset(m, 0, sizeof(*m));
 	m->o = o;
 	m->part = part;
-	m->fd = fd;
+	m->out.fd = fd;
 	m->first = true;
-	m->outer_kind = m->inner_kind = K_OTHER;
-	set(&m->heads, "");
-	set(&m->outer_attrs, "");
+	m->t.outer = m->t.inner = K_OTHER;
+	set(&m->at.heads, "");
+	set(&m->t.attrs, "");
 }
 
 static void
 free_retries(struct merger *m)
 {
-	struct retry *t;
+	size_t i;
 
-	while (m->nretries) {
-		t = &m->retries[--m->nretries];
-		free(t->classname);
-		free(t->name);
-		free(t->attrs);
-		free(t->text);
-		free(t->out);
-		free(t->err);
-	}
+	for (; m->nretries; m->nretries--)
+		for (i = 0; i < STRINGS; i++)
+			free(m->retries[m->nretries - 1].s[i]);
 }
 
 static void
-free_merger(struct merger *m)
+merger_free(struct merger *m)
 {
-	struct buf *all[] = { &m->out, &m->path, &m->heads, &m->props, &m->suite_out,
-		&m->suite_err, &m->classname, &m->name, &m->attrs, &m->outer_attrs, &m->message,
-		&m->property, &m->nested, &m->bad_attrs, &m->bad_text, &m->file, &m->line,
-		&m->outer.b, &m->inner.b };
+	struct testcase *c = &m->c;
+	struct text *t = &m->t;
+	struct buf *all[] = { &m->out.b, &m->at.path, &m->at.heads, &m->props, &m->suite_out,
+		&m->suite_err, &c->classname, &c->name, &c->file, &c->line, &c->attrs,
+		&c->bad_attrs, &c->bad_text, &t->outer_text.b, &t->inner_text.b, &t->attrs,
+		&t->message, &t->property, &t->nested };
 	size_t i;
 
 	for (i = 0; i < LEN(all); i++)
 		buf_free(all[i]);
 	for (i = 0; i <= K_ERR; i++)
-		buf_free(&m->child[i]);
+		buf_free(&c->child[i]);
 	free_retries(m);
 	free(m->retries);
 	free(m->shards);
-	free(m->frames);
+	free(m->at.v);
 }
 
 int
 junit_count(const char *path, const char *file, struct counts *c, struct buf *notes,
 	struct buf *why)
 {
-	struct part part;
-	struct merge o;
+	struct part part = { .file = file };
+	struct merge o = { .limit = 1 << 20 };
 	struct merger m;
 	int n;
 
-	memset(&part, 0, sizeof(part));
-	memset(&o, 0, sizeof(o));
-	part.file = file;
-	o.limit = 1 << 20;
-	init_merger(&m, &o, &part, -1);
+	merger_init(&m, &o, &part, -1);
 	m.notes = notes;
 	n = read_reports(&m, path, why);
 	*c = m.sum;
-	free_merger(&m);
+	merger_free(&m);
 	return n;
 }
 
 /* The case that stands for what no report tells, by cause. */
 static const char *const synthetic[CAUSES] = {
-	"[exit]", "[exit]", "[signal]", "[timeout]", "[leak]", "[output]", "[server]", "[server]",
-	"[port]", "[database]", "[spawn]", "[worker]", "[report]", "[cancelled]"
+	"[exit]", "[exit]", "[signal]", "[timeout]", "[leak]", "[output]", "[server]",
+	"[server]", "[port]", "[database]", "[spawn]", "[worker]", "[report]", "[cancelled]"
 };
 
-/* Squares the reports with the result: adds what it says and they do not. */
+/* Makes the reports agree with the file's result: adds a case for what they do
+ * not tell.  reports: how many there were, -1: one is broken. */
 static void
 synthesise(struct merger *m, int reports)
 {
 	const struct part *p = m->part;
+	bool told = (p->cause == CAUSE_EXIT && m->sum.failures) || p->result == NONE
+		|| (p->cause == CAUSE_NONE && reports)
+		|| (p->cause == CAUSE_REPORT && reports < 0);
+	const char *type = cause_name[p->cause], *why = type;
+	enum kind kind = K_ERROR;
 	struct buf tail = { 0 };
-	bool said = (p->cause == CAUSE_EXIT && m->sum.failures) || p->result == NONE
-		|| (p->cause == CAUSE_NONE && reports) || (p->cause == CAUSE_REPORT && reports < 0);
-	enum kind kind = p->result == SKIP ? K_SKIPPED : p->cause == CAUSE_NONE ? K_OTHER
-		: p->cause == CAUSE_EXIT ? K_FAILURE : K_ERROR;
 
-	if (!said) {
-		if (p->logs.n && kind != K_SKIPPED)
-			buf_tail(&tail, p->logs.v[p->logs.n - 1], 50);
-		add_case(m, synthetic[p->cause], kind, kind == K_SKIPPED ? "prun.skip"
-			: cause_name[p->cause], p->why ? p->why : kind == K_SKIPPED ? "exit status 77"
-			: cause_name[p->cause], tail.n ? tail.s : "", p->ms * 1000);
-		buf_free(&tail);
+	if (told)
+		return;
+	if (p->result == SKIP) {
+		kind = K_SKIPPED;
+		type = "prun.skip";
+		why = "exit status 77";
+	} else if (p->cause == CAUSE_NONE) {
+		kind = K_OTHER;
+	} else if (p->cause == CAUSE_EXIT) {
+		kind = K_FAILURE;
 	}
-	if (m->first)           /* NONE: its properties at least */
-		open_suite(m);
-	close_suite(m);
+	if (p->logs.n && kind != K_SKIPPED && kind != K_OTHER)
+		buf_tail(&tail, p->logs.v[p->logs.n - 1], 50);
+	add_case(m, synthetic[p->cause], kind, type, p->why ? p->why : why,
+		tail.n ? tail.s : "", p->ms * 1000);
+	buf_free(&tail);
 }
 
-/* An attempt that failed without a failing case in a report. */
+/* Collects an attempt that failed without a failing case in a report. */
 static void
 collect_exit(struct merger *m, size_t attempt)
 {
-	/* The last one's cause is known; what passed at last had failed somehow. */
+	/* The last one's cause is known; if it passed, the others failed somehow. */
 	enum cause cause = m->part->cause ? m->part->cause : CAUSE_EXIT;
+	enum kind kind = cause == CAUSE_EXIT ? K_FAILURE : K_ERROR;
 	struct buf tail = { 0 };
-	char *message = str("attempt %zu failed", attempt + 1);
 
 	if (attempt < m->part->logs.n)
 		buf_tail(&tail, m->part->logs.v[attempt], 50);
-	sink_begin(&m->outer, m->o->limit, true);
-	sink_text(&m->outer, tail.s, tail.n, true);
-	sink_end(&m->outer);
-	set(&m->outer_attrs, "");
-	xml_attribute(&m->outer_attrs, "message", message);
-	xml_attribute(&m->outer_attrs, "type", cause_name[cause]);
-	begin_case(m, NULL, synthetic[cause]);
-	add_verdict(m, cause == CAUSE_EXIT ? K_FAILURE : K_ERROR, m->outer_attrs.s, message,
-		m->outer.b.s);
-	end_case(m);
+	add_case(m, synthetic[cause], kind, cause_name[cause],
+		str("attempt %zu failed", attempt + 1), tail.n ? tail.s : "", 0);
 	buf_free(&tail);
+}
+
+/* Collects the failing cases of all attempts but the base's. */
+static void
+collect_attempts(struct merger *m, size_t base, struct buf *why)
+{
+	const struct part *p = m->part;
+	size_t i, before;
+
+	m->collect = true;
+	for (i = 0; i < p->reports.n; i++) {
+		if (i == base)
+			continue;
+		before = m->nretries;
+		read_reports(m, p->reports.v[i], why);
+		if (m->nretries == before && p->synthetic)
+			collect_exit(m, i);
+	}
+	m->collect = false;
+}
+
+/* Writes the cases that failed in another attempt and are not in the base: as
+ * failures, or as flaky if the file passed. */
+static void
+write_unused(struct merger *m)
+{
+	struct testcase *c = &m->c;
+	struct retry *t;
+	enum kind kind;
+	size_t i;
+
+	for (i = 0; i < m->nretries; i++) {
+		t = &m->retries[i];
+		if (t->used)
+			continue;
+		begin_case(m, t->s[NAME]);
+		set(&c->classname, t->s[CLASS]);
+		c->us = t->us;
+		if (m->part->result >= FAIL) {
+			t->used = true;
+			kind = t->error ? K_ERROR : K_FAILURE;
+			add_result(c, kind, t->s[ATTRS], "", t->s[BODY]);
+			buf_str(&c->child[K_OUT], t->s[OUT]);
+			buf_str(&c->child[K_ERR], t->s[ERR]);
+		}
+		end_case(m);            /* which finds those that are not used yet */
+	}
 }
 
 static void
 merge_part(struct merger *m, const struct part *p)
 {
+	size_t base = p->result < FAIL && p->reports.n ? p->reports.n - 1 : 0;
+	size_t mark = scratch_mark();
 	struct buf why = { 0 };
-	size_t i, before, base = p->result < FAIL && p->reports.n ? p->reports.n - 1 : 0;
-	struct retry *t;
-	enum kind kind;
 	int reports = 0;
 
 	m->part = p;
 	m->first = true;
 	memset(&m->sum, 0, sizeof(m->sum));
-	for (i = 0; i < p->reports.n; i++) {
-		if (i == base)
-			continue;
-		m->collect = true;
-		before = m->nretries;
-		read_reports(m, p->reports.v[i], &why);
-		if (m->nretries == before && p->synthetic)
-			collect_exit(m, i);
-	}
-	m->collect = false;
+	collect_attempts(m, base, &why);
 	if (!p->synthetic) {
 		if (!read_report(m, p->reports.v[base], &why))
 			warn("%s", why.s);
-	} else if (p->reports.n) {
-		reports = read_reports(m, p->reports.v[base], &why);
-	}
-	if (p->synthetic)
+	} else {
+		if (p->reports.n)
+			reports = read_reports(m, p->reports.v[base], &why);
 		synthesise(m, reports);
-	/* Cases that failed in another attempt and are not in the base. */
-	for (i = 0; i < m->nretries; i++) {
-		t = &m->retries[i];
-		if (t->used)
-			continue;
-		begin_case(m, NULL, t->name);
-		set(&m->classname, t->classname);
-		kind = t->error ? K_ERROR : K_FAILURE;
-		t->used = p->result >= FAIL;
-		m->case_us = t->us;
-		if (t->used) {
-			add_result(&m->child[kind], kind, t->attrs, "", t->text);
-			buf_str(&m->child[K_OUT], t->out);
-			buf_str(&m->child[K_ERR], t->err);
-		}
-		end_case(m);
+		if (m->first)           /* NONE: its properties at least */
+			open_suite(m);
+		close_suite(m);
 	}
+	write_unused(m);
 	close_suite(m);
 	free_retries(m);
 	buf_free(&why);
+	scratch_release(mark);
+}
+
+/* Copies the report that was spooled in fd to out, which is no regular file. */
+static int
+copy_out(int fd, const char *out)
+{
+	int to = strcmp(out, "-") ? open(out, O_WRONLY | O_CLOEXEC) : 1;
+	int result = to < 0 ? -1 : 0;
+	char chunk[8192];
+	off_t at = 0;
+	ssize_t n = 1;
+
+	while (!result && n > 0) {
+		n = pread(fd, chunk, sizeof(chunk), at);
+		at += n;
+		result = n < 0 ? -1 : write_all(to, chunk, (size_t)n);
+	}
+	if (to > 1 && result)
+		close_keep(to);
+	else if (to > 1)
+		result = close(to);
+	return result;
+}
+
+/* Puts the finished report in its place, or (drop) does away with it. */
+static int
+place_report(int fd, const char *aside, const char *out, bool drop)
+{
+	int result = drop ? -1 : 0, err;
+
+	if (!result && !aside)
+		result = copy_out(fd, out);
+	if (result)
+		close_keep(fd);
+	else
+		result = close(fd);
+	if (!result && aside)
+		result = rename(aside, out);
+	if (result && aside) {
+		err = errno;
+		unlink(aside);
+		errno = err;
+	}
+	return result;
+}
+
+/* A file without a name, for what is to be copied. */
+static int
+open_spool(void)
+{
+	FILE *f = tmpfile();
+	int fd = f ? dup(fileno(f)) : -1;
+
+	if (f)
+		fclose(f);              /* nothing was written */
+	if (fd >= 0)
+		set_cloexec(fd);
+	return fd;
 }
 
 int
@@ -938,54 +1161,39 @@ junit_merge(const struct merge *o, const struct part *parts, size_t n, const cha
 	struct counts *total)
 {
 	/* What is no file cannot be replaced, nor written twice. */
-	bool spool = !strcmp(out, "-") || is_special(out);
-	bool refused = false;
-	char *aside = str("%s.%ld", out, (long)getpid());
-	FILE *f = spool ? tmpfile() : NULL;
+	bool refused = false, spool = !strcmp(out, "-") || is_special(out);
+	char *aside = NULL;
+	int fd = spool ? open_spool() : file_open_aside(out, 0666, &aside);
 	struct merger m;
-	char chunk[8192];
-	ssize_t got = 0;
-	size_t i;
 	off_t root_at;
-	int to = strcmp(out, "-") ? -1 : 1;
-	int fd = f ? fileno(f) : spool ? -1
-		: open(aside, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	size_t i;
 
-	init_merger(&m, o, NULL, fd);
-	m.error = fd < 0 ? errno : 0;
-	buf_str(&m.out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites");
-	xml_attribute(&m.out, "name", o->name);
-	root_at = leave_room(&m);
-	buf_str(&m.out, ">\n");
+	*total = (struct counts){ 0 };
+	if (fd < 0)
+		return -1;
+	merger_init(&m, o, NULL, fd);
+	buf_str(&m.out.b, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites");
+	xml_attribute(&m.out.b, "name", o->name);
+	root_at = leave_room(&m.out);
+	buf_str(&m.out.b, ">\n");
 	for (i = 0; i < n; i++)
 		merge_part(&m, &parts[i]);
-	buf_str(&m.out, "</testsuites>\n");
-	out_flush(&m);
-	fill_room(&m, root_at, &m.total, o->ms < 0 ? m.total_us : o->ms * 1000);
+	buf_str(&m.out.b, "</testsuites>\n");
+	out_flush(&m.out);
+	fill_room(&m.out, root_at, &m.total, o->ms < 0 ? m.total_us : o->ms * 1000);
 	*total = m.total;
 	if (!check_shards(&m) && !o->partial) {
 		warn("%s is not written; --partial would merge them all the same", out);
 		refused = true;
 	}
-	free_merger(&m);
-	if (f && !m.error && !refused && lseek(fd, 0, SEEK_SET) == 0) {
-		if (to < 0 && (to = open(out, O_WRONLY | O_CLOEXEC)) < 0)
-			m.error = errno;
-		while (!m.error && (got = read(fd, chunk, sizeof(chunk))) > 0)
-			m.error = write_all(to, chunk, (size_t)got) < 0 ? errno : 0;
-		if (to > 1 && close(to) < 0 && !m.error)
-			m.error = errno;
-	}
-	if (got < 0 || ((f ? fclose(f) : fd >= 0 ? close(fd) : 0) < 0 && !m.error)
-	|| (!spool && !m.error && !refused && rename(aside, out) < 0))
-		m.error = errno;
-	if ((m.error || refused) && !spool)
-		unlink(aside);
-	else if (m.flushed > REPORT_MAX)
-		warn("%s has %" PRId64 " MB; GitLab reads no more than 30: see report-limit", out,
-			(int64_t)m.flushed >> 20);
-	errno = m.error;
-	return m.error || refused ? -1 : 0;
+	merger_free(&m);
+	errno = m.out.error;
+	if (place_report(fd, aside, out, refused || m.out.error) < 0)
+		return -1;
+	if (m.out.flushed > REPORT_MAX)
+		warn("%s has %" PRId64 " MB; GitLab reads no more than 30: see report-limit",
+			out, (int64_t)m.out.flushed >> 20);
+	return 0;
 }
 
 /* ---- TAP ---- */
@@ -1046,41 +1254,32 @@ check_plan(struct tap *t, int level)
 	t->seen[level] = 0;
 }
 
-/* What stands behind "ok" or "not ok": 3 - name # SKIP why. */
-static void
-read_result(struct tap *t, const char *s, int level, bool ok)
+/* The # of a directive in s, or its end. */
+static const char *
+find_directive(const char *s, bool *skip, bool *todo)
 {
-	const char *mark = s, *word;
-	struct result_line *r;
-	bool todo = false, skip = false, bad = false;
-	char *reason = "", *title;
-	size_t i, first, n;
+	const char *mark, *word;
 
-	end_text(t);
-	for (i = LEVELS; (int)i > level; i--)
-		check_plan(t, (int)i);
-	t->seen[level]++;
-	s += strspn(s, " 0123456789");
-	s += *s == '-' ? 1 + strspn(s + 1, " ") : 0;
-	for (; !skip && !todo && (mark = strchr(mark, '#')); mark += !skip && !todo) {
+	for (mark = strchr(s, '#'); mark; mark = strchr(mark + 1, '#')) {
 		word = mark + 1 + strspn(mark + 1, " ");
 		if (mark > s && mark[-1] == '\\')
 			continue;
-		skip = !strncasecmp(word, "skip", 4);
-		todo = !strncasecmp(word, "todo", 4);
-		word += strcspn(word, " ");
-		reason = safe(word + strspn(word, " "), strlen(word + strspn(word, " ")));
+		*skip = !strncasecmp(word, "skip", 4);
+		*todo = !strncasecmp(word, "todo", 4);
+		if (*skip || *todo)
+			return mark;
 	}
-	n = mark ? (size_t)(mark - s) : strlen(s);
-	while (n && isspace((unsigned char)s[n - 1]))
-		n--;
-	title = safe(s, n);
-	if (!*title && t->subtest)
-		title = t->subtest;     /* Perl: a subtest that was skipped */
-	if (!*title)
-		title = str("test %" PRId64, t->seen[level]);
-	for (first = t->n; first && t->v[first - 1].level > level; first--)
-		;
+	return s + strlen(s);
+}
+
+/* Names the results of a subtest after it; false if none of them is bad. */
+static bool
+name_subtest(struct tap *t, size_t first, int level, const char *title, bool todo)
+{
+	struct result_line *r;
+	bool bad = false;
+	size_t i;
+
 	for (i = first; i < t->n; i++) {
 		r = &t->v[i];
 		r->title = str("%s/%s", title, r->title);
@@ -1088,14 +1287,49 @@ read_result(struct tap *t, const char *s, int level, bool ok)
 		r->bad = r->bad && !todo;
 		bad = bad || r->bad || r->error;
 	}
-	ok = ok || todo || skip;
+	return bad;
+}
+
+/* The text behind "ok" or "not ok": 3 - name # SKIP why. */
+static void
+read_result(struct tap *t, const char *s, int level, bool ok)
+{
+	struct result_line *r;
+	bool todo = false, skip = false, bad;
+	const char *mark, *reason;
+	char *title;
+	size_t first, n;
+	int i;
+
+	end_text(t);
+	for (i = LEVELS; i > level; i--)
+		check_plan(t, i);
+	t->seen[level]++;
+	s += strspn(s, " 0123456789");
+	s += *s == '-' ? 1 + strspn(s + 1, " ") : 0;
+	mark = find_directive(s, &skip, &todo);
+	for (n = (size_t)(mark - s); n && isspace((unsigned char)s[n - 1]); n--)
+		;
+	title = safe(s, n);
+	if (!*title && t->subtest)
+		title = t->subtest;     /* Perl: a subtest that was skipped */
+	if (!*title)
+		title = str("test %" PRId64, t->seen[level]);
 	t->subtest = NULL;
+	for (first = t->n; first && t->v[first - 1].level > level; first--)
+		;
+	bad = name_subtest(t, first, level, title, todo);
+	ok = ok || todo || skip;
 	if (first < t->n && (ok || bad))
 		return;
+	reason = mark + (*mark == '#');
+	reason += strspn(reason, " ");
+	reason += strcspn(reason, " ");
+	reason += strspn(reason, " ");
 	r = add_line(t, level, title);
 	r->bad = !ok;
 	r->skip = skip;
-	r->message = reason;
+	r->message = safe(reason, strlen(reason));
 	t->takes_text = true;
 }
 
@@ -1130,7 +1364,8 @@ read_line(struct tap *t, char *line)
 	size_t indent = strspn(line, " ");
 	int level = indent / 4 > LEVELS ? LEVELS : (int)(indent / 4);
 	const char *s = line + indent;
-	bool ok = starts(s, "ok"), has_level = indent % 4 == 0 && level <= t->depth + 1 && !t->yaml;
+	bool has_level = indent % 4 == 0 && level <= t->depth + 1 && !t->yaml;
+	bool ok = starts(s, "ok");
 
 	if (t->yaml || (t->takes_text && indent && !strcmp(s, "---")))
 		t->yaml = strcmp(s, "...") != 0;
@@ -1188,6 +1423,7 @@ end_log(struct tap *t)
 static void
 write_result(struct buf *b, const struct result_line *r, const char *name)
 {
+	enum kind kind = r->error ? K_ERROR : K_SKIPPED;
 	struct sink text;
 
 	buf_str(b, "<testcase");
@@ -1199,10 +1435,11 @@ write_result(struct buf *b, const struct result_line *r, const char *name)
 		sink_begin(&text, TEXT_MAX, true);
 		sink_text(&text, r->text, strlen(r->text), true);
 		sink_end(&text);
-		buf_str(b, r->bad ? "<failure" : r->error ? "<error" : "<skipped");
+		if (r->bad)
+			kind = K_FAILURE;
+		buf_fmt(b, "<%s", kind_name[kind]);
 		xml_attribute(b, "message", r->bad ? "not ok" : r->message);
-		buf_fmt(b, ">%s%s", r->skip ? "" : text.b.s, r->bad ? "</failure>"
-			: r->error ? "</error>" : "</skipped>");
+		buf_fmt(b, ">%s</%s>", r->skip ? "" : text.b.s, kind_name[kind]);
 		buf_free(&text.b);
 	}
 	buf_str(b, "</testcase>\n");

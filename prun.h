@@ -469,8 +469,6 @@ int junit_merge(const struct merge *m, const struct part *parts, size_t n,
 
 /* ---- xml.c: text and the reader of XML ---- */
 
-#define XML_WINDOW 65536
-
 /* Where text goes: cleaned, escaped if wanted, at most limit bytes of it. */
 struct sink {
 	struct buf b;
@@ -482,24 +480,8 @@ struct sink {
 
 /* TEXT, or DATA in a CDATA section, is to be read by xml_text(). */
 enum event { START, END, TEXT, DATA, EOD };
-enum charset { RAW, LATIN1, UTF16LE, UTF16BE };
 
-struct reader {
-	int fd;
-	enum charset charset;
-	bool eof, top;          /* top: outside of all that we know */
-	bool ends;              /* an empty tag's END is due */
-	int64_t limit, at;      /* at: bytes read */
-	char name[64];          /* of the tag, without its prefix */
-	size_t nattrs, nrest;
-	struct buf attrs;       /* name NUL value NUL ... */
-	struct sink value;
-	const char *broken;     /* the first thing that was wrong, or NULL */
-	int64_t broken_at;
-	char *s, *end;          /* what is left of the window */
-	unsigned char rest[4];  /* of a character cut by a read */
-	char window[XML_WINDOW];
-};
+struct reader;
 
 /* Empties a sink, which keeps its memory; b.s is a string after sink_end(). */
 void sink_begin(struct sink *t, int64_t limit, bool escape);
@@ -510,10 +492,14 @@ void sink_end(struct sink *t);
 /* Appends s, which is clean, as text or, quoted, as an attribute's value. */
 void xml_escape(struct buf *b, const char *s, bool attribute);
 void xml_attribute(struct buf *b, const char *name, const char *value);
-int xml_open(struct reader *r, const char *path, int64_t limit);
+/* Opens a regular file or /dev/stdin; NULL with errno.  What is read begins
+ * with a tag of roots (NULL ends them); an attribute is cut at limit. */
+struct reader *xml_open(const char *path, const char *const *roots, int64_t limit);
 void xml_close(struct reader *r);
-/* What comes next. */
-enum event xml_next(struct reader *r);
+/* What comes next; top: outside of all roots. */
+enum event xml_next(struct reader *r, bool top);
+/* Name of the tag, without its prefix. */
+const char *xml_name(const struct reader *r);
 /* Value of an attribute of the tag, or NULL. */
 const char *xml_attr(const struct reader *r, const char *name);
 /* Appends the tag's attributes, less those of the list skip: " name id ". */
@@ -522,6 +508,8 @@ void xml_attributes(struct buf *b, const struct reader *r, const char *skip);
 void xml_text(struct reader *r, struct sink *t, enum event kind);
 /* Notes what is wrong, if it is the first thing. */
 void xml_breaks(struct reader *r, const char *what);
+/* The first thing that was wrong, and the byte where; or NULL. */
+const char *xml_broken(const struct reader *r, int64_t *at);
 
 /* ---- base.c: helpers, and the names of results and causes ---- */
 

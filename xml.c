@@ -1,17 +1,45 @@
 /*
  * xml.c: reads XML as tools write it, and text as tests print it.
  *
- * The reader pulls: xml_next() gives a start tag, an end tag or text, out of a window of
- * the file that slides along.  It is iterative and forgiving: no entity is expanded,
- * nothing is fetched, an unknown byte becomes \xNN.  What is not well-formed is read as
- * far as it goes, and the first thing that was wrong is remembered.
+ * The reader pulls: xml_next() gives a start tag, an end tag or text, out of a
+ * window of the file that slides along.  It is iterative and forgiving: no
+ * entity is expanded, nothing is fetched, an unknown byte becomes \xNN.  A file
+ * that is not well-formed is read as far as it goes, and the first thing that
+ * was wrong is remembered.
  *
- * Text goes into a sink, which cleans it: what comes out is UTF-8 that XML 1.0 can hold,
- * without terminals' escape sequences, escaped where that is wanted, and cut at a limit.
+ * Text goes into a sink, which cleans it: UTF-8 that XML 1.0 can hold, without
+ * the escape sequences of terminals, escaped where the caller wants it, and cut
+ * at a limit.
  */
 #include "prun.h"
+#include <ctype.h>
 
+#define WINDOW 65536
 #define HELD 32         /* bytes held back, so that no reference is cut */
+
+enum charset { RAW, LATIN1, UTF16LE, UTF16BE };
+
+struct reader {
+	int fd;
+	enum charset charset;
+	bool eof, empty;        /* empty: the END of an empty tag is due */
+	const char *const *roots;
+	int64_t limit, at;      /* at: bytes read */
+	char name[64];          /* of the tag, without its prefix */
+	size_t nattrs, nrest;
+	struct buf attrs;       /* name NUL value NUL ... */
+	struct sink value;
+	const char *broken;     /* the first thing that was wrong, or NULL */
+	int64_t broken_at;
+	char *s, *end;          /* what is left of the window */
+	unsigned char rest[4];  /* of a character cut by a read */
+	char window[WINDOW];
+};
+
+static const char special[] = "<>&\r\"\n\t";
+static const char *const reference[] = {
+	"&lt;", "&gt;", "&amp;", "&#13;", "&quot;", "&#10;", "&#9;"
+};
 
 /* ---- text: whatever comes in, clean UTF-8 goes out ---- */
 
@@ -35,11 +63,13 @@ emit(struct sink *t, const char *s, size_t n)
 	buf_add(&t->b, s, n);
 }
 
-/* One character, valid UTF-8, that the fast path has not taken; n 0: a wild byte. */
+/* One character, valid UTF-8, that the fast path has not taken; n 0: a wild
+ * byte. */
 static void
 emit_char(struct sink *t, const char *s, size_t n)
 {
 	unsigned char c = (unsigned char)*s;
+	const char *hit = t->escape && n == 1 ? memchr(special, c, 4) : NULL;
 	char hex[8];
 
 	if (n == 0 || c == 0 || (c < ' ' && !strchr("\t\n\r", c))) {
@@ -47,51 +77,58 @@ emit_char(struct sink *t, const char *s, size_t n)
 		emit(t, hex, 4);
 	} else if (n == 3 && !memcmp(s, "\xef\xbf", 2) && (unsigned char)s[2] >= 0xbe) {
 		emit(t, "\xef\xbf\xbd", 3);     /* U+FFFE, U+FFFF: no XML */
-	} else if (t->escape && (c == '<' || c == '>' || c == '&' || c == '\r')) {
-		emit(t, c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : "&#13;",
-			c == '<' || c == '>' ? 4 : 5);
+	} else if (hit) {
+		emit(t, reference[hit - special], strlen(reference[hit - special]));
 	} else {
 		emit(t, s, n);
 	}
 }
 
-/* A terminal's escape sequence, whole, vanishes: CSI, ESC [ ... final, or OSC, ESC ] ...
- * BEL or ESC \.  What only looks like one is text. */
+/* A terminal's escape sequence is held back, and vanishes when it is whole: CSI,
+ * ESC [ ... final byte, or OSC, ESC ] ... BEL or ESC \.  What only looks like one
+ * is text. */
 static void
 put_char(struct sink *t, const char *s, size_t n)
 {
 	unsigned char c = (unsigned char)*s;
-	bool csi = t->npending > 1 && t->pending[1] == '[';
 	size_t i, held = t->npending;
+	bool csi = held > 1 && t->pending[1] == '[', osc = held > 1 && !csi;
+	bool goes_on = c == 27, whole = false;
 
-	if (!held && c != 27) {
-		emit_char(t, s, n);
-		return;
+	if (csi) {
+		goes_on = c >= ' ' && c < 0x7f;
+		whole = c >= '@';
+	} else if (osc) {
+		goes_on = c >= ' ' || c == 7 || c == 27;
+		whole = c == 7 || (c == '\\' && t->pending[held - 1] == 27);
+	} else if (held) {
+		goes_on = c == '[' || c == ']';
 	}
-	if (held == 0 || (held == 1 && (c == '[' || c == ']')) || (held > 1 && n == 1
-	&& held < sizeof(t->pending) && (csi ? c >= ' ' && c < 0x7f
-	: c >= ' ' || c == 7 || c == 27))) {
-		t->pending[t->npending++] = (char)c;
-		if (held > 1 && (csi ? c >= '@' : c == 7 || (c == '\\'
-		&& t->pending[held - 1] == 27)))
-			t->npending = 0;
+	if (goes_on && n == 1 && held < sizeof(t->pending)) {
+		t->pending[held] = (char)c;
+		t->npending = whole ? 0 : held + 1;
 		return;
 	}
 	t->npending = 0;
 	for (i = 0; i < held; i++)
 		emit_char(t, t->pending + i, 1);
-	put_char(t, s, n);      /* once at most: nothing is pending now */
+	if (held && c == 27)
+		put_char(t, s, n);      /* another one begins */
+	else
+		emit_char(t, s, n);
 }
 
 static size_t
 encode(char *s, unsigned long c)
 {
-	size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4, i;
+	size_t n = 1 + (size_t)(c >= 0x80) + (c >= 0x800) + (c >= 0x10000), i;
 
 	if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
 		return encode(s, 0xfffd);
-	for (i = n - 1; i > 0; i--, c >>= 6)
+	for (i = n - 1; i > 0; i--) {
 		s[i] = (char)(0x80 | (c & 63));
+		c >>= 6;
+	}
 	s[0] = (char)(n == 1 ? c : (0xf00 >> n & 0xff) | c);
 	return n;
 }
@@ -100,9 +137,13 @@ encode(char *s, unsigned long c)
 static size_t
 put_reference(struct sink *t, const char *s, size_t n)
 {
-	static const char *const named[] = { "&lt;<", "&gt;>", "&amp;&", "&quot;\"", "&apos;'" };
-	unsigned long code = 0;
-	size_t i, k, base = n > 2 && s[2] == 'x' ? 16 : 10, digit;
+	static const char *const named[] = {
+		"&lt;<", "&gt;>", "&amp;&", "&quot;\"", "&apos;'"
+	};
+	static const char digits[] = "0123456789abcdef";
+	const char *digit;
+	unsigned long code = 0, base;
+	size_t i, k, first;
 	char utf8[4];
 
 	for (k = 0; n > 3 && k < LEN(named); k++) {
@@ -114,16 +155,19 @@ put_reference(struct sink *t, const char *s, size_t n)
 	}
 	if (n < 4 || s[1] != '#')
 		return 0;
-	for (i = k = base == 16 ? 3 : 2; i < n && s[i] != ';'; i++) {
-		digit = s[i] >= '0' && s[i] <= '9' ? (size_t)(s[i] - '0')
-			: (s[i] | 32) >= 'a' && (s[i] | 32) <= 'f' ? (size_t)(s[i] | 32) - 'a' + 10 : 16;
-		if (digit >= base)
+	base = s[2] == 'x' ? 16 : 10;
+	first = s[2] == 'x' ? 3 : 2;
+	for (i = first; i < n && s[i] != ';'; i++) {
+		digit = strchr(digits, tolower((unsigned char)s[i]));
+		if (!digit || (unsigned long)(digit - digits) >= base)
 			return 0;
-		code = code < 0x200000 ? code * base + digit : code;
+		if (code < 0x200000)
+			code = code * base + (unsigned long)(digit - digits);
 	}
-	if (i == n || i == k)
+	if (i == n || i == first)
 		return 0;
-	put_char(t, utf8, encode(utf8, code));
+	k = encode(utf8, code);
+	put_char(t, utf8, k);
 	return i + 1;
 }
 
@@ -149,8 +193,8 @@ plain(const char *s, size_t n)
 		}
 		for (end = i + 8 < n ? i + 8 : n; i < end; i++) {
 			c = (unsigned char)s[i];
-			if ((c < ' ' && c != '\n' && c != '\t') || c >= 0x80 || c == '<' || c == '>'
-			|| c == '&')
+			if ((c < ' ' && c != '\n' && c != '\t') || c >= 0x80 || c == '<'
+			|| c == '>' || c == '&')
 				return i;
 		}
 		if (i == n)
@@ -161,20 +205,24 @@ plain(const char *s, size_t n)
 void
 sink_text(struct sink *t, const char *s, size_t n, bool raw)
 {
-	size_t i, k;
+	size_t i, k, room;
 
 	for (i = 0; i < n; i += k) {
-		if (!t->npending && (k = plain(s + i, n - i))) {
-			if (t->used + (int64_t)k > t->limit) {
-				t->cut += t->used + (int64_t)k - t->limit;
-				emit(t, s + i, (size_t)(t->limit - t->used));
-			} else {
-				emit(t, s + i, k);
-			}
-		} else if (s[i] == '\r') {      /* as XML reads line ends */
+		k = t->npending ? 0 : plain(s + i, n - i);
+		if (k) {
+			room = t->limit - t->used < (int64_t)k ? (size_t)(t->limit - t->used) : k;
+			emit(t, s + i, room);
+			t->cut += (int64_t)(k - room);
+			continue;
+		}
+		if (s[i] == '\r') {             /* as XML reads line ends */
 			k = 1 + (i + 1 < n && s[i + 1] == '\n');
 			put_char(t, "\n", 1);
-		} else if (s[i] != '&' || raw || !(k = put_reference(t, s + i, n - i))) {
+			continue;
+		}
+		if (s[i] == '&' && !raw)
+			k = put_reference(t, s + i, n - i);
+		if (!k) {
 			k = utf8_len(s + i, n - i);
 			put_char(t, s + i, k);
 			k += k == 0;
@@ -197,17 +245,13 @@ sink_end(struct sink *t)
 void
 xml_escape(struct buf *b, const char *s, bool attribute)
 {
-	static const char special[] = "<>&\r\"\n\t";
-	static const char *const as[] = {
-		"&lt;", "&gt;", "&amp;", "&#13;", "&quot;", "&#10;", "&#9;"
-	};
 	size_t n;
 
 	for (; *s; s += n) {
 		n = strcspn(s, attribute ? special : "<>&\r");
 		buf_add(b, s, n);
 		if (s[n])
-			buf_str(b, as[strchr(special, s[n++]) - special]);
+			buf_str(b, reference[strchr(special, s[n++]) - special]);
 	}
 	buf_add(b, "", 0);
 }
@@ -228,9 +272,10 @@ convert(struct reader *r, const unsigned char *in, size_t n, char *to)
 {
 	/* windows-1252's 0x80 to 0x9f, which Latin-1 reports mean as well */
 	static const unsigned short cp1252[32] = {
-		0x20ac, 0x81, 0x201a, 0x192, 0x201e, 0x2026, 0x2020, 0x2021, 0x2c6, 0x2030, 0x160,
-		0x2039, 0x152, 0x8d, 0x17d, 0x8f, 0x90, 0x2018, 0x2019, 0x201c, 0x201d, 0x2022,
-		0x2013, 0x2014, 0x2dc, 0x2122, 0x161, 0x203a, 0x153, 0x9d, 0x17e, 0x178
+		0x20ac, 0x81, 0x201a, 0x192, 0x201e, 0x2026, 0x2020, 0x2021,
+		0x2c6, 0x2030, 0x160, 0x2039, 0x152, 0x8d, 0x17d, 0x8f,
+		0x90, 0x2018, 0x2019, 0x201c, 0x201d, 0x2022, 0x2013, 0x2014,
+		0x2dc, 0x2122, 0x161, 0x203a, 0x153, 0x9d, 0x17e, 0x178
 	};
 	size_t i = 0, made = 0, wide = r->charset == LATIN1 ? 1 : 2, hi = r->charset == UTF16LE;
 	unsigned long c, low;
@@ -242,7 +287,8 @@ convert(struct reader *r, const unsigned char *in, size_t n, char *to)
 		if (c >= 0xd800 && c < 0xdc00) {
 			if (i + 3 >= n && !r->eof)
 				break;
-			low = i + 3 < n ? (unsigned long)in[i + 2 + hi] << 8 | in[i + 2 + !hi] : 0;
+			low = i + 3 < n ? (unsigned long)in[i + 2 + hi] << 8 : 0;
+			low |= i + 3 < n ? in[i + 2 + !hi] : 0;
 			if (low >= 0xdc00 && low < 0xe000) {
 				c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
 				i += 2;
@@ -259,11 +305,11 @@ convert(struct reader *r, const unsigned char *in, size_t n, char *to)
 static bool
 fill(struct reader *r)
 {
-	unsigned char raw[XML_WINDOW / 4];
-	size_t left = (size_t)(r->end - r->s), room = XML_WINDOW - left;
+	unsigned char raw[WINDOW / 4];
+	size_t left = (size_t)(r->end - r->s), room = WINDOW - left;
 	ssize_t n;
 
-	if (r->eof || room < XML_WINDOW / 4)
+	if (r->eof || room < WINDOW / 4)
 		return false;
 	memmove(r->window, r->s, left);
 	r->s = r->window;
@@ -285,52 +331,76 @@ fill(struct reader *r)
 	return !r->eof;
 }
 
-int
-xml_open(struct reader *r, const char *path, int64_t limit)
+/* Sets the charset by the first bytes or by the declaration that they are; skips
+ * a byte order mark of UTF-8. */
+static void
+find_charset(struct reader *r)
 {
 	static const char *const latin[] = {
 		"iso-8859-1", "iso_8859-1", "latin1", "latin-1", "windows-1252", "cp1252"
 	};
 	char head[200], *s;
-	struct stat st;
-	size_t i, n;
+	size_t i, n = (size_t)(r->end - r->s);
 
-	memset(r, 0, offsetof(struct reader, window));
-	r->limit = limit;
-	r->s = r->end = r->window;
-	/* A pipe that nobody writes to would be waited for. */
-	if (stat(path, &st) == 0 && S_ISFIFO(st.st_mode) && strcmp(path, "/dev/stdin")) {
-		r->fd = -1;
-		errno = ESPIPE;
-		return -1;
-	}
-	r->fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (r->fd < 0)
-		return -1;
-	fill(r);
-	n = (size_t)(r->end - r->s);
 	if (n >= 3 && !memcmp(r->s, "\xef\xbb\xbf", 3))
 		r->s += 3;
 	else if (n >= 2 && (!memcmp(r->s, "\xff\xfe", 2) || !memcmp(r->s, "<\0", 2)))
 		r->charset = UTF16LE;
 	else if (n >= 2 && (!memcmp(r->s, "\xfe\xff", 2) || !memcmp(r->s, "\0<", 2)))
 		r->charset = UTF16BE;
+	n = (size_t)(r->end - r->s);
 	n = n < sizeof(head) - 1 ? n : sizeof(head) - 1;
 	for (i = 0; i < n; i++)         /* a NUL ends it, which is well */
-		head[i] = (char)(r->s[i] >= 'A' && r->s[i] <= 'Z' ? r->s[i] | 32 : r->s[i]);
+		head[i] = (char)tolower((unsigned char)r->s[i]);
 	head[n] = '\0';
-	s = strstr(head, "<?xml") ? strstr(strstr(head, "<?xml"), "encoding") : NULL;
-	s = s ? s + 8 + strspn(s + 8, " =\"'") : NULL;
-	for (i = 0; s && r->charset == RAW && i < LEN(latin); i++)
-		if (!strncmp(s, latin[i], strlen(latin[i])))
+	s = strstr(head, "<?xml");
+	s = s ? strstr(s, "encoding") : NULL;
+	if (!s || r->charset != RAW)
+		return;
+	s += 8 + strspn(s + 8, " =\"'");
+	for (i = 0; i < LEN(latin); i++)
+		if (starts(s, latin[i]))
 			r->charset = LATIN1;
+}
+
+struct reader *
+xml_open(const char *path, const char *const *roots, int64_t limit)
+{
+	/* Another file that is not regular might never end, or never begin. */
+	int fd = !strcmp(path, "/dev/stdin") ? open(path, O_RDONLY | O_CLOEXEC)
+		: open_regular(path, O_RDONLY);
+	struct reader *r;
+
+	if (fd < 0)
+		return NULL;
+	r = xmalloc(sizeof(*r));
+	memset(r, 0, offsetof(struct reader, window));
+	r->fd = fd;
+	r->roots = roots;
+	r->limit = limit;
+	r->s = r->end = r->window;
+	fill(r);
+	find_charset(r);
 	if (r->charset != RAW) {        /* again, from the start */
 		lseek(r->fd, (unsigned char)*r->s >= 0xfe ? 2 : 0, SEEK_SET);
 		r->s = r->end = r->window;
 		r->eof = false;
 		fill(r);
 	}
-	return 0;
+	return r;
+}
+
+const char *
+xml_name(const struct reader *r)
+{
+	return r->name;
+}
+
+const char *
+xml_broken(const struct reader *r, int64_t *at)
+{
+	*at = r->broken_at;
+	return r->broken;
 }
 
 void
@@ -348,11 +418,12 @@ is_space(int c)
 	return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
+/* Whether c can stand in a name; a char as unsigned, or -1. */
 static bool
 is_name(int c)
 {
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')
-		|| (c && strchr("_-.:", c)) || (unsigned char)c >= 0x80;
+	return c >= 0x80 || (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z')
+		|| (c >= 'a' && c <= 'z') || (c > 0 && strchr("_-.:", c));
 }
 
 /* The next byte without taking it; -1 at the end. */
@@ -422,32 +493,79 @@ skip_space(struct reader *r)
 		r->s++;
 }
 
-/* Reads up to a byte of stop into t (NULL: nowhere), and leaves that byte. */
+/* Where text that goes on behind end may be cut: not in the middle of a
+ * reference, a character or CR LF.  There are more than HELD bytes. */
+static char *
+safe_end(char *end)
+{
+	char *p;
+	int k;
+
+	for (p = end - 1; p > end - HELD && *p != '&'; p--)
+		;
+	end = *p == '&' ? p : end;
+	for (k = 0; k < 3 && ((unsigned char)end[-1] & 0xc0) == 0x80; k++)
+		end--;
+	end -= (unsigned char)end[-1] >= 0xc0;
+	return end - (end[-1] == '\r');
+}
+
+/* Reads up to the byte stop into t (NULL: nowhere), and leaves that byte. */
 static void
 read_until(struct reader *r, struct sink *t, int stop, bool raw)
 {
-	char *hit, *to, *p;
-	int k;
+	char *hit, *to;
 
 	do {
 		if (r->end - r->s <= HELD)
 			fill(r);
 		hit = memchr(r->s, stop, (size_t)(r->end - r->s));
 		to = hit ? hit : r->end;
-		if (!hit && !r->eof && to - r->s > HELD) {
-			/* Not in the middle of a reference, a character or CR LF. */
-			for (p = to - 1; p > to - HELD && *p != '&'; p--)
-				;
-			to = *p == '&' ? p : to;
-			for (k = 0; k < 3 && ((unsigned char)to[-1] & 0xc0) == 0x80; k++)
-				to--;
-			to -= (unsigned char)to[-1] >= 0xc0;
-			to -= to[-1] == '\r';
-		}
+		if (!hit && !r->eof && to - r->s > HELD)
+			to = safe_end(to);
 		if (t)
 			sink_text(t, r->s, (size_t)(to - r->s), raw);
 		r->s = to;
 	} while (!hit && (!r->eof || r->s < r->end));
+}
+
+/* Whether the tag under way goes on: no end of it is ahead. */
+static bool
+in_tag(struct reader *r)
+{
+	int c = peek(r);
+
+	return c >= 0 && c != '>' && c != '<' && (c != '/' || !ahead(r, "/>"));
+}
+
+/* Reads the value behind '=', in quotes or not. */
+static void
+read_value(struct reader *r)
+{
+	int quote;
+
+	r->s++;
+	skip_space(r);
+	quote = peek(r);
+	if (quote == '"' || quote == '\'') {
+		r->s++;
+		read_until(r, &r->value, quote, false);
+		r->s += peek(r) == quote;
+		return;
+	}
+	while (in_tag(r) && !is_space(*r->s))
+		sink_text(&r->value, r->s++, 1, true);
+}
+
+/* A name that can be written, and is not one of a namespace. */
+static bool
+is_attribute(const char *name)
+{
+	const char *s;
+
+	for (s = name; is_name((unsigned char)*s) && *s != ':' && (unsigned char)*s < 0x80; s++)
+		;
+	return *name && !*s && !strchr("-.0123456789", *name) && !starts(name, "xmlns");
 }
 
 /* Reads name="value" into attrs; false at the end of the tag. */
@@ -455,48 +573,25 @@ static bool
 read_attribute(struct reader *r)
 {
 	char name[256];
-	const char *have;
-	size_t n = 0, i;
-	int c, quote;
+	size_t n = 0;
 
 	skip_space(r);
-	c = peek(r);
-	if (c < 0 || c == '>' || c == '<' || (c == '/' && ahead(r, "/>")))
+	if (!in_tag(r))
 		return false;
-	while ((c = peek(r)) >= 0 && !is_space(c) && !strchr("=<>\"'", c)
-	&& !(c == '/' && ahead(r, "/>"))) {
+	for (; in_tag(r) && !is_space(*r->s) && !strchr("=\"'", *r->s); r->s++)
 		if (n < sizeof(name) - 1)
-			name[n++] = (char)c;
-		r->s++;
-	}
+			name[n++] = *r->s;
 	name[n] = '\0';
 	skip_space(r);
 	sink_begin(&r->value, r->limit, false);
 	if (peek(r) == '=') {
-		r->s++;
-		skip_space(r);
-		quote = peek(r);
-		if (quote == '"' || quote == '\'') {
-			r->s++;
-			read_until(r, &r->value, quote, false);
-			r->s += peek(r) == quote;
-		} else {
-			for (; (c = peek(r)) >= 0 && !is_space(c) && c != '>' && c != '<'
-			&& !(c == '/' && ahead(r, "/>")); r->s++)
-				sink_text(&r->value, r->s, 1, true);
-		}
+		read_value(r);
 	} else if (!n) {
 		r->s++;                 /* a quote out of nowhere */
 		xml_breaks(r, "has a tag that cannot be read");
 	}
 	sink_end(&r->value);
-	for (have = r->attrs.s, i = 0; i < r->nattrs * 2; i++, have += strlen(have) + 1)
-		if (i % 2 == 0 && !strcmp(have, name))
-			return true;    /* twice: the first one wins */
-	/* A name that could not be written, or one of a namespace, is passed over. */
-	for (i = 0; i < n && is_name(name[i]) && !((unsigned char)name[i] & 0x80) && name[i] != ':'; i++)
-		;
-	if (i == n && n && !strchr("-.0123456789", *name) && strncmp(name, "xmlns", 5)) {
+	if (is_attribute(name) && !xml_attr(r, name)) { /* twice: the first one wins */
 		buf_add(&r->attrs, name, n + 1);
 		buf_add(&r->attrs, r->value.b.s, r->value.b.n + 1);
 		r->nattrs++;
@@ -534,22 +629,26 @@ xml_attributes(struct buf *b, const struct reader *r, const char *skip)
 	buf_add(b, "", 0);
 }
 
-/* Whether the tag ahead is one with which a report can begin, or its end. */
+/* Whether the tag ahead is one of a root, or its end. */
 static bool
 begins(struct reader *r)
 {
 	const char *s, *colon;
-	size_t n;
+	size_t i, n;
 
-	ahead(r, "</a-namespace-prefix:testsuites");    /* fills the window */
+	while (r->end - r->s < (ptrdiff_t)sizeof(r->name) && fill(r))
+		;
 	s = r->s + 1;
 	s += s < r->end && *s == '/';
-	for (n = 0; s + n < r->end && is_name(s[n]); n++)
+	for (n = 0; s + n < r->end && is_name((unsigned char)s[n]); n++)
 		;
 	colon = memchr(s, ':', n);
 	n -= colon ? (size_t)(colon + 1 - s) : 0;
 	s = colon ? colon + 1 : s;
-	return (n == 9 || n == 10) && !memcmp(s, "testsuites", n);
+	for (i = 0; r->roots[i]; i++)
+		if (strlen(r->roots[i]) == n && !memcmp(s, r->roots[i], n))
+			return true;
+	return false;
 }
 
 /* A start or end tag at '<'; what comes of it. */
@@ -560,37 +659,50 @@ read_tag(struct reader *r)
 	size_t n = 0;
 	int c;
 
-	for (r->s += end ? 2 : 1; (c = peek(r)) >= 0 && is_name(c); r->s++)
-		if (c == ':')           /* a prefix, bound or not */
+	for (r->s += end ? 2 : 1; is_name(peek(r)); r->s++) {
+		if (*r->s == ':')       /* a prefix, bound or not */
 			n = 0;
 		else if (n < sizeof(r->name) - 1)
-			r->name[n++] = (char)c;
+			r->name[n++] = *r->s;
+	}
 	r->name[n] = '\0';
 	r->nattrs = r->attrs.n = 0;
 	if (end)
 		skip_space(r);
 	while (!end && read_attribute(r))
 		;
-	if (ahead(r, "/>") && !end) {
+	r->empty = !end && ahead(r, "/>");
+	c = peek(r);
+	if (r->empty)
 		r->s += 2;
-		r->ends = true;
-	} else if (peek(r) == '>') {
+	else if (c == '>')
 		r->s++;
-	} else {
-		xml_breaks(r, peek(r) < 0 ? "ends in the middle of a tag" : "has a tag that does not end");
-	}
-	return end ? END : peek(r) < 0 && r->broken ? EOD : START;
+	else
+		xml_breaks(r, c < 0 ? "ends in the middle of a tag"
+			: "has a tag that does not end");
+	if (end)
+		return END;
+	return peek(r) < 0 && r->broken ? EOD : START;
+}
+
+/* Whether a tag begins here: at < and not a bare one. */
+static bool
+at_tag(const struct reader *r)
+{
+	int c = r->end - r->s > 1 ? (unsigned char)r->s[1] : -1;
+
+	return c == '/' || (is_name(c) && !strchr("-.0123456789", c));
 }
 
 enum event
-xml_next(struct reader *r)
+xml_next(struct reader *r, bool top)
 {
-	if (r->ends) {
-		r->ends = false;
+	if (r->empty) {
+		r->empty = false;
 		return END;
 	}
 	for (;;) {
-		if (r->top)             /* log lines, blanks, another's tags */
+		if (top)                /* log lines, blanks, another's tags */
 			read_until(r, NULL, '<', true);
 		if (peek(r) < 0)
 			return EOD;
@@ -599,17 +711,16 @@ xml_next(struct reader *r)
 		if (ahead(r, "<!--")) {
 			if (!skip_past(r, "-->"))
 				xml_breaks(r, "ends in a comment");
-		} else if (ahead(r, "<![CDATA[") && !r->top) {
+		} else if (ahead(r, "<![CDATA[") && !top) {
 			r->s += 9;
 			return DATA;
 		} else if (ahead(r, "<?")) {
 			skip_past(r, "?>");
 		} else if (ahead(r, "<!DOCTYPE")) {
 			skip_doctype(r);
-		} else if (r->top ? begins(r) : r->end - r->s > 1 && (r->s[1] == '/'
-		|| (is_name(r->s[1]) && !strchr("-.0123456789", r->s[1])))) {
+		} else if (top ? begins(r) : at_tag(r)) {
 			return read_tag(r);
-		} else if (!r->top) {
+		} else if (!top) {
 			return TEXT;    /* a bare < */
 		} else {
 			r->s++;
@@ -647,8 +758,8 @@ xml_text(struct reader *r, struct sink *t, enum event kind)
 void
 xml_close(struct reader *r)
 {
-	if (r->fd >= 0)
-		close(r->fd);
+	close(r->fd);           /* only read from */
 	buf_free(&r->attrs);
 	buf_free(&r->value.b);
+	free(r);
 }
