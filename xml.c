@@ -210,7 +210,9 @@ sink_text(struct sink *t, const char *s, size_t n, bool raw)
 	for (i = 0; i < n; i += k) {
 		k = t->npending ? 0 : plain(s + i, n - i);
 		if (k) {
-			room = t->limit - t->used < (int64_t)k ? (size_t)(t->limit - t->used) : k;
+			room = k;
+			if ((int64_t)room > t->limit - t->used)
+				room = (size_t)(t->limit - t->used);
 			emit(t, s + i, room);
 			t->cut += (int64_t)(k - room);
 			continue;
