@@ -22,16 +22,12 @@ const char *const cause_name[CAUSES] = {
 static void
 print_line(const char *prefix, const char *fmt, va_list ap)
 {
-	const char *reason = strerror(errno);
-	char text[4096];
-	struct buf line = { 0 };
+	const char *reason = ends(fmt, ":") ? str(" %s", strerror(errno)) : "";
+	struct buf text = { 0 };
 
-	vsnprintf(text, sizeof(text), fmt, ap);
-	buf_safe(&line, text, strlen(text));
-	if (!ends(fmt, ":"))
-		reason = "";
-	fprintf(stderr, "%s: %s%s%s\n", prefix, line.s, *reason ? " " : "", reason);
-	buf_free(&line);
+	buf_vfmt(&text, fmt, ap);
+	fprintf(stderr, "%s: %s%s\n", prefix, safe(text.s, text.n), reason);
+	buf_free(&text);
 }
 
 void
@@ -125,32 +121,45 @@ buf_char(struct buf *b, int c)
 }
 
 void
+buf_vfmt(struct buf *b, const char *fmt, va_list ap)
+{
+	va_list again;
+	int n;
+
+	va_copy(again, ap);
+	n = vsnprintf(NULL, 0, fmt, ap);
+	b->s = grow(b->s, &b->cap, b->n + (size_t)n + 1, 1);
+	vsnprintf(b->s + b->n, (size_t)n + 1, fmt, again);
+	va_end(again);
+	b->n += (size_t)n;
+}
+
+void
 buf_fmt(struct buf *b, const char *fmt, ...)
 {
 	va_list ap;
-	int n;
 
 	va_start(ap, fmt);
-	n = vsnprintf(NULL, 0, fmt, ap);
+	buf_vfmt(b, fmt, ap);
 	va_end(ap);
-	b->s = grow(b->s, &b->cap, b->n + (size_t)n + 1, 1);
-	va_start(ap, fmt);
-	vsnprintf(b->s + b->n, (size_t)n + 1, fmt, ap);
-	va_end(ap);
-	b->n += (size_t)n;
 }
 
 /* What scratch() has handed out, in that order. */
 static char **scratched;
 static size_t nscratched, capscratched;
 
+/* Makes p part of it. */
+static void *
+adopt(void *p)
+{
+	scratched = grow(scratched, &capscratched, nscratched + 1, sizeof(*scratched));
+	return scratched[nscratched++] = p;
+}
+
 void *
 scratch(size_t n)
 {
-	char *p = xmalloc(n);
-
-	scratched = grow(scratched, &capscratched, nscratched + 1, sizeof(*scratched));
-	return scratched[nscratched++] = p;
+	return adopt(xmalloc(n));
 }
 
 size_t
@@ -169,18 +178,13 @@ scratch_release(size_t mark)
 char *
 str(const char *fmt, ...)
 {
+	struct buf b = { 0 };
 	va_list ap;
-	char *s;
-	int n;
 
 	va_start(ap, fmt);
-	n = vsnprintf(NULL, 0, fmt, ap);
+	buf_vfmt(&b, fmt, ap);
 	va_end(ap);
-	s = scratch((size_t)n + 1);
-	va_start(ap, fmt);
-	vsnprintf(s, (size_t)n + 1, fmt, ap);
-	va_end(ap);
-	return s;
+	return adopt(b.s);
 }
 
 char *
@@ -270,37 +274,28 @@ hash(uint32_t h, const char *s)
 }
 
 size_t
-utf8_len(const char *s, size_t n)
+utf8_len(const char *s, size_t n, unsigned *c)
 {
+	static const unsigned least[] = { 0, 0, 0x80, 0x800, 0x10000 };
 	const unsigned char *p = (const unsigned char *)s;
-	size_t len, i;
+	size_t len = 0, i;
 
-	if (n == 0 || *p < 0x80)
+	while (n && len < 5 && *p << len & 0x80)
+		len++;                  /* leading ones */
+	*c = n ? *p & (0x7fu >> len) : 0;
+	if (len == 0)
 		return n > 0;
-	len = *p >= 0xf0 ? 4 : *p >= 0xe0 ? 3 : 2;
-	if (*p < 0xc2 || *p > 0xf4 || len > n)
+	if (len == 1 || len > 4 || len > n)
 		return 0;
-	for (i = 1; i < len; i++)
+	for (i = 1; i < len; i++) {
 		if ((p[i] & 0xc0) != 0x80)
 			return 0;
+		*c = *c << 6 | (p[i] & 0x3f);
+	}
 	/* overlong, surrogates, beyond Unicode: RFC 3629 */
-	if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f)
-	|| (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))
+	if (*c < least[len] || (*c >= 0xd800 && *c < 0xe000) || *c > 0x10ffff)
 		return 0;
 	return len;
-}
-
-/* Code point of a valid UTF-8 sequence of len bytes. */
-static unsigned
-code_point(const char *s, size_t len)
-{
-	const unsigned char *p = (const unsigned char *)s;
-	unsigned c = len == 1 ? *p : *p & (0xffu >> (len + 1));
-	size_t i;
-
-	for (i = 1; i < len; i++)
-		c = c << 6 | (p[i] & 0x3f);
-	return c;
 }
 
 /* Whether a character could change how a line is shown: controls (C0, DEL,
@@ -322,12 +317,13 @@ buf_safe(struct buf *b, const char *s, size_t n)
 
 	buf_add(b, "", 0);
 	for (; n; s += len, n -= len) {
-		len = utf8_len(s, n);
-		c = len ? code_point(s, len) : (unsigned char)*s;
+		len = utf8_len(s, n, &c);
 		if (len && !is_unsafe(c))
 			buf_add(b, s, len);
+		else if (len > 1)
+			buf_fmt(b, "\\u%04x", c);
 		else
-			buf_fmt(b, c < 0x100 && len < 2 ? "\\x%02x" : "\\u%04x", c);
+			buf_fmt(b, "\\x%02x", (unsigned char)*s);
 		if (!len)
 			len = 1;
 	}
@@ -337,12 +333,9 @@ char *
 safe(const char *s, size_t n)
 {
 	struct buf b = { 0 };
-	char *out;
 
 	buf_safe(&b, s, n);
-	out = str("%s", b.s);
-	buf_free(&b);
-	return out;
+	return adopt(b.s);
 }
 
 void

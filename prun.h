@@ -540,6 +540,7 @@ void buf_add(struct buf *b, const char *s, size_t n);
 void buf_str(struct buf *b, const char *s);
 void buf_char(struct buf *b, int c);
 void buf_fmt(struct buf *b, const char *fmt, ...);
+void buf_vfmt(struct buf *b, const char *fmt, va_list ap);
 void buf_free(struct buf *b);
 /* Appends s as a JSON string, quotes included. */
 void buf_json(struct buf *b, const char *s);
@@ -552,8 +553,9 @@ void buf_tail(struct buf *b, const char *path, int lines);
 int buf_read(struct buf *b, const char *path);
 /* The same as buf_safe(), as a string in scratch memory. */
 char *safe(const char *s, size_t n);
-/* Length of the valid UTF-8 sequence at s, at most n bytes; 0: none. */
-size_t utf8_len(const char *s, size_t n);
+/* Length of the valid UTF-8 sequence at s, at most n bytes, and its character
+ * in c; 0: none. */
+size_t utf8_len(const char *s, size_t n, unsigned *c);
 bool starts(const char *s, const char *prefix);
 bool ends(const char *s, const char *suffix);
 /* The next line of text, ended by a NUL instead of the newline; *text moves

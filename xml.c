@@ -206,6 +206,7 @@ void
 sink_text(struct sink *t, const char *s, size_t n, bool raw)
 {
 	size_t i, k, room;
+	unsigned c;
 
 	for (i = 0; i < n; i += k) {
 		k = t->npending ? 0 : plain(s + i, n - i);
@@ -225,7 +226,7 @@ sink_text(struct sink *t, const char *s, size_t n, bool raw)
 		if (s[i] == '&' && !raw)
 			k = put_reference(t, s + i, n - i);
 		if (!k) {
-			k = utf8_len(s + i, n - i);
+			k = utf8_len(s + i, n - i, &c);
 			put_char(t, s + i, k);
 			k += k == 0;
 		}
