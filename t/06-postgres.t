@@ -1,6 +1,7 @@
 #!/bin/sh
 # The main job: each pytest file with a PostgreSQL clone, a port and a server
-# of its own, through libpq and through psql.
+# of its own.  Here it is done through libpq; t/26-postgres-psql.t reads this file
+# and does the same through psql.
 . "${0%/*}/lib.sh"
 PYTHON=${PYTHON:-/usr/bin/python3}
 have psql || skip_all 'no psql'
@@ -64,7 +65,7 @@ mkdir build
 SECRET_TOKEN=hush
 export SECRET_TOKEN
 
-for way in libpq psql; do
+for way in ${ways:-libpq}; do
 	if [ $way = psql ]; then
 		PRUN_LIBPQ=none
 		export PRUN_LIBPQ
@@ -167,7 +168,7 @@ done
 # Passwords.
 unset PRUN_LIBPQ
 masked=$(echo "$url" | sed 's/postgres@/postgres:s3kr3t@/')
-for way in libpq none; do
+for way in ${ways:-libpq}; do
 	[ $way = libpq ] || { PRUN_LIBPQ=none; export PRUN_LIBPQ; }
 	rm -rf build/report.xml* secret.d
 	run -d secret.d --db "$masked" --setup 'ps -A -o args >ps.out' --server none \

@@ -1,0 +1,4 @@
+#!/bin/sh
+# The main job, through psql.
+ways=psql
+. "${0%/*}/06-postgres.t"
