@@ -159,13 +159,11 @@ if [ "$(id -u)" = 0 ] && have setpriv && [ -z "$PRUN_VALGRIND" ]; then
 	rm -rf "$open"
 fi
 
-# Ten thousand files.
+# Two thousand files.
 mkdir big
-true=/bin/true
-[ -x $true ] || true=/usr/bin/true
-awk 'BEGIN { for (i = 0; i < 10000; i++) print "big/test_" i }' | while read -r f; do ln -s "$true" "$f"; done
-run -q -j2 big
-is 'ten thousand files run' "$status $(grep -c '10000 files: 10000 passed' out)" '0 1'
+(cd big && awk 'BEGIN { for (i = 0; i < 2000; i++) print "test_" i }' | xargs touch && chmod +x test_*)
+run -q -j2 --test true big
+is 'two thousand files run' "$status $(grep -c '2000 files: 2000 passed' out)" '0 1'
 
 # Standard descriptors that are closed, signals that are ignored.
 "$PRUN" t <&- >out 2>err

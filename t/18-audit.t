@@ -5,7 +5,7 @@
 # What collides: a lock directory, a shared file, a fixed port, a row.
 cat <<'END' | script lock/test_a.sh
 mkdir held || exit 1
-sleep 0.4
+sleep 0.2
 rmdir held
 END
 cp lock/test_a.sh lock/test_b.sh
@@ -33,12 +33,12 @@ rm prun.conf
 # A shared file: one destroys what the other needs, and never fails itself.
 cat <<'END' | script file/test_victim.sh
 echo mine >shared
-for i in 1 2 3 4 5 6 7 8; do [ "$(cat shared)" = mine ] || exit 1; sleep 0.1; done
+for i in 1 2 3 4; do sleep 0.1; [ "$(cat shared)" = mine ] || exit 1; done
 END
 cat <<'END' | script file/test_culprit.sh
-for i in 1 2 3 4 5 6 7 8; do echo yours >shared; sleep 0.1; done
+for i in 1 2 3 4; do echo yours >shared; sleep 0.1; done
 END
-for i in 1 2 3; do echo 'sleep 0.5' | script "file/test_fine$i.sh"; done
+for i in 1 2 3; do echo 'sleep 0.2' | script "file/test_fine$i.sh"; done
 run --audit=6 -j3 file
 has 'who is hurt is unsafe' out '^unsafe: file/test_victim.sh '
 has 'who hurts is named' out '^    beside it whenever it failed, .*: (.* )?file/test_culprit.sh'
@@ -73,7 +73,7 @@ if [ "${PRUN_TEST_PG-}" ] && have psql; then
 sql() { psql -XAtqd '${PRUN_TEST_PG%/*}/$db' -c "\$1"; }
 sql 'UPDATE stock SET n = 1'
 [ "\$(sql 'UPDATE stock SET n = n - 1 RETURNING n')" = 0 ] || exit 1
-sleep 0.5
+sleep 0.3
 [ "\$(sql 'SELECT n FROM stock')" = 0 ] || exit 1
 END
 	sed 's/n - 1/n - 2/; s/= 0/= -1/' row/test_1.sh >row/test_2.sh
