@@ -5,20 +5,19 @@
 stopped() { [ -n "$(ps -A -o stat= -o args= | grep '^T.*[s]leep 5000')" ]; }
 cat <<'END' | script t/test_pause.sh
 : >started
-i=0
-while [ $((i += 1)) -le 15 ]; do sh -c 'sleep 0.1; : 5000'; done
+until [ -e go ]; do sh -c 'sleep 0.1; : 5000'; done
 sh -c 'sleep 0.5000'
 END
-"$PRUN" -t 4 t >out 2>err </dev/null &
+"$PRUN" -t 3 t >out 2>err </dev/null &
 pid=$!
 await test -e started
 kill -TSTP $pid
 is_stopped() { ps -o stat= -p $pid | grep -q T; }
 ok 'TSTP stops prun' await is_stopped
-running() { ps -A -o stat= -o args= | grep -v '^T' | grep -q '[s]h -c sleep 0.1; : 5000'; }
-sleep 0.3
-ok 'and its tests' not running
-sleep 4
+stands() { ps -A -o stat= -o args= | grep '^T' | grep -q '[t]/test_pause.sh'; }
+ok 'and its tests' await stands
+: >go
+sleep 3.5                       # longer than the time-out
 kill -CONT $pid
 wait $pid
 is 'a pause does not count against the time-out' $? 0
