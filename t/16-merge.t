@@ -169,13 +169,17 @@ if [ ! "$python" ] || ! have xmllint; then
 	while read -r name; do skip 'no junitparser or xmllint' "$name"; done <list
 	finish
 fi
-corpus=${PRUN_TEST_CORPUS:-$top/../shared/junit/corpus}
-find "$top/t/junit" $([ -d "$corpus" ] && echo "$corpus") -name '*.xml' | sort >list
+corpus=${PRUN_TEST_CORPUS-}     # a directory with more reports, if there is one
+# shellcheck disable=SC2086
+find "$top/t/junit" $corpus -name '*.xml' | sort >list
+n=0
 while read -r file; do
-	run --merge -o one.xml "$file"
-	[ $status = 0 ] || echo "$file: status $status"
-	$python "$top/t/consumers.py" one.xml "$file" 2>&1 | sed "s|^|$file: |"
-done <list >amiss
+	one=one$((n += 1)).xml
+	run --merge -o $one "$file"
+	[ $status = 0 ] || echo "$file: status $status" >>amiss
+	printf '%s\t%s\n' $one "$file" >>pairs
+done <list
+$python "$top/t/consumers.py" <pairs >>amiss 2>&1
 is 'consumers find nothing amiss; each report has the cases that it had' "$(cat amiss)" ''
 # shellcheck disable=SC2046
 run --merge -o all.xml $(cat list)

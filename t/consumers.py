@@ -1,6 +1,7 @@
 """consumers.py MERGED [SOURCE...]: reads a merged report as those do who will get it;
 prints what any of them would take amiss, nothing when all is well.  SOURCEs are the
-reports that were merged: their cases must all be there."""
+reports that were merged: their cases must all be there.  Without arguments it does
+this for each line of standard input: MERGED, a tab, SOURCE."""
 from collections import Counter
 import sys
 import xml.etree.ElementTree as ET
@@ -117,5 +118,14 @@ def compare(path, sources):
         yield f"{' '.join(sources)}: lost {list(lost)[:3]}"
 
 
-for line in list(check(sys.argv[1])) + list(compare(sys.argv[1], sys.argv[2:])):
-    print(line)
+def tell(merged, sources, before=""):
+    for line in list(check(merged)) + list(compare(merged, sources)):
+        print(before + line)
+
+
+if len(sys.argv) > 1:
+    tell(sys.argv[1], sys.argv[2:])
+else:
+    for pair in sys.stdin:
+        merged, source = pair.rstrip("\n").split("\t")
+        tell(merged, [source], f"{source}: ")
