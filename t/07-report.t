@@ -77,7 +77,7 @@ cat <<'X' | script cut/test_cut.sh
 [ "$PRUN_ATTEMPT" = 1 ] || { touch second; sleep 300; }
 echo '<testsuite name="s"><testcase classname="c" name="n"><failure message="boom"/></testcase></testsuite>' >"$PRUN_JUNIT"; exit 1
 X
-"$PRUN" -q -r1 -o cut.xml cut >out 2>&1 &
+exec "$PRUN" -q -r1 -o cut.xml cut >out 2>&1 &
 await test -e second
 kill -TERM $!
 wait $! 2>/dev/null

@@ -115,7 +115,7 @@ is 'a report that cannot be written gives status 3' $status 3
 ok 'and the run directory stays, to make it of' test -e "$(sed -n 's/^kept: //p' out)/results.jsonl"
 echo 'touch second; sleep 300' | script u/test_2.sh
 echo 'exit 1' | script u/test_1.sh
-"$PRUN" -j1 u >out 2>&1 &
+exec "$PRUN" -j1 u >out 2>&1 &
 await test -e second
 kill -TERM $!
 wait $!
