@@ -3,6 +3,7 @@
 CC = cc
 CFLAGS = -O2
 LDLIBS =
+TESTS =
 PREFIX = /usr/local
 DESTDIR =
 
@@ -44,10 +45,14 @@ check-asan: prun $(DEMO)
 		-o t/prun-asan *.c $(LDLIBS)
 	PRUN=$$PWD/t/prun-asan t/run
 
-# The same under valgrind, which takes minutes.
+# The same under valgrind, which takes minutes; TESTS are all, or some.
 check-valgrind: prun $(DEMO)
 	$(CC) $(ALL_CFLAGS) -g -o t/prun-debug *.c $(LDLIBS)
-	t/valgrind
+	t/valgrind $(TESTS)
+
+# What takes minutes: compilers, macOS, analysers, shells, sanitizers, kills, fuzzing.
+check-long: prun $(DEMO)
+	t/long
 
 bench: prun
 	t/bench/spawn
