@@ -13,8 +13,8 @@
  * wanted loses its connection.  The server may not have noticed when the clone is
  * dropped, so whoever drops it first ends the session that still creates it.
  *
- * Everything that a run made is found by its name, <template>_w<index>_<run>, and
- * nothing else is dropped.
+ * Everything that a run made is found by its name, <template>_w<index>_<run>.  A
+ * run's id ends in a check over its beginning, so no other database has such a name.
  *
  * A template may also be a file or a directory (sqlite:, file:), copied with cp -R
  * into the attempt's directory, or anything that db-clone and db-drop can copy.
@@ -535,13 +535,13 @@ sql(const char *fmt, ...)
 	return out;
 }
 
-/* Calls a function for the advisory lock of a run, whose id is its key. */
+/* Calls a function for the advisory lock of a run; the key is the id less its check. */
 static int
 lock_run(struct pg *pg, struct session *db, struct reply *r, const char *function,
 	const char *run)
 {
 	return pg_do(pg, db, r, str("SELECT pg_%s(%d, %" PRId64 ")", function, CLASS_RUN,
-		(int64_t)strtoll(run, NULL, 36)));
+		(int64_t)strtoll(str("%.5s", run), NULL, 36)));
 }
 
 /* What sessions for a suite connect with. */
@@ -804,14 +804,14 @@ drop_postgres(struct pg *pg, const struct opts *o, const char *name, struct repl
 /* The clones of this template that are ours to drop: name, run, comment, whether
  * somebody uses it, size, and the age of what was kept. */
 static const char clones[] =
-	"SELECT datname, substring(datname from '_w[0-9]+_(.{6})(?:r[0-9]+)?$'), c, "
+	"SELECT datname, substring(datname from '_w[0-9]+_(.{8})(?:r[0-9]+)?$'), c, "
 	"EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid), "
 	"CASE WHEN datconnlimit = -2 THEN 'invalid' ELSE "
 	"pg_size_pretty(pg_database_size(d.oid)) END, "
 	"CASE WHEN c ~ '^prun keep [0-9]{4}-[0-9-]{5}T[0-9:]{8}Z ' THEN "
 	"date_trunc('minute', now() - substr(c, 11, 20)::timestamptz) || ' old' END "
 	"FROM (SELECT *, coalesce(shobj_description(oid, 'pg_database'), '') AS c "
-	"FROM pg_database) d WHERE datname ~ ('^' || %L || '_w[0-9]+_[0-9a-z]{6}(r[0-9]+)?$') "
+	"FROM pg_database) d WHERE datname ~ ('^' || %L || '_w[0-9]+_[0-9a-z]{8}(r[0-9]+)?$') "
 	"AND pg_has_role(current_user, datdba, 'USAGE') %s ORDER BY datname";
 enum { C_NAME, C_RUN, C_COMMENT, C_USED, C_SIZE, C_AGE, C_FIELDS };
 
@@ -854,7 +854,8 @@ sweep_one(struct pg *pg, struct session *db, const struct opts *o, char **f, boo
 {
 	struct reply r = { 0 };
 
-	if (strtoll(f[C_RUN], NULL, 36) > INT32_MAX
+	/* A database of the user's own may have a name of this form, but not a valid id. */
+	if (!id_valid(f[C_RUN])
 	|| (!kept && (starts(f[C_COMMENT], "prun keep") || *f[C_USED] == 't')))
 		return;
 	if (lock_run(pg, db, &r, "try_advisory_lock", f[C_RUN]) == 0) {

@@ -98,27 +98,6 @@ find_setups(struct plan *p)
 
 /* ---- the run directory ---- */
 
-static void
-make_id(struct plan *p)
-{
-	static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
-	uint64_t n;
-	struct timespec t;
-	int i, fd = open("/dev/urandom", O_RDONLY);
-
-	if (fd < 0 || read(fd, &n, sizeof(n)) != (ssize_t)sizeof(n)) {
-		clock_gettime(CLOCK_REALTIME, &t);
-		n = (uint64_t)t.tv_sec * 1000000007u ^ (uint64_t)t.tv_nsec << 20
-			^ (uint64_t)getpid() * 2654435761u;
-	}
-	if (fd >= 0)
-		close(fd);
-	for (i = 0; i < 6; i++, n /= 36)
-		p->id[i] = digits[n % 36];
-	if (p->id[0] == 'z')    /* else too large for a lock's 31 bits */
-		p->id[0] = 'y';
-}
-
 /* Whether path is a run directory: another tool may write such a file, too. */
 static bool
 is_run(const char *path)
@@ -624,7 +603,7 @@ main(int argc, char **argv)
 	(void)argc;
 	proc_init();
 	conf_read(&p, argv);
-	make_id(&p);
+	id_make(p.id);
 	if (p.o.audit ? !p.o.shuffle : p.o.shuffle && !*p.o.shuffle)
 		p.o.shuffle = p.id;
 	if (p.o.help) {

@@ -14,7 +14,7 @@
 #include <ctype.h>
 #include <pwd.h>
 
-#define STEM_MAX 44             /* 63 less _w999999_abcdefr999 */
+#define STEM_MAX 42             /* 63 less _w999999_abcdefghr999 */
 
 /* Where a URL's parts begin; user..host is user:password@, or nothing. */
 struct url {

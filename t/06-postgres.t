@@ -152,15 +152,17 @@ for way in ${ways:-libpq}; do
 	# A server that cannot start: no clone of any file is left.
 	run --server 'exit 3' tests/e2e
 	is 'a server that cannot start leaves no clone' "$status $(databases)" "3 $base"
-	sql "CREATE DATABASE ${base}_w0_aaaaaa"
-	sql "CREATE DATABASE ${base}_w0_bbbbbb"
-	sql "COMMENT ON DATABASE ${base}_w0_bbbbbb IS 'prun keep now x'"
+	run --db none --setup none --server none --test 'echo "$PRUN_RUN" >dead' tests/e2e/test_1.py
+	dead=$(cat dead)
+	sql "CREATE DATABASE ${base}_w0_$dead"
+	sql "CREATE DATABASE ${base}_w1_$dead"
+	sql "COMMENT ON DATABASE ${base}_w1_$dead IS 'prun keep now x'"
 	sql "CREATE DATABASE ${base}_mine"
 	run tests/e2e/test_1.py
 	is 'what a dead run has left is swept, nothing else' "$(databases | tr '\n' ' ')" \
-		"$base ${base}_mine ${base}_w0_bbbbbb "
+		"$base ${base}_mine ${base}_w1_$dead "
 	sql "DROP DATABASE ${base}_mine"
-	sql "DROP DATABASE ${base}_w0_bbbbbb"
+	sql "DROP DATABASE ${base}_w1_$dead"
 	[ $way = libpq ] && run tests/e2e/test_1.py --keep=always &&
 		sql "DROP DATABASE $(databases | grep "^${base}_w0_")"
 done

@@ -100,7 +100,7 @@ cp out first
 run -n --history=hist --shuffle=7 h
 ok '--shuffle: the same order for the same seed' cmp out first
 run --history=hist --shuffle h
-has 'without one, a seed is chosen and printed' out ', shuffle seed [0-9a-z]{6}$'
+has 'without one, a seed is chosen and printed' out ', shuffle seed [0-9a-z]{8}$'
 
 # ---- makespan: 200 files with a long tail
 mkdir m

@@ -66,7 +66,7 @@ for way in ${ways:-libpq}; do
 	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'app_w%'" >/dev/null
 	wait
 	has '42501: a session that may not be ended leaves the clone, and that is said' out \
-		'cannot drop database.*(app_w0_[0-9a-z]{6} was not dropped)'
+		'cannot drop database.*(app_w0_[0-9a-z]{8} was not dropped)'
 	run --db "$(as creator)" t/test_a.sh
 	is 'the next run sweeps it' "$status $(databases)" '0 app '
 	sql 'ALTER DATABASE app OWNER TO postgres'
@@ -90,7 +90,7 @@ for way in ${ways:-libpq}; do
 	is 'and PGHOST, PGPORT, PGUSER' $status 0
 	with PGDATABASE=app PGHOST=127.0.0.1 PGPORT="$port" PGUSER=postgres -- \
 		--db postgresql:// --keep=always t/test_a.sh
-	has 'and PGDATABASE, for the template' /dev/stdin 'app app_w0_[0-9a-z]{6} $' <<-END
+	has 'and PGDATABASE, for the template' /dev/stdin 'app app_w0_[0-9a-z]{8} $' <<-END
 	$(databases)
 	END
 	sql "DROP DATABASE $(databases | grep -o 'app_w0[^ ]*')"
@@ -146,17 +146,22 @@ for way in ${ways:-libpq}; do
 	echo 'psql -Xq "$PRUN_DB_URL" -c "ALTER DATABASE $PRUN_DB IS_TEMPLATE true"' | script t/test_mark.sh
 	run --db "$app" t/test_mark.sh
 	is '42809: a clone that was made a template is dropped' "$status $(databases)" '0 app '
-	sql 'CREATE DATABASE app_w0_zz0zz0'
+	run --test 'echo "$PRUN_RUN" >dead' t/test_a.sh
+	dead=$(cat dead)        # the id of a run that is over
+	sql 'CREATE DATABASE app_w0_zz0zz0zz'
+	sql 'CREATE DATABASE app_w12_backup'
+	sql "CREATE DATABASE app_w0_$dead"
 	sql 'CREATE DATABASE app_w0_zz0zz'
-	sql 'CREATE DATABASE xapp_w0_aa0zz0'
-	sql 'CREATE DATABASE app_w0_yy0zz0'
-	sql "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'app_w0_yy0zz0'"
+	sql "CREATE DATABASE xapp_w0_$dead"
+	sql "CREATE DATABASE app_w1_$dead"
+	sql "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'app_w1_$dead'"
 	run --db "$app" t/test_a.sh
-	is '55000: an invalid leftover is swept; what is outside the pattern is not touched' \
-		"$status $(databases)" '0 app app_w0_zz0zz app_w0_zz0zz0 xapp_w0_aa0zz0 '
+	is '55000: leftovers are swept, an invalid one too; databases of other names, and names without a valid id, are not touched' \
+		"$status $(databases)" "0 app app_w0_zz0zz app_w0_zz0zz0zz app_w12_backup xapp_w0_$dead "
 	sql 'DROP DATABASE app_w0_zz0zz'
-	sql 'DROP DATABASE app_w0_zz0zz0'
-	sql 'DROP DATABASE xapp_w0_aa0zz0'
+	sql 'DROP DATABASE app_w0_zz0zz0zz'
+	sql 'DROP DATABASE app_w12_backup'
+	sql "DROP DATABASE xapp_w0_$dead"
 	[ "$(databases)" = 'app ' ] || for db in $(databases | tr ' ' '\n' | grep app_w); do sql "DROP DATABASE $db"; done
 	if [ "$(sql 'SHOW server_version_num')" -ge 150000 ]; then
 		sql "UPDATE pg_database SET datcollversion = '0.1' WHERE datname = 'app'"
@@ -216,7 +221,7 @@ for way in ${ways:-libpq}; do
 
 	# keep = run: all stay as soon as one failed, none if all passed.
 	run -q --db "$app" --keep run t/test_a.sh t/test_b.sh
-	is 'keep = run: both clones stay when one of the files failed' "$(databases | sed 's/_[0-9a-z]\{6\} / /g')" 'app app_w0 app_w1 '
+	is 'keep = run: both clones stay when one of the files failed' "$(databases | sed 's/_[0-9a-z]\{8\} / /g')" 'app app_w0 app_w1 '
 	is 'their env files are for their owner alone' "$(ls -l "$(sed -n 's/^kept: //p' out)"/*/env | cut -c1-10 | sort -u)" '-rw-------'
 	run -q --clean --db "$app"
 	run -q --db "$app" --keep run t/test_a.sh

@@ -11,7 +11,7 @@ is 'the template stays as it is' "$(cat app.db)" original
 run -d run --db sqlite:///app.db t
 ok 'the copy of what passed is gone' not sh -c 'ls run/0-test_a.sh/*.db'
 ok 'that of what failed stays' sh -c 'ls run/1-test_b.sh/*.db'
-has 'and is named' out 'database +sqlite:////.*/run/1-test_b.sh/app_w1_[0-9a-z]{6}.db$'
+has 'and is named' out 'database +sqlite:////.*/run/1-test_b.sh/app_w1_[0-9a-z]{8}.db$'
 for side in wal journal; do
 	echo hot >"app.db-$side"
 	run --db sqlite:///app.db t/test_a.sh

@@ -54,7 +54,7 @@ if have pgbouncer; then
 	cp pooled/test_1.sh pooled/test_2.sh
 	run -j2 --db "$pooled" --db-admin "$direct" pooled
 	is 'behind a pooler, with db-admin around it, all is well' "$status $(databases)" '0 app '
-	has 'the test has the clone through the pooler' db "^${app}_w[01]_[0-9a-z]{6}\$"
+	has 'the test has the clone through the pooler' db "^${app}_w[01]_[0-9a-z]{8}\$"
 	run -j1 --db "$pooled?pgbouncer=true" --db-admin none t/test_a.sh
 	has 'pgbouncer=true without db-admin is warned of' out 'set db-admin to the server'
 	kill $bouncer
