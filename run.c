@@ -50,6 +50,8 @@ struct run {
 	bool settled;           /* what waited for the end of the run is queued */
 	int round;              /* of an audit; 0: each file alone */
 	int sig, signals, status, restarts;
+	int64_t deadline;       /* of the run that a signal ends; -1: none */
+	bool killed;            /* it has come */
 };
 
 /* ---- workers ---- */
@@ -68,8 +70,9 @@ order(struct slot *s, enum order_type type, int file, int attempt, int64_t ms)
 		s->busy = true;
 		s->order = o;
 	}
-	/* EPIPE: it has died, which waitid will say. */
-	if (write(s->orders, &o, sizeof(o)) < 0 && errno != EPIPE)
+	/* EPIPE: it has died, which waitid will say.  EAGAIN: it has long stopped
+	 * reading; we do not wait for it. */
+	if (write(s->orders, &o, sizeof(o)) < 0 && errno != EPIPE && errno != EAGAIN)
 		warn("order to a worker:");
 }
 
@@ -97,6 +100,7 @@ start_worker(struct run *r, int i)
 
 	s->pid = 0;
 	if (proc_pipe(orders) < 0 || proc_pipe(news) < 0
+	|| fcntl(orders[1], F_SETFL, O_NONBLOCK) < 0
 	|| fcntl(news[0], F_SETFL, O_NONBLOCK) < 0)
 		goto err;
 	fflush(NULL);
@@ -264,6 +268,22 @@ record(const struct run *r, struct record *c, const struct outcome *o)
 		c->o.result = FLAKY;
 }
 
+/* Whether an attempt's outcome can be true: it is of the attempt that was
+ * ordered, and only a test that was run has passed or failed. */
+static bool
+makes_sense(const struct order *was, const struct outcome *o)
+{
+	bool cause = o->cause != CAUSE_NONE;
+
+	if (was->file != o->file || was->attempt != o->attempt)
+		return false;
+	if (o->result == ERROR || o->result == CANCEL)
+		return cause;
+	if (o->result == PASS)
+		return o->tested && !cause && o->status == 0;
+	return o->tested && cause == (o->result > NONE);
+}
+
 /* An attempt is over: notes it, tells, and decides how the run goes on. */
 static void
 take_result(struct run *r, int slot, const struct outcome *o)
@@ -289,6 +309,28 @@ take_result(struct run *r, int slot, const struct outcome *o)
 		show_say(r->show, "prun: stopping the rest at the first failure");
 		cancel(r, r->p->o.grace_ms);
 	}
+}
+
+/* The attempt of a worker that cannot tell what came of it. */
+static void
+lose_attempt(struct run *r, int i, const char *why)
+{
+	const struct file *f = &r->p->files[r->slots[i].order.file];
+	struct outcome o = {
+		.file = f->index, .attempt = r->slots[i].order.attempt,
+		.result = ERROR, .cause = CAUSE_WORKER_DIED, .begin = r->views[i].since
+	};
+	char *dir = plan_dir(r->p, f, o.attempt), *text = str("! %s\n", why);
+
+	o.ms = clock_ms() - o.begin;
+	if (r->killed) {
+		o.result = CANCEL;
+		o.cause = CAUSE_CANCELLED;
+	}
+	if (mkdir(dir, 0777) < 0 && errno != EEXIST)
+		warn("%s:", dir);
+	o.notes = file_write(str("%s/notes", dir), text, strlen(text), 0666) == 0;
+	take_result(r, i, &o);
 }
 
 /* A setup is over: shows what it has to say, and its log if it failed. */
@@ -370,7 +412,10 @@ take_news(struct run *r, int i, const struct news *n)
 		tell_reopened(r, n->o.why);
 		return false;
 	case NEWS_RESULT:
-		take_result(r, i, &n->o);
+		if (r->p->o.reopen || makes_sense(&r->slots[i].order, &n->o))
+			take_result(r, i, &n->o);
+		else
+			lose_attempt(r, i, "what the worker says of it contradicts itself");
 		return true;
 	case NEWS_SETUP:
 		take_setup(r, n->bad);
@@ -422,24 +467,6 @@ reap_worker(struct run *r, int i)
 	return status;
 }
 
-/* The attempt of a worker that cannot tell what came of it. */
-static void
-lose_attempt(struct run *r, int i, const char *why)
-{
-	const struct file *f = &r->p->files[r->slots[i].order.file];
-	struct outcome o = {
-		.file = f->index, .attempt = r->slots[i].order.attempt,
-		.result = ERROR, .cause = CAUSE_WORKER_DIED, .begin = r->views[i].since
-	};
-	char *dir = plan_dir(r->p, f, o.attempt), *text = str("! %s\n", why);
-
-	o.ms = clock_ms() - o.begin;
-	if (mkdir(dir, 0777) < 0 && errno != EEXIST)
-		warn("%s:", dir);
-	o.notes = file_write(str("%s/notes", dir), text, strlen(text), 0666) == 0;
-	take_result(r, i, &o);
-}
-
 /* A worker is dead: its file is an error, its clone is dropped, and another
  * worker takes its place. */
 static void
@@ -452,7 +479,9 @@ replace_worker(struct run *r, int i)
 
 	s->busy = false;
 	r->views[i].phase = IDLE;
-	if (s->quits)
+	if (r->killed && busy && s->order.type == ORDER_RUN)
+		lose_attempt(r, i, "did not stop in time and was killed");
+	if (r->killed || s->quits)
 		return;
 	how = WIFSIGNALED(status) ? strsignal(WTERMSIG(status))
 		: str("exit status %d", WEXITSTATUS(status));
@@ -689,31 +718,38 @@ suspend(struct run *r)
 	}
 }
 
-/* Ends the run because of a signal: with a grace; a second one at once; a third
- * one kills the workers, which do not listen. */
+/*
+ * Ends the run because of a signal: a second one without grace, a third one
+ * now.  Whatever the workers do meanwhile, whether a command that does not end or
+ * a database that does not answer, they are killed when the deadline comes.
+ */
 static void
 stop_for_signal(struct run *r, int sig)
 {
-	int64_t grace = r->p->o.grace_ms;
-	int i;
+	int64_t now = clock_ms(), grace = r->p->o.grace_ms;
 
+	if (r->killed)
+		return;
+	if (grace < 0 || grace > 2000)
+		grace = 2000;
 	if (++r->signals == 1) {
 		r->sig = sig;
+		r->deadline = now + 2000 + grace;
 		show_say(r->show, "prun: %s: stopping; once more kills at once", strsignal(sig));
-		cancel(r, grace < 2000 ? grace : 2000);
+		cancel(r, grace);
 	} else if (r->signals == 2) {
+		if (r->deadline > now + 1000)
+			r->deadline = now + 1000;
 		cancel(r, 0);
 	} else {
-		for (i = 0; i < r->nslots; i++)
-			if (r->slots[i].pid)
-				kill(r->slots[i].pid, SIGKILL);
+		r->deadline = now;
 	}
 }
 
 static void
 heed_signals(struct run *r)
 {
-	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP };
+	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
 	size_t i;
 
 	for (i = 0; i < LEN(sigs); i++)
@@ -729,9 +765,10 @@ heed_signals(struct run *r)
 
 /* ---- the loop ---- */
 
-/* Waits until the deadline (-1: none) for anything to happen, and sees to it. */
+/* Waits until the given time (-1: none) or the deadline for anything to happen,
+ * and sees to it. */
 static void
-await_news(struct run *r, int64_t deadline)
+await_news(struct run *r, int64_t until)
 {
 	int i;
 
@@ -739,13 +776,22 @@ await_news(struct run *r, int64_t deadline)
 		r->fds[i].fd = r->slots[i].news;
 		r->fds[i].events = POLLIN;
 	}
-	proc_poll(r->fds, (size_t)r->nslots, deadline);
+	if (r->deadline >= 0 && (until < 0 || until > r->deadline))
+		until = r->deadline;
+	proc_poll(r->fds, (size_t)r->nslots, until);
 	for (i = 0; i < r->nslots; i++)
 		read_news(r, i);
 	replace_dead_workers(r);
 	heed_signals(r);
 }
 
+static bool
+is_late(const struct run *r)
+{
+	return r->deadline >= 0 && clock_ms() >= r->deadline;
+}
+
+/* The workers that are alive. */
 static int
 count_workers(const struct run *r)
 {
@@ -754,6 +800,26 @@ count_workers(const struct run *r)
 	for (i = 0; i < r->nslots; i++)
 		n += r->slots[i].pid != 0;
 	return n;
+}
+
+/* Kills the workers and all that they have started.  What cannot be killed
+ * within half a second, in the middle of a system call, is given up. */
+static void
+kill_workers(struct run *r)
+{
+	int64_t end = clock_ms() + 500;
+	int i;
+
+	r->deadline = -1;
+	r->killed = r->stopping = true;
+	for (i = 0; i < r->nslots; i++)
+		if (r->slots[i].pid)
+			kill(r->slots[i].pid, SIGKILL);
+	while (count_workers(r) && clock_ms() < end)
+		await_news(r, end);
+	for (i = 0; i < r->nslots; i++)
+		if (r->slots[i].pid && r->slots[i].busy && r->slots[i].order.type == ORDER_RUN)
+			lose_attempt(r, i, "could not be killed");
 }
 
 /* Tells the workers to exit, and kills those that do not. */
@@ -768,14 +834,10 @@ dismiss(struct run *r)
 		if (r->slots[i].pid)
 			order(&r->slots[i], ORDER_QUIT, 0, 0, 0);
 	}
-	while (count_workers(r) && clock_ms() < end)
+	while (count_workers(r) && clock_ms() < end && !is_late(r))
 		await_news(r, end);
-	for (i = 0; i < r->nslots; i++)
-		if (r->slots[i].pid)
-			kill(r->slots[i].pid, SIGKILL);
-	while (count_workers(r))
-		await_news(r, clock_ms() + 50);
-	proc_sweep(NULL, 0);
+	if (count_workers(r))
+		kill_workers(r);
 }
 
 /* ---- the end ---- */
@@ -847,15 +909,19 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 		.held = xcalloc(p->locks.n, sizeof(*r.held)),
 		.in_suite = xcalloc(p->nsuites, sizeof(*r.in_suite)),
 		.slots = xcalloc(n, sizeof(*r.slots)), .views = xcalloc(n, sizeof(*r.views)),
-		.fds = xcalloc(n, sizeof(*r.fds))
+		.fds = xcalloc(n, sizeof(*r.fds)), .deadline = -1
 	};
 	int i;
 
 	begin_files(&r);
 	start_workers(&r);
-	while (hand_out(&r))
+	while (!is_late(&r) && hand_out(&r))
 		await_news(&r, show_draw(show, r.views, r.nslots, false));
-	dismiss(&r);
+	if (is_late(&r))
+		kill_workers(&r);
+	else
+		dismiss(&r);
+	proc_sweep(NULL, 0);
 	end_files(&r);
 	for (i = 0; i < p->workers; i++)
 		free(r.slots[i].sessions);

@@ -209,7 +209,7 @@ run_command(struct attempt *a, const char *command, const char *log, int64_t dea
 	struct spawn s = { .argv = proc_argv(command, NULL), .env = a->env.v };
 	int status = SPAWN_FAILED;
 
-	s.out = s.err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+	s.out = s.err = open_regular(log, O_WRONLY | O_CREAT | O_APPEND);
 	if (s.out >= 0)
 		status = proc_run(a->w, &s, deadline, heed, a->o->grace_ms, &a->notes);
 	if (status == SPAWN_FAILED)
@@ -276,8 +276,8 @@ start_server(struct attempt *a, struct buf *why)
 
 	if (proc_ready_command(a->o->ready))
 		ask.argv = proc_argv(proc_ready_command(a->o->ready), NULL);
-	s.out = s.err = ask.out = ask.err = open(a->server_log,
-		O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+	s.out = s.err = ask.out = ask.err = open_regular(a->server_log,
+		O_WRONLY | O_CREAT | O_APPEND);
 	if (s.out < 0 || (proc_ready_fd(a->o->ready) && proc_pipe(fd) < 0)) {
 		buf_fmt(why, "%s: %s", a->server_log, strerror(errno));
 		goto out;
@@ -441,7 +441,7 @@ run_test(struct attempt *a)
 	proc_tell_phase(a->w, TESTING);
 	s.terminal = a->plan->o.interactive;
 	if (!s.terminal)
-		s.out = s.err = open(a->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+		s.out = s.err = open_regular(a->log, O_WRONLY | O_CREAT | O_APPEND);
 	if (s.out < 0) {
 		fails(a, CAUSE_SPAWN, str("%s: %s", a->log, strerror(errno)));
 	} else if (!s.argv[0]) {
@@ -556,7 +556,7 @@ log_processes(struct attempt *a)
 {
 	char *ps = str("ps -o pid,ppid,pgid,etime,time,args -g %ld", (long)a->test.pid);
 	static const char head[] = "\nprun: timed out; these were its processes:\n";
-	int fd = open(a->log, O_WRONLY | O_APPEND | O_CLOEXEC);
+	int fd = open_regular(a->log, O_WRONLY | O_APPEND);
 
 	if (fd < 0)
 		return;
@@ -618,7 +618,7 @@ stop(struct attempt *a)
 static void
 after(struct attempt *a)
 {
-	int64_t most = a->w->cancelled ? 2000 : 60000;
+	int64_t most = a->w->cancelled ? 1500 : 60000;  /* prun waits 2 s and the grace */
 	char *log = str("%s/after.log", a->dir);
 	int status;
 
