@@ -427,12 +427,35 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 	show_end(show, status, ms, report);
 	if (p->o.audit && !cut) {
 		plan_audit(p, records, &found);
-		fputs(found.s, stdout);
+		show_say(show, "%.*s", (int)found.n - 1, found.s);
 		buf_free(&found);
 	}
 	if (!stays && remove_tree(p->dir) < 0)
 		warn("%s could not be removed:", p->dir);
 	return status;
+}
+
+/* Writes what has been printed, until the deadline (-1: none) or a signal; the
+ * signal that ended it, or sig. */
+static int
+drain(struct show *show, int64_t deadline, int sig)
+{
+	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP };
+	struct pollfd out = { .events = POLLOUT };
+	size_t i;
+
+	for (;;) {
+		show_write(show);
+		out.fd = show_waits(show);
+		if (out.fd < 0 || (deadline >= 0 && clock_ms() >= deadline))
+			return sig;
+		for (i = 0; i < LEN(sigs); i++)
+			if (proc_caught(sigs[i]))
+				return sig ? sig : sigs[i];
+		if (proc_caught(SIGTSTP))
+			raise(SIGSTOP);
+		proc_poll(&out, 1, deadline);
+	}
 }
 
 static void
@@ -476,6 +499,10 @@ run(struct plan *p)
 		show_say(show, "shard %d/%d of %zu files", p->shard, p->shards, p->all);
 	status = run_files(p, records, show, &sig);
 	status = finish(p, records, show, status, sig, clock_ms() - begin);
+	sig = drain(show, sig ? clock_ms() + 1000 : -1, sig);
+	if (show_error(show) && show_error(show) != EPIPE)
+		status = EXIT_RUN;
+	show_close(show);
 	free_records(p, records);
 	if (sig)
 		die(sig);
@@ -498,6 +525,7 @@ run_aside(struct plan *p)
 	records = xcalloc(p->nfiles, sizeof(*records));
 	show = show_open(p, records);
 	status = run_files(p, records, show, &sig);
+	drain(show, sig ? clock_ms() + 1000 : -1, sig);
 	show_close(show);
 	free_records(p, records);
 	if (remove_tree(p->dir) < 0)
@@ -642,7 +670,9 @@ main(int argc, char **argv)
 			status = EXIT_NO_FILES;
 		}
 	}
-	if (fflush(stdout) == EOF && !status)
+	if (fflush(stdout) == EOF && errno == EPIPE)
+		die(SIGPIPE);
+	if (ferror(stdout))
 		fatal(EXIT_RUN, "standard output:");
 	return status;
 }

@@ -417,12 +417,17 @@ void show_result(struct show *s, const struct file *f, bool again, const char *d
 	const char *url);
 /* Draws the workers' lines if they are due; returns when next. */
 int64_t show_draw(struct show *s, const struct slot_view *v, int n, bool now);
-/* The table and the last lines, summary.json; frees s. */
+/* The table and the last lines, and summary.json. */
 void show_end(struct show *s, int status, int64_t ms, const char *report);
-/* Frees s without a word. */
+/* Frees s and what is not written yet. */
 void show_close(struct show *s);
-/* Whether standard output can no longer be written. */
-bool show_broken(const struct show *s);
+/* The descriptor to be polled for POLLOUT before show_write() is called, or -1
+ * when all that was printed is written. */
+int show_waits(const struct show *s);
+/* Writes what standard output takes without waiting. */
+void show_write(struct show *s);
+/* 0, or why standard output cannot be written: EPIPE if nobody reads. */
+int show_error(const struct show *s);
 
 /* ---- junit.c: reports ---- */
 

@@ -755,7 +755,7 @@ heed_signals(struct run *r)
 	for (i = 0; i < LEN(sigs); i++)
 		if (proc_caught(sigs[i]))
 			stop_for_signal(r, sigs[i]);
-	if (!r->sig && show_broken(r->show))
+	if (!r->sig && show_error(r->show) == EPIPE)
 		stop_for_signal(r, SIGPIPE);
 	if (proc_caught(SIGTSTP))
 		suspend(r);
@@ -778,7 +778,10 @@ await_news(struct run *r, int64_t until)
 	}
 	if (r->deadline >= 0 && (until < 0 || until > r->deadline))
 		until = r->deadline;
-	proc_poll(r->fds, (size_t)r->nslots, until);
+	r->fds[i].fd = show_waits(r->show);
+	r->fds[i].events = POLLOUT;
+	proc_poll(r->fds, (size_t)r->nslots + 1, until);
+	show_write(r->show);
 	for (i = 0; i < r->nslots; i++)
 		read_news(r, i);
 	replace_dead_workers(r);
@@ -909,7 +912,7 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 		.held = xcalloc(p->locks.n, sizeof(*r.held)),
 		.in_suite = xcalloc(p->nsuites, sizeof(*r.in_suite)),
 		.slots = xcalloc(n, sizeof(*r.slots)), .views = xcalloc(n, sizeof(*r.views)),
-		.fds = xcalloc(n, sizeof(*r.fds)), .deadline = -1
+		.fds = xcalloc(n + 1, sizeof(*r.fds)), .deadline = -1
 	};
 	int i;
 

@@ -2,7 +2,11 @@
  * show.c: all that people and machines read.
  *
  * Nothing else writes to standard output while files run.  What is printed
- * goes into a buffer first, and from there to standard output.
+ * goes into a buffer, from which only as much is written as standard output
+ * takes at once: prun must not stop with a pipe's reader or with a terminal
+ * after ^S.  Descriptors 0 to 2 are shared with the user's shell, so we do not
+ * make them non-blocking.  Instead poll() is asked before each write, which is
+ * small enough for a pipe; a terminal is opened a second time for us alone.
  *
  * On a terminal the finished files scroll up; below them one line for each
  * worker is redrawn in place: before anything is printed, the cursor goes up
@@ -21,6 +25,7 @@
 #include <sys/ioctl.h>
 
 #define TESTS_SHOWN 20          /* failing tests of one file */
+#define CHUNK 512               /* a pipe takes as much after POLLOUT: _POSIX_PIPE_BUF */
 
 /* as counted in the last line */
 static const char *const result_word[RESULTS] = {
@@ -38,12 +43,14 @@ static const char *const phase_name[PHASES] = {
 struct show {
 	const struct plan *plan;
 	const struct record *records;
-	struct buf out;         /* printed, but not written yet */
+	int fd;                 /* standard output, or a terminal's second opening */
+	int error;              /* errno of a write to it */
+	struct buf out;         /* printed */
+	size_t written;         /* of out */
 	int jsonl;              /* results.jsonl */
 	bool jsonl_failed;      /* a line could not be written to it */
 	bool screen;            /* a terminal: colours, and lines redrawn in place */
 	bool github;
-	bool broken;            /* nobody reads us any more */
 	int width, height;
 	int lines;              /* of workers, on the screen now */
 	int done;               /* files that have ended */
@@ -68,11 +75,49 @@ seconds(int64_t ms)
 /* ---- the screen ---- */
 
 static void
-flush(struct show *s)
+open_output(struct show *s)
 {
-	if (write_all(1, s->out.s, s->out.n) < 0)
-		s->broken = true;
-	s->out.n = 0;
+	const char *name = ttyname(1);
+
+	s->fd = name ? open(name, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : 1;
+	if (s->fd < 0)
+		s->fd = 1;
+}
+
+int
+show_waits(const struct show *s)
+{
+	return s->out.n ? s->fd : -1;
+}
+
+int
+show_error(const struct show *s)
+{
+	return s->error;
+}
+
+void
+show_write(struct show *s)
+{
+	struct pollfd p = { .fd = s->fd, .events = POLLOUT };
+	size_t left;
+	ssize_t n;
+
+	while (s->written < s->out.n && !s->error) {
+		if (poll(&p, 1, 0) <= 0)
+			return;
+		left = s->out.n - s->written;
+		n = write(s->fd, s->out.s + s->written, left < CHUNK ? left : CHUNK);
+		if (n >= 0)
+			s->written += (size_t)n;
+		else if (errno == EAGAIN || errno == EINTR)
+			return;
+		else
+			s->error = errno;
+		if (n < 0 && s->error != EPIPE)
+			warn("standard output:");
+	}
+	s->out.n = s->written = 0;
 }
 
 static void
@@ -109,19 +154,13 @@ void
 show_say(struct show *s, const char *fmt, ...)
 {
 	va_list ap;
-	int n;
 
 	erase(s);
 	va_start(ap, fmt);
-	n = vsnprintf(NULL, 0, fmt, ap);
+	buf_vfmt(&s->out, fmt, ap);
 	va_end(ap);
-	s->out.s = grow(s->out.s, &s->out.cap, s->out.n + (size_t)n + 2, 1);
-	va_start(ap, fmt);
-	vsnprintf(s->out.s + s->out.n, (size_t)n + 1, fmt, ap);
-	va_end(ap);
-	s->out.n += (size_t)n;
 	buf_char(&s->out, '\n');
-	flush(s);
+	show_write(s);
 }
 
 static void
@@ -168,6 +207,8 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 		return -1;
 	if (!now && t - s->drawn < pause)
 		return s->drawn + pause;
+	if (s->screen && s->out.n)
+		return t + every;       /* the last drawing is not written yet */
 	if (s->screen)
 		measure(s);
 	erase(s);
@@ -175,14 +216,8 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 		if (v[i].phase != IDLE && (!s->screen || s->lines < s->height - 2))
 			draw_slot(s, &v[i], t);
 	s->drawn = t;
-	flush(s);
+	show_write(s);
 	return t + every;
-}
-
-bool
-show_broken(const struct show *s)
-{
-	return s->broken;
 }
 
 /* ---- one file ---- */
@@ -572,6 +607,7 @@ show_open(const struct plan *p, const struct record *records)
 
 	s->plan = p;
 	s->records = records;
+	open_output(s);
 	s->screen = isatty(1) && !p->o.quiet && !getenv("NO_COLOR") && term
 		&& strcmp(term, "dumb");
 	s->github = p->o.github == 0 && github && !strcmp(github, "true");
@@ -610,7 +646,7 @@ show_result(struct show *s, const struct file *f, bool again, const char *dir, c
 			show_details(s, f, again, notes.s, dir, url);
 		else if (o->result != CANCEL)
 			show_notes(s, f, again, notes.s);
-		flush(s);
+		show_write(s);
 	}
 	buf_free(&notes);
 }
@@ -758,15 +794,15 @@ show_end(struct show *s, int status, int64_t ms, const char *report)
 		warn("%s/results.jsonl is incomplete: a write failed", p->dir);
 	if (p->nfiles && all.n[NONE] == (int)p->nfiles)
 		buf_str(&s->out, "warning: no file had any tests; check the test arguments\n");
-	show_close(s);
+	show_write(s);
 }
 
 void
 show_close(struct show *s)
 {
-	erase(s);
-	flush(s);
 	close(s->jsonl);
+	if (s->fd != 1)
+		close(s->fd);
 	buf_free(&s->out);
 	free(s);
 }
