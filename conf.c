@@ -11,12 +11,15 @@
  * Every mistake ends prun with one line, which names the place, and status 2.
  */
 #include "prun.h"
+#include <ctype.h>
 
 enum type { BOOL, INT, JOBS, STR, LIST, BLANKS, DURATION, SIZE, ENUM, URL, READY };
 enum level { DEFAULT, FILE_GLOBAL, SUITE, PRUNFLAGS, COMMAND_LINE };
 /* ARGV: for the command line only; TOP: not in a suite; MAYBE: its value may be
- * left out. */
-enum { ARGV = 1, TOP = 2, MAYBE = 4 };
+ * left out; LIMITED: it cannot be none. */
+enum { ARGV = 1, TOP = 2, MAYBE = 4, LIMITED = 8 };
+/* Milliseconds and bytes are less: sums of several of them are numbers, too. */
+#define NO_LIMIT 1e17
 
 struct option {
 	const char *name;       /* --name, and the key in prun.conf */
@@ -89,7 +92,7 @@ static const struct option table[] = {
 		"tcp, http PATH, log ERE, command CMD, fd or none" },
 	{ "ready-timeout", 0, DURATION, 0, AT(ready_timeout_ms), "DURATION", "15s",
 		"Time for the server to get ready" },
-	{ "grace", 0, DURATION, 0, AT(grace_ms), "DURATION", "5s",
+	{ "grace", 0, DURATION, LIMITED, AT(grace_ms), "DURATION", "5s",
 		"Time between TERM and KILL" },
 	{ "db", 0, URL, 0, AT(db), "URL", NULL, "Template database, cloned for each attempt" },
 	{ "db-env", 0, BLANKS, 0, AT(db_env), "NAME", "DATABASE_URL",
@@ -203,17 +206,6 @@ find_option(const char *name, size_t n, const char *where, const char *what, con
 
 /* ---- values ---- */
 
-/* In thousandths, for 1.5s and 0.5M; -1 where there is none. */
-static int64_t
-number(const char *s, const char **end)
-{
-	char *e;
-	double v = strtod(s, &e);
-
-	*end = e;
-	return e == s || !(v >= 0) || v > 9e12 ? -1 : (int64_t)(v * 1000 + 0.5);
-}
-
 static int64_t
 with_unit(const struct setting *s)
 {
@@ -223,16 +215,24 @@ with_unit(const struct setting *s)
 		{ SIZE, "K", 1 << 10 }, { SIZE, "M", 1 << 20 }, { SIZE, "G", 1 << 30 },
 		{ SIZE, "", 1 },
 	};
-	const char *end;
-	int64_t n;
+	bool bounded = s->opt->type == DURATION && strcmp(s->opt->def, "none");
+	double n = -1;
+	char *end = "";
 	size_t i;
 
-	if (!strcmp(s->value, "none"))
-		return -1;
-	n = number(s->value, &end);
-	for (i = 0; n >= 0 && i < LEN(units); i++)
-		if (units[i].type == s->opt->type && !strcmp(end, units[i].name))
-			return n * units[i].factor / 1000;
+	/* What is always bounded gets a bound that never comes. */
+	if (!strcmp(s->value, "none") && !(s->opt->flags & LIMITED))
+		return bounded ? (int64_t)NO_LIMIT : -1;
+	if (isdigit((unsigned char)*s->value) || *s->value == '.')
+		n = strtod(s->value, &end);
+	for (i = 0; n >= 0 && i < LEN(units); i++) {
+		if (units[i].type != s->opt->type || strcmp(end, units[i].name))
+			continue;
+		n *= (double)units[i].factor;
+		if (n > NO_LIMIT)
+			bad(s->where, "%s is too large: %s", s->opt->name, s->value);
+		return (int64_t)(n + 0.5);
+	}
 	bad(s->where, "%s must be %s, not \"%s\"", s->opt->name, s->opt->type == SIZE
 		? "a size like 256M" : "a duration like 90s or 5m", s->value);
 	return 0;
@@ -241,8 +241,9 @@ with_unit(const struct setting *s)
 static int64_t
 count(const struct setting *s)
 {
-	const char *end, *limits = "";
-	int64_t n;
+	const char *limits = "";
+	char *end = "";
+	int64_t n = -1;
 
 	if (!s->value)
 		return 5;               /* --audit: its rounds */
@@ -254,11 +255,12 @@ count(const struct setting *s)
 		limits = " above 0, or max";
 	else if (!strcmp(s->opt->name, "workers"))
 		limits = " above 0";
-	n = number(s->value, &end);
-	if (n < 0 || *end || n % 1000 || n / 1000 > INT_MAX || (n == 0 && *limits))
+	if (isdigit((unsigned char)*s->value))
+		n = strtoll(s->value, &end, 10);
+	if (n < 0 || *end || n > INT_MAX || (n == 0 && *limits))
 		bad(s->where, "%s must be a whole number%s, not \"%s\"", s->opt->name, limits,
 			s->value);
-	return n / 1000;
+	return n;
 }
 
 static int
@@ -551,8 +553,9 @@ read_file(struct reading *r, const char *path)
 	int line_number = 0;
 
 	if (buf_read(&text, path) < 0)
-		bad(path, "%s", strerror(errno));
-	for (rest = text.s; (line = next_line(&rest));) {
+		bad(path, "%s", errno == EINVAL ? "not a regular file" : strerror(errno));
+	rest = starts(text.s, "\xef\xbb\xbf") ? text.s + 3 : text.s;  /* a BOM */
+	while ((line = next_line(&rest))) {
 		where = str("%s:%d", path, ++line_number);
 		for (n = strlen(line); n && strchr(" \t\r", line[n - 1]); n--)
 			line[n - 1] = '\0';
@@ -573,6 +576,8 @@ read_file(struct reading *r, const char *path)
 		else
 			buf_str(&key, line);
 	}
+	if (rest < text.s + text.n)
+		bad(str("%s:%d", path, line_number), "contains a NUL byte; is it UTF-8 text?");
 	if (key.n)
 		read_key(r, key.s, key_where);
 	buf_free(&text);

@@ -64,17 +64,37 @@ default_test(const char *path)
 	return NULL;
 }
 
+/* Appends s so that a shell takes it for one word. */
+static void
+add_quoted(struct buf *b, const char *s)
+{
+	buf_str(b, " '");
+	for (; *s; s++)
+		if (*s == '\'')
+			buf_str(b, "'\\''");
+		else
+			buf_char(b, *s);
+	buf_char(b, '\'');
+}
+
 char *
 plan_command(const struct file *f, bool *program)
 {
 	const char *test = f->suite->o.test ? f->suite->o.test : default_test(f->path);
+	struct buf b = { 0 };
+	char *command;
+	size_t i;
 
 	*program = !test;
-	if (test)
-		return str("%s", test);
-	if (access(f->path, X_OK) == 0)
+	if (!test && access(f->path, X_OK) == 0)
 		return str("%s%s", strchr(f->path, '/') ? "" : "./", f->path);
-	return NULL;
+	if (!test || !f->more.n)
+		return test ? str("%s", test) : NULL;
+	for (i = 0; i < f->more.n; i++)
+		add_quoted(&b, f->more.v[i]);
+	command = str("set --%s \"$@\"; %s", b.s, test);
+	buf_free(&b);
+	return command;
 }
 
 /* ---- finding files ---- */
@@ -153,6 +173,19 @@ by_bytes(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+static char *
+shown(const char *s)
+{
+	return safe(s, strlen(s));
+}
+
+/* How messages about a suite begin. */
+static char *
+label(const struct suite *s)
+{
+	return *s->name ? str("suite %s", shown(s->name)) : "files";
+}
+
 /* Adds a file; the first earlier ones may have it. */
 static void
 add_file(struct plan *p, struct suite *s, const char *path, const char *test, size_t earlier)
@@ -192,33 +225,122 @@ plain_path(const char *given, char **test)
 	return path;
 }
 
-/* Adds what a path, a glob or FILE::NODE names; false if there is nothing. */
-static bool
+/* The tests in a directory that something can run; says which cannot be. */
+static void
+find_tests(const struct suite *s, const char *dir, struct list *tests)
+{
+	struct list found = { 0 };
+	const char *first = NULL;
+	size_t i, skipped = 0;
+
+	walk(dir, &found);
+	if (found.n)
+		qsort(found.v, found.n, sizeof(*found.v), by_bytes);
+	for (i = 0; i < found.n; i++) {
+		if (s->o.test || default_test(found.v[i]) || access(found.v[i], X_OK) == 0)
+			list_add(tests, found.v[i]);
+		else if (!skipped++)
+			first = shown(found.v[i]);
+	}
+	if (skipped)
+		warn("%s is skipped%s: not executable, and no test command is set", first,
+			skipped > 1 ? str(", and %zu more", skipped - 1) : "");
+	list_free(&found);
+}
+
+/* Adds what a path, a glob or FILE::NODE names, and returns how many files that is;
+ * -1 where there is no such path. */
+static int
 add_path(struct plan *p, struct suite *s, const char *given)
 {
 	char *test, *path = plain_path(given, &test);
 	struct list found = { 0 };
 	struct stat st;
 	glob_t g;
-	size_t i, earlier = p->nfiles;
+	size_t i, n = 0, earlier = p->nfiles;
 
 	if (stat(path, &st) < 0) {
 		if (!strpbrk(path, "*?[") || glob(path, 0, NULL, &g) != 0)
-			return false;
+			return -1;
 		for (i = 0; i < g.gl_pathc; i++)
-			add_path(p, s, g.gl_pathv[i]);
+			n += add_path(p, s, g.gl_pathv[i]) > 0;
 		globfree(&g);
-	} else if (S_ISDIR(st.st_mode) && s->o.split == SPLIT_FILE) {
-		walk(path, &found);
-		if (found.n)
-			qsort(found.v, found.n, sizeof(*found.v), by_bytes);
-		for (i = 0; i < found.n; i++)
-			add_file(p, s, found.v[i], found.v[i], earlier);
-		list_free(&found);
-	} else {
-		add_file(p, s, path, test, earlier);
+		return (int)n;
 	}
-	return true;
+	if (!S_ISDIR(st.st_mode) || s->o.split == SPLIT_SUITE) {
+		add_file(p, s, path, test, earlier);
+		return 1;
+	}
+	find_tests(s, path, &found);
+	for (i = 0; i < found.n; i++)
+		add_file(p, s, found.v[i], found.v[i], earlier);
+	n = found.n;
+	list_free(&found);
+	return (int)n;
+}
+
+/* Makes the files from first on, which are the paths of a suite that is to run as one,
+ * one file with more paths, and finds a command for it. */
+static void
+join_paths(struct plan *p, struct suite *s, size_t first)
+{
+	struct file *f = &p->files[first];
+	struct list found = { 0 };
+	const char *command = NULL, *other;
+	struct stat st;
+	size_t i, k;
+
+	for (i = first + 1; i < p->nfiles; i++)
+		list_add(&f->more, p->files[i].path);
+	for (i = first; i < p->nfiles && !s->o.test; i++) {
+		if (stat(p->files[i].path, &st) == 0 && S_ISDIR(st.st_mode))
+			find_tests(s, p->files[i].path, &found);
+		else
+			list_add(&found, p->files[i].path);
+	}
+	for (k = 0; k < found.n; k++) {
+		other = default_test(found.v[k]);
+		if (!other || (command && strcmp(command, other)))
+			bad(label(s), "split = suite needs test: no one command runs %s",
+				shown(found.v[k]));
+		command = other;
+	}
+	if (f->more.n && s->o.test && !strstr(s->o.test, "$@") && !strstr(s->o.test, "$*"))
+		bad(label(s), "test must have \"$@\", to get the paths after the first one");
+	if (!s->o.test && command)
+		s->o.test = str("%s", command);
+	if (!s->o.test)
+		warn("%s: no test files found in %s", label(s), shown(f->path));
+	p->nfiles = first + (s->o.test != NULL);
+	list_free(&found);
+}
+
+/* Finds a suite's files.  What is not there is an error where it was typed. */
+static void
+find_files(struct plan *p, struct suite *s, bool typed)
+{
+	size_t i, first = p->nfiles;
+	const char *path;
+	int n;
+
+	if (!s->o.files.n)
+		bad(*s->name ? label(s) : "command line", "no path given, and files is not set "
+			"in prun.conf");
+	for (i = 0; i < s->o.files.n; i++) {
+		path = shown(s->o.files.v[i]);
+		n = add_path(p, s, s->o.files.v[i]);
+		if (n < 0 && typed)
+			bad(path, "%s", strerror(ENOENT));
+		if (n < 0)
+			warn("%s: %s: %s", label(s), path, strerror(ENOENT));
+		else if (n == 0)
+			warn("%s: no test files found in %s", label(s), path);
+		p->incomplete = p->incomplete || n <= 0;
+	}
+	if (s->o.split == SPLIT_SUITE && p->nfiles > first)
+		join_paths(p, s, first);
+	if (s->o.split == SPLIT_SUITE && p->nfiles == first)
+		p->incomplete = true;
 }
 
 /* Whether path is f or a directory above it, or a glob that matches it. */
@@ -231,33 +353,50 @@ covers(const char *path, const struct file *f)
 		|| !strcmp(path, ".") || fnmatch(path, f->path, 0) == 0;
 }
 
+/* Adds the part of f that a path selects; false if that is nothing. */
+static bool
+select_file(struct plan *p, struct file f, const char *given, size_t first)
+{
+	char *test, *path = plain_path(given, &test);
+	bool node = strcmp(path, test) != 0, whole = !node && covers(path, &f), inside = false;
+	size_t same, i;
+
+	if (f.suite->o.split == SPLIT_SUITE && access(path, F_OK) == 0) {
+		inside = starts(path, str("%s/", f.path));
+		for (i = 0; i < f.more.n && !inside; i++)
+			inside = !strcmp(path, f.more.v[i])
+				|| starts(path, str("%s/", f.more.v[i]));
+	}
+	if (!whole && !inside && strcmp(path, f.path))
+		return false;
+	if (!whole) {
+		f.path = path;
+		f.test = test;
+		memset(&f.more, 0, sizeof(f.more));
+	}
+	for (same = first; same < p->nfiles && strcmp(p->files[same].test, f.test); same++)
+		;
+	p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(f));
+	p->files[same] = f;
+	p->nfiles += same == p->nfiles;
+	return true;
+}
+
 /* Keeps only the files that paths select, or nodes of them; each must select one. */
 static void
 select_paths(struct plan *p)
 {
-	struct file *all = p->files, f;
-	size_t i, k, n = p->nfiles, same, first;
-	bool *hit = xcalloc(p->paths.n, sizeof(*hit)), node;
-	char *path, *test;
+	struct file *all = p->files;
+	size_t i, k, first, n = p->nfiles;
+	bool *hit = xcalloc(p->paths.n, sizeof(*hit));
+	char *test;
 
 	p->files = NULL;
 	p->nfiles = p->capfiles = 0;
 	for (i = 0; i < n; i++)
-		for (first = p->nfiles, k = 0; k < p->paths.n; k++) {
-			f = all[i];
-			path = plain_path(p->paths.v[k], &test);
-			node = strcmp(path, test) != 0;
-			if (node ? strcmp(path, f.path) != 0 : !covers(path, &f))
-				continue;
-			hit[k] = true;
-			f.test = node ? test : f.test;
-			same = first;   /* a file may be selected twice */
-			while (same < p->nfiles && strcmp(p->files[same].test, f.test))
-				same++;
-			p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(f));
-			p->files[same] = f;
-			p->nfiles += same == p->nfiles;
-		}
+		for (first = p->nfiles, k = 0; k < p->paths.n; k++)
+			if (select_file(p, all[i], p->paths.v[k], first))
+				hit[k] = true;
 	free(all);
 	for (k = 0; k < p->paths.n && hit[k]; k++)
 		;
@@ -284,17 +423,10 @@ add_lock(struct plan *p, struct file *f, const char *name)
 	f->locks[f->nlocks++] = (int)lock;
 }
 
-/* A mark of ours, if the line is a comment that begins with one. */
-static void
-read_comment(struct plan *p, struct file *f, const char *line)
+/* Heeds one word of a mark of ours; false if it is none. */
+static bool
+read_mark(struct plan *p, struct file *f, const char *mark, const char *where)
 {
-	const char *text = line + strspn(line, " \t#/*-;%!\"'<>(");
-	char *mark;
-
-	if (text == line || !starts(text, "prun:"))
-		return;
-	text += 5 + strspn(text + 5, " ");
-	mark = str("%.*s", (int)strcspn(text, " \t\r\n*"), text);
 	if (!strcmp(mark, "serial"))
 		add_lock(p, f, mark);
 	else if (!strcmp(mark, "alone"))
@@ -302,23 +434,97 @@ read_comment(struct plan *p, struct file *f, const char *line)
 	else if (starts(mark, "lock=") && mark[5])
 		add_lock(p, f, mark + 5);
 	else if (starts(mark, "timeout="))
-		f->timeout_ms = conf_number("timeout", mark + 8, f->path);
+		f->timeout_ms = conf_number("timeout", mark + 8, where);
 	else if (starts(mark, "retries="))
-		f->retries = conf_number("retries", mark + 8, f->path);
+		f->retries = conf_number("retries", mark + 8, where);
+	else
+		return false;
+	return true;
 }
 
-/* The marks of pytest in a line that is not a comment. */
+/* The marks of a line, if it is a comment that begins with prun:, up to its prose. */
 static void
-read_pytest(struct plan *p, struct file *f, const char *line)
+read_comment(struct plan *p, struct file *f, const char *line, int number)
 {
-	const char *mark;
+	const char *text = line + strspn(line, " \t#/*-;%!\"'<>(");
+	char *where = str("%s:%d", shown(f->path), number);
+	struct list marks = { 0 };
+	size_t i;
 
-	if (line[strspn(line, " \t")] == '#')
+	if (text == line || !starts(text, "prun:"))
 		return;
-	for (mark = line; (mark = strstr(mark, "pytest.mark."));) {
-		mark += strlen("pytest.mark.");
-		if (starts(mark, "serial") || starts(mark, "parallel_unsafe"))
-			add_lock(p, f, "serial");
+	list_words(&marks, text + 5, " \t\r,;*\"'>");
+	for (i = 0; i < marks.n; i++) {
+		if (read_mark(p, f, marks.v[i], where))
+			continue;
+		if (i > 0 && !strchr(marks.v[i], '='))
+			break;
+		warn("%s: unknown mark \"%s\"; known are serial, alone, lock=NAME, "
+			"timeout=DURATION and retries=N", where, shown(marks.v[i]));
+	}
+	list_free(&marks);
+}
+
+/* Past the comment or string of Python that begins at s; s if none does. */
+static const char *
+skip_python(const char *s)
+{
+	const char *quote = s;
+	size_t n;
+
+	if (*s == '#')
+		return s + strcspn(s, "\n");
+	if (*s != '"' && *s != '\'')
+		return s;
+	n = s[1] == *s && s[2] == *s ? 3 : 1;
+	for (s += n; *s && strncmp(s, quote, n); s++) {
+		if (n == 1 && *s == '\n')
+			return s;
+		if (*s == '\\' && s[1])
+			s++;
+	}
+	return *s ? s + n : s;
+}
+
+/* A mark of pytest: the name at s, n long. */
+static void
+read_pytest_mark(struct plan *p, struct file *f, const char *s, size_t n)
+{
+	char *mark = str("%.*s", (int)n, s);
+
+	if (!strcmp(mark, "serial") || !strcmp(mark, "parallel_unsafe"))
+		add_lock(p, f, "serial");
+	if (strcmp(mark, "xdist_group"))
+		return;
+	s += n;
+	s += strspn(s, " \t\r\n(");
+	if (starts(s, "name"))
+		s += 4 + strspn(s + 4, " \t\r\n=");
+	if (*s == '"' || *s == '\'')
+		add_lock(p, f, str("%.*s", (int)strcspn(s + 1, "\"'\n"), s + 1));
+	else
+		warn("%s: the name of xdist_group is not a string here, so it is not a lock",
+			shown(f->path));
+}
+
+/* Finds pytest.mark.NAME and mark.NAME outside of comments and strings. */
+static void
+read_python(struct plan *p, struct file *f, const char *s)
+{
+	static const char word[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		"0123456789_.";
+	const char *next, *name;
+	size_t n;
+
+	for (; *s; s = next) {
+		next = skip_python(s);
+		if (next != s)
+			continue;
+		n = strspn(s, word);
+		next = s + (n ? n : 1);
+		name = s + (starts(s, "pytest.") ? 7 : 0);
+		if (starts(name, "mark."))
+			read_pytest_mark(p, f, name + 5, (size_t)(next - name - 5));
 	}
 }
 
@@ -326,20 +532,20 @@ static void
 read_marks(struct plan *p, struct file *f)
 {
 	struct buf text = { 0 };
-	FILE *in = fopen(f->path, "r");
+	int fd = open_regular(f->path, O_RDONLY), number = 0;
 	char head[4097], *rest = head, *line;
+	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof(head) - 1);
 
-	if (!in)
+	close_keep(fd);
+	if (n < 0)
 		return;         /* running it will say why */
-	head[fread(head, 1, sizeof(head) - 1, in)] = '\0';
-	fclose(in);
+	head[n] = '\0';
+	if (n == sizeof(head) - 1 && strrchr(head, '\n'))
+		*strrchr(head, '\n') = '\0';   /* the last line is cut */
 	while ((line = next_line(&rest)))
-		read_comment(p, f, line);
-	if (ends(f->path, ".py") && buf_read(&text, f->path) == 0) {
-		rest = text.s;
-		while ((line = next_line(&rest)))
-			read_pytest(p, f, line);
-	}
+		read_comment(p, f, line, ++number);
+	if (ends(f->path, ".py") && buf_read(&text, f->path) == 0)
+		read_python(p, f, text.s);
 	buf_free(&text);
 }
 
@@ -380,8 +586,8 @@ history_line(int64_t ms, const char *result, const struct file *f)
 {
 	const char *suite = *f->suite->name ? f->suite->name : "-";
 
-	return str("%.3f %s %s %s", (double)ms / 1000, result, safe(suite, strlen(suite)),
-		safe(f->test, strlen(f->test)));
+	return str("%.3f %s %s %s", (double)ms / 1000, result, shown(suite),
+		shown(f->test));
 }
 
 static int
@@ -460,6 +666,14 @@ use_history(struct plan *p)
 			p->files[n++] = *f;
 	}
 	p->nfiles = n;
+	if (p->o.last_failed && !history_path(p))
+		bad("--last-failed", "there is no history; set junit or history, and run once");
+	if (p->o.last_failed && !lines.n)
+		warn("--last-failed: %s has no results yet; run once without --last-failed",
+			shown(history_path(p)));
+	else if (p->o.last_failed && !n)
+		warn("--last-failed: the history has no file that did not pass");
+	p->incomplete = p->incomplete || !n;
 	qsort(ms, known, sizeof(*ms), by_ms);
 	p->median_ms = known ? ms[known / 2] : 0;
 	free(ms);
@@ -476,11 +690,12 @@ plan_history_write(const struct plan *p, const struct record *records)
 	size_t i;
 	int r = 0;
 
-	if (!path)
+	/* With test arguments only a part of each file may have been run. */
+	if (!path || p->args.n)
 		return 0;
 	for (i = 0; i < p->nfiles; i++) {
 		o = &records[i].o;
-		if (records[i].ended && o->result != CANCEL)
+		if (records[i].attempts && o->result != NONE && o->result != CANCEL)
 			list_add(&fresh, history_line(o->ms, result_name[o->result],
 				&p->files[i]));
 	}
@@ -701,7 +916,7 @@ plan_make(struct plan *p)
 {
 	bool in_suites = p->nsuites && p->suites[0].where;
 	struct suite *s;
-	size_t i, k;
+	size_t i;
 	bool program;
 
 	read_shard(p);
@@ -714,15 +929,14 @@ plan_make(struct plan *p)
 			list_free(&s->o.files);
 			s->o.files = p->paths;
 		}
-		if (!s->o.files.n)
-			bad(*s->name ? s->name : "command line", "no path given, and files is "
-				"not set in prun.conf");
-		for (k = 0; k < s->o.files.n && (k == 0 || s->o.split == SPLIT_FILE); k++)
-			if (!add_path(p, s, s->o.files.v[k]))
-				bad(s->o.files.v[k], "%s", strerror(ENOENT));
+		find_files(p, s, !in_suites && p->paths.n);
 	}
-	if (in_suites && p->paths.n)
+	if (in_suites && p->paths.n) {
 		select_paths(p);
+		p->incomplete = false;
+	}
+	if (!p->nfiles && !p->incomplete)       /* else that is said already */
+		warn("no test files found");
 	use_history(p);
 	deal(p);
 	for (i = 0; i < p->nfiles; i++) {
@@ -904,7 +1118,7 @@ plan_audit(const struct plan *p, const struct record *records, struct buf *b)
 		safe_files += is_safe(p, &records[i]);
 	}
 	for (i = 0; i < p->nfiles; i++) {
-		name = safe(p->files[i].test, strlen(p->files[i].test));
+		name = shown(p->files[i].test);
 		if (unsafe[i]) {
 			buf_fmt(&found, "unsafe: %s  passed alone, failed in %d of %d rounds "
 				"beside others", name, unsafe[i], (int)p->o.audit);

@@ -26,19 +26,23 @@ struct parts {
 static void
 print_file(const struct plan *p, const struct file *f)
 {
+	const char *text = f->suite->name;
 	bool program;
 	size_t i;
 
-	if (*f->suite->name)
-		printf("%s: ", f->suite->name);
+	if (*text)
+		printf("%s: ", safe(text, strlen(text)));
 	fputs(safe(f->test, strlen(f->test)), stdout);
 	if (f->expect_ms >= 0)
 		printf("  %.1fs", (double)f->expect_ms / 1000);
 	if (f->alone)
 		fputs("  alone", stdout);
-	for (i = 0; i < f->nlocks; i++)
-		printf("  lock=%s", p->locks.v[f->locks[i]]);
-	printf("\n    %s\n", plan_command(f, &program));
+	for (i = 0; i < f->nlocks; i++) {
+		text = p->locks.v[f->locks[i]];
+		printf("  lock=%s", safe(text, strlen(text)));
+	}
+	text = plan_command(f, &program);
+	printf("\n    %s\n", safe(text, strlen(text)));
 }
 
 static void
@@ -52,6 +56,8 @@ print_plan(const struct plan *p)
 	printf("%zu file%s, %d at once", p->nfiles, p->nfiles == 1 ? "" : "s", p->workers);
 	if (p->o.shard)
 		printf("; shard %d/%d of %zu files", p->shard, p->shards, p->all);
+	if (p->o.shuffle)
+		printf(", shuffle seed %s", safe(p->o.shuffle, strlen(p->o.shuffle)));
 	putchar('\n');
 	free(order);
 }
@@ -131,6 +137,24 @@ static int
 is_entry(const struct dirent *e)
 {
 	return strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
+}
+
+/* Makes the directories above path, which will be written at the end. */
+static void
+make_parents(const char *option, const char *path)
+{
+	char *dir = str("%s", path), *slash = dir;
+
+	while ((slash = strchr(slash + 1, '/'))) {
+		*slash = '\0';
+		if (mkdir(dir, 0777) < 0 && errno != EEXIST)
+			bad(option, "cannot make directory %s: %s", dir, strerror(errno));
+		*slash = '/';
+	}
+	slash = strrchr(dir, '/');
+	*(slash ? slash + 1 : dir) = '\0';
+	if (access(*dir ? dir : ".", W_OK) < 0 && access(path, W_OK) < 0)
+		bad(option, "cannot write %s: %s", path, strerror(errno));
 }
 
 /* Makes the run directory, or empties that of an earlier run. */
@@ -487,6 +511,12 @@ run(struct plan *p)
 	int status, sig;
 	struct show *show;
 
+	if (p->o.junit && strcmp(p->o.junit, "-"))
+		make_parents("-o", p->o.junit);
+	if (p->o.history)
+		make_parents("--history", p->o.history);
+	if (p->o.run_dir)
+		make_parents("-d", p->o.run_dir);
 	make_dir(p);
 	find_setups(p);
 	records = xcalloc(p->nfiles, sizeof(*records));
@@ -664,11 +694,8 @@ main(int argc, char **argv)
 			print_plan(&p);
 		else if (p.nfiles || p.all)
 			status = run(&p);
-		else if (!p.o.no_tests) {
-			warn(p.o.last_failed ? "the history has no file that did not pass"
-				: "no test files found");
+		if (!status && p.incomplete && !p.o.no_tests)
 			status = EXIT_NO_FILES;
-		}
 	}
 	if (fflush(stdout) == EOF && errno == EPIPE)
 		die(SIGPIPE);

@@ -103,6 +103,7 @@ struct suite {
 struct file {
 	char *path;             /* PRUN_FILE */
 	char *test;             /* PRUN_TEST: path, or path::node */
+	struct list more;       /* with split = suite: its paths after this one */
 	struct suite *suite;
 	int index;
 	char *dir;              /* of its first attempt, in a run that was read back */
@@ -127,6 +128,7 @@ struct plan {
 	uint32_t hash;          /* of the suites' and files' names, and their shards */
 	int shard, shards;      /* ours, from 1, of how many */
 	size_t all;             /* files in all shards */
+	bool incomplete;        /* nothing was found somewhere: see no-tests */
 	int64_t median_ms;      /* of what the history knows */
 	int workers;            /* how many attempts run side by side */
 	char id[9];             /* of the run */

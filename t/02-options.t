@@ -24,13 +24,15 @@ bad 'a number that is none' 'jobs must be a whole number' -j x t
 bad 'no jobs at all' 'jobs must be a whole number above 0' -j 0 t
 bad 'a fraction of a job' 'jobs must be a whole number' -j 1.5 t
 bad 'a duration that is none' 'timeout must be a duration like 90s' -t 5x t
+bad 'a duration beyond all time' 'timeout is too large: 9000000000000h' -t 9000000000000h t
+bad 'a grace without an end' 'grace must be a duration like 90s or 5m, not "none"' --grace=none t
 bad 'a word that is not one of the choices' 'keep must be one of: failed, run, always, never' --keep=some t
 bad 'a flag that is neither yes nor no' 'fail-fast must be yes or no' --fail-fast=maybe t
 bad 'an option without its value' 'needs a value' t -j
 bad 'a directory that is not there' '-C: /no/such: No such file' -C /no/such t
 bad 'a configuration that is not there' '/no/such.conf: No such file' -f /no/such.conf t
 bad 'a readiness that is none' 'ready = http: http needs a path' --ready=http t
-bad 'a URL of no known kind' 'is a kind of database that prun cannot clone' --db=mysql://h/x t
+bad 'a URL of no known kind' 'db = mysql://h/x is a kind of database that prun cannot clone' --db=mysql://h/x t
 bad 'a run directory that is not ours' 'is not empty and is not a run directory' -d t t
 bad 'a suite that is not there' 'unknown suite "x"' -s x t
 PRUNFLAGS='--jbs 3' bad 'PRUNFLAGS is checked likewise' 'PRUNFLAGS: unknown option' t
@@ -71,6 +73,15 @@ conf 'a suite twice' '^prun.conf:3: duplicate suite "a", first defined at line 1
 files = t
 [suite a]
 END
+
+printf 'test = a\000b\njobs = 1\n' >prun.conf
+bad 'a NUL byte has file and line' '^prun.conf:1: contains a NUL byte' t
+printf '\357\273\277jobs = 0\n' >prun.conf
+bad 'a byte order mark belongs to no key' '^prun.conf:1: jobs must be' t
+rm prun.conf
+mkfifo fifo.conf
+bad 'a FIFO is not waited for' '^prun: fifo.conf: not a regular file' -f fifo.conf t
+rm fifo.conf
 
 # The nearest wins.
 run_x() { rm -f log; run "$@"; sort log; }
