@@ -391,6 +391,21 @@ buf_read(struct buf *b, const char *path)
 	return n < 0 ? -1 : 0;
 }
 
+/* As buf_safe(), but tabs stay what they are. */
+static void
+add_safe_line(struct buf *b, const char *s, size_t n)
+{
+	const char *tab;
+
+	while ((tab = memchr(s, '\t', n))) {
+		buf_safe(b, s, (size_t)(tab - s));
+		buf_char(b, '\t');
+		n -= (size_t)(tab + 1 - s);
+		s = tab + 1;
+	}
+	buf_safe(b, s, n);
+}
+
 void
 buf_tail(struct buf *b, const char *path, int lines)
 {
@@ -413,7 +428,7 @@ buf_tail(struct buf *b, const char *path, int lines)
 		char *eol = memchr(s, '\n', (size_t)(chunk + n - s));
 
 		eol = eol ? eol : chunk + n;
-		buf_safe(b, s, (size_t)(eol - s > 500 ? 500 : eol - s));
+		add_safe_line(b, s, (size_t)(eol - s > 500 ? 500 : eol - s));
 		buf_str(b, eol - s > 500 ? "...\n" : "\n");
 		s = eol;
 	}

@@ -22,7 +22,13 @@
 
 #define TOTALS 150              /* columns kept free in a start tag */
 #define CHUNK 65536             /* bytes written at once */
+#define LINE 500                /* bytes of a name or message on the screen */
+#define NOTES 1000              /* failing cases listed, at most */
 #define REPORT_MAX (30 << 20)   /* bytes; GitLab's limit */
+
+/* How many texts of report-limit a case holds, or a suite beside its cases; the
+ * failures of a file's other attempts; a report of a run, in bytes. */
+enum { CASE_TEXTS = 4, RETRY_TEXTS = 16, REPORT_TEXTS = 256 };
 
 /* Up to K_ERR: the children of a case, in the dialect's order. */
 enum kind {
@@ -49,6 +55,9 @@ struct output {
 struct frame {
 	enum kind kind;
 	size_t path, head;      /* lengths of place.path and .heads before it */
+	int64_t us;             /* its own time, until it is used */
+	int64_t declared;       /* failures and errors, by its attributes */
+	int64_t nsuites, nbad, ncases;  /* those of the merger when it began */
 };
 
 /* Where in a report we are: the elements that are open. */
@@ -60,9 +69,13 @@ struct place {
 
 struct testcase {
 	bool open, not_run;     /* not_run: its attributes say so */
+	bool todo;              /* its failure is known, and skipped */
+	bool hanging;           /* it has no name in a report that a time-out cut */
 	struct buf classname, name, file, line, attrs, child[K_ERR + 1];
-	struct buf bad_attrs, bad_text; /* of its first failure or error */
+	/* its first failure or error: attributes, text, and as it is shown */
+	struct buf bad_attrs, bad_text, said;
 	int64_t us;
+	int64_t left_out;       /* elements for which there was no room */
 };
 
 /* A failure or its like, and the leaf below it or elsewhere: a property, an
@@ -70,7 +83,7 @@ struct testcase {
 struct text {
 	enum kind outer, inner; /* K_OTHER: none is open */
 	struct sink outer_text, inner_text;
-	struct buf attrs, message, property, nested;
+	struct buf attrs, message, property, stack, nested;
 };
 
 /* A failing case of an attempt that is not the base. */
@@ -79,6 +92,12 @@ struct retry {
 	char *s[STRINGS];
 	int64_t us;
 	bool error, used;
+};
+
+/* The case for what no report tells, by cause. */
+static const char *const synthetic[CAUSES] = {
+	"[exit]", "[exit]", "[signal]", "[timeout]", "[leak]", "[output]", "[server]",
+	"[server]", "[port]", "[database]", "[spawn]", "[worker]", "[report]", "[cancelled]"
 };
 
 /* Of which something was in an input. */
@@ -98,16 +117,19 @@ struct merger {
 	struct testcase c;
 	struct text t;
 
+	int64_t nsuites, nbad, ncases;  /* suites, failing cases, cases so far */
 	bool open, first;       /* a suite is; none of this part was yet */
+	bool told;              /* a case tells of the part's time-out */
 	int id;                 /* of the next suite */
 	off_t suite_at;
 	struct counts total, suite, sum;        /* sum: of the part */
-	int64_t total_us, suite_us;
+	int64_t total_us, suite_us, own_us;     /* own: as the suite itself says */
 	struct buf props, suite_out, suite_err;
+	int64_t left_out;       /* of the suite, as of a case */
 
 	bool collect;           /* failing cases go to retries */
 	struct retry *retries;
-	size_t nretries, capretries;
+	size_t nretries, capretries, retry_bytes;
 
 	struct shard *shards;
 	size_t nshards, capshards;
@@ -171,6 +193,44 @@ add_element(struct buf *to, enum kind kind, const char *attrs, const struct buf 
 	buf_fmt(to, "<%s%s>", kind_name[kind], attrs);
 	buf_add(to, text->s, text->n);
 	buf_fmt(to, "</%s>", kind_name[kind]);
+}
+
+/* ---- limits ---- */
+
+static bool
+has_room(const struct merger *m, size_t used, int texts)
+{
+	return (int64_t)used / texts < m->o->limit;
+}
+
+/* Whether the case, or outside of one the suite, takes one more element; if not
+ * it is counted. */
+static bool
+takes(struct merger *m)
+{
+	size_t used = m->props.n + m->suite_out.n + m->suite_err.n;
+	int k;
+
+	if (m->c.open)
+		for (used = k = 0; k <= K_ERR; k++)
+			used += m->c.child[k].n;
+	if (has_room(m, used, CASE_TEXTS))
+		return true;
+	if (m->c.open)
+		m->c.left_out++;
+	else
+		m->left_out++;
+	return false;
+}
+
+/* Says in an output how many elements were left out. */
+static void
+tell_left_out(struct buf *out, int64_t *n)
+{
+	if (*n)
+		buf_fmt(out, "%s[prun: %" PRId64 " elements left out, see report-limit]",
+			out->n ? "\n" : "", *n);
+	*n = 0;
 }
 
 /* ---- shards ---- */
@@ -276,8 +336,12 @@ open_suite(struct merger *m)
 	m->suite_at = leave_room(&m->out);
 	for (i = m->at.n; i && m->at.v[i - 1].kind != K_SUITE; i--)
 		;
-	if (i)
+	m->own_us = 0;
+	if (i) {
 		own = m->at.heads.s + m->at.v[i - 1].head;
+		m->own_us = m->at.v[i - 1].us;
+		m->at.v[i - 1].us = 0;  /* once, should it go on after another one */
+	}
 	buf_str(&m->out.b, own);
 	if (m->part->file && !strstr(own, " file=\""))
 		xml_attribute(&m->out.b, "file", m->part->file);
@@ -295,6 +359,7 @@ open_suite(struct merger *m)
 static void
 close_suite(struct merger *m)
 {
+	tell_left_out(&m->suite_out, &m->left_out);
 	if (m->collect)
 		m->props.n = m->suite_out.n = m->suite_err.n = 0;
 	if (m->props.n || m->suite_out.n || m->suite_err.n)
@@ -308,6 +373,8 @@ close_suite(struct merger *m)
 		add_element(&m->out.b, K_ERR, "", &m->suite_err);
 	m->suite_out.n = m->suite_err.n = 0;
 	buf_str(&m->out.b, " </testsuite>\n");
+	if (m->own_us && m->suite.tests)        /* setup and teardown count */
+		m->suite_us = m->own_us;
 	fill_room(&m->out, m->suite_at, &m->suite, m->suite_us);
 	m->total.tests += m->suite.tests;
 	m->total.failures += m->suite.failures;
@@ -318,19 +385,32 @@ close_suite(struct merger *m)
 
 /* ---- cases ---- */
 
-/* Microseconds of a time attribute, however it is written. */
+/* Microseconds of a time attribute, however it is written: 1,134.193 1.134,193
+ * 0,288 1,234,567 00:01:02.5 250ms 1e-5. */
 static int64_t
 microseconds(const char *s)
 {
-	char text[64];
+	const char *point = strrchr(s, '.'), *comma = strrchr(s, ',');
+	char text[64], *end, *part = text;
 	size_t n = 0;
-	double v;
+	double v, sum = 0;
 
-	for (; s && *s && n < sizeof(text) - 1; s++)
-		if (*s != ',' || !strchr(s, '.'))       /* 1,134.193 but 0,288 */
-			text[n++] = (char)(*s == ',' ? '.' : *s);
+	/* The last of these is the decimal point, unless it is there twice. */
+	if (comma && (!point || comma > point))
+		point = comma;
+	if (point && strchr(s, *point) != point)
+		point = NULL;
+	for (; *s && n < sizeof(text) - 1; s++)
+		if (s == point || (*s != ',' && *s != '.'))
+			text[n++] = (char)(s == point ? '.' : *s);
 	text[n] = '\0';
-	v = strtod(text, NULL);
+	for (v = strtod(part, &end); *end == ':' && v >= 0; v = strtod(part, &end)) {
+		sum = (sum + v) * 60;
+		part = end + 1;
+	}
+	v += sum;
+	if (starts(end, "ms"))
+		v /= 1000;
 	if (!(v > 0))                   /* NaN is not, either */
 		return 0;
 	return v > 31536000 ? INT64_C(31536000000000) : (int64_t)(v * 1e6 + 0.5);
@@ -348,10 +428,13 @@ add_result(struct testcase *c, enum kind kind, const char *attrs, const char *me
 	const char *text)
 {
 	struct buf *to = &c->child[kind];
-	bool said = starts(text, message);
+	bool said;
 
+	text = text[strspn(text, " \t\n")] ? text : "";       /* dorny's parser dies of blanks */
+	message = message[strspn(message, " \t\n")] ? message : "";
 	if (kind != K_SKIPPED && !*text && !*message)
 		text = kind_name[kind];
+	said = starts(text, message);
 	buf_fmt(to, "<%s%s>%s%s", kind_name[kind], attrs, said ? "" : message,
 		said || !*text ? "" : "\n");
 	buf_str(to, text);
@@ -370,6 +453,7 @@ add_verdict(struct testcase *c, enum kind kind, const char *attrs, const char *m
 		if (c->bad_text.n && *text)
 			buf_char(&c->bad_text, '\n');
 		buf_str(&c->bad_text, text);
+		set(&c->said, message[strspn(message, " \t\n")] ? message : text);
 	}
 	add_result(c, kind, attrs, message, text);
 }
@@ -420,7 +504,7 @@ add_retries(struct merger *m)
 		kind = as[bad][t->error];
 		to = &c->child[kind];
 		buf_fmt(to, "<%s%s", kind_name[kind], t->s[ATTRS]);
-		if (!strstr(t->s[ATTRS], " time=\""))
+		if (t->us >= 0 && !strstr(t->s[ATTRS], " time=\""))
 			buf_fmt(to, " time=\"%.3f\"", (double)t->us / 1e6);
 		buf_fmt(to, "><stackTrace>%s</stackTrace>", t->s[BODY]);
 		if (*t->s[OUT])
@@ -442,10 +526,16 @@ collect_case(struct merger *m)
 	struct retry *t;
 	size_t i;
 
+	if (!has_room(m, m->retry_bytes, RETRY_TEXTS)) {
+		m->left_out++;
+		return;
+	}
 	m->retries = grow(m->retries, &m->capretries, m->nretries + 1, sizeof(*t));
 	t = &m->retries[m->nretries++];
-	for (i = 0; i < STRINGS; i++)
+	for (i = 0; i < STRINGS; i++) {
 		t->s[i] = xstrdup(from[i]->n ? from[i]->s : "");
+		m->retry_bytes += from[i]->n + sizeof(*t);
+	}
 	t->us = c->us;
 	t->error = !c->child[K_FAILURE].n;
 	t->used = false;
@@ -479,6 +569,72 @@ write_case(struct merger *m)
 		out_flush(&m->out);
 }
 
+/* Appends at most a line's worth of s for the screen, without tabs: they are
+ * between such fields. */
+static void
+add_field(struct buf *b, const char *s, size_t n)
+{
+	const char *end = s + (n < LINE ? n : LINE);
+
+	for (; s < end; s += n + 1) {
+		n = strcspn(s, "\t");
+		n = n < (size_t)(end - s) ? n : (size_t)(end - s);
+		buf_safe(b, s, n);
+		if (s + n < end)
+			buf_char(b, ' ');
+	}
+}
+
+/* Lists a failing case in the notes. */
+static void
+note_failure(struct merger *m)
+{
+	const struct testcase *c = &m->c;
+	const struct buf *field[] = { &c->classname, &c->name, &c->file, &c->line };
+	const char *text = c->said.s + strspn(c->said.s, " \t\n");
+	size_t i;
+
+	if (m->sum.failures == NOTES)
+		buf_str(m->notes, "- more tests failed than are listed here\n");
+	if (m->sum.failures >= NOTES)
+		return;
+	buf_str(m->notes, "x ");
+	for (i = 0; i < LEN(field); i++) {
+		if (i < 3 || !c->line.s[strspn(c->line.s, "0123456789")])
+			add_field(m->notes, field[i]->s, field[i]->n);
+		buf_char(m->notes, '\t');
+	}
+	add_field(m->notes, text, strcspn(text, "\n"));
+	buf_char(m->notes, '\n');
+}
+
+/* A failure that is known, and skipped, is told in the output. */
+static void
+excuse(struct testcase *c)
+{
+	struct buf *out = &c->child[K_OUT];
+
+	if (out->n)
+		buf_char(out, '\n');
+	buf_add(out, c->bad_text.s, c->bad_text.n);
+	c->child[K_FAILURE].n = c->child[K_ERROR].n = 0;
+}
+
+static void
+count_case(struct merger *m, bool bad)
+{
+	struct testcase *c = &m->c;
+
+	m->suite.tests++;
+	m->suite.failures += c->child[K_FAILURE].n > 0;
+	m->suite.errors += bad && !c->child[K_FAILURE].n;
+	m->suite.skipped += c->child[K_SKIPPED].n > 0;
+	m->suite_us += c->us;
+	m->sum.tests++;
+	m->sum.failures += bad;
+	m->sum.skipped += c->child[K_SKIPPED].n > 0;
+}
+
 /* The case is over: counts and writes it, or collects it. */
 static void
 end_case(struct merger *m)
@@ -487,6 +643,12 @@ end_case(struct merger *m)
 	bool bad = is_bad(c);
 	int k;
 
+	m->ncases++;
+	m->nbad += bad;
+	if (bad && c->todo)
+		excuse(c);
+	bad = is_bad(c);
+	tell_left_out(&c->child[K_OUT], &c->left_out);
 	c->open = false;
 	if (bad)
 		c->child[K_SKIPPED].n = 0;
@@ -495,16 +657,11 @@ end_case(struct merger *m)
 	if (m->collect && bad)
 		collect_case(m);
 	if (!m->collect) {
+		if (m->notes && bad)
+			note_failure(m);
 		add_retries(m);
 		open_suite(m);
-		m->suite.tests++;
-		m->suite.failures += c->child[K_FAILURE].n > 0;
-		m->suite.errors += bad && !c->child[K_FAILURE].n;
-		m->suite.skipped += c->child[K_SKIPPED].n > 0;
-		m->suite_us += c->us;
-		m->sum.tests++;
-		m->sum.failures += bad;
-		m->sum.skipped += c->child[K_SKIPPED].n > 0;
+		count_case(m, bad);
 		write_case(m);
 	}
 	for (k = 0; k <= K_ERR; k++)
@@ -532,9 +689,16 @@ begin_case(struct merger *m, const char *name)
 	set(&c->line, "");
 	set(&c->attrs, "");
 	c->us = 0;
-	c->not_run = false;
+	c->not_run = c->todo = c->hanging = false;
 	if (m->part->file)
 		xml_attribute(&c->attrs, "file", m->part->file);
+}
+
+/* Whether the report was cut by a time-out: its last case hangs. */
+static bool
+is_late(const struct merger *m)
+{
+	return m->part->cause == CAUSE_TIMEOUT && !m->collect;
 }
 
 /* Begins a case from its tag. */
@@ -545,36 +709,20 @@ read_case(struct merger *m, const struct reader *r)
 
 	begin_case(m, attr(r, "name"));
 	c->open = true;
+	c->hanging = is_late(m) && !*attr(r, "name");
+	if (c->hanging)
+		set(&c->name, synthetic[CAUSE_TIMEOUT]);
 	if (*attr(r, "classname"))
 		set(&c->classname, attr(r, "classname"));
 	set(&c->file, attr(r, "file"));
 	set(&c->line, attr(r, "line"));
-	c->us = microseconds(xml_attr(r, "time"));
+	c->us = microseconds(attr(r, "time"));
 	c->not_run = !strcmp(attr(r, "status"), "disabled")
 		|| !strcmp(attr(r, "status"), "notrun")
 		|| !strcmp(attr(r, "result"), "suppressed");
 	if (xml_attr(r, "file"))
 		c->attrs.n = 0;
 	xml_attributes(&c->attrs, r, " name classname time type ");
-}
-
-static void
-note_failure(struct merger *m, const char *message)
-{
-	const struct testcase *c = &m->c;
-	const char *line = c->line.s[strspn(c->line.s, "0123456789")] ? "" : c->line.s;
-	struct buf *b = m->notes;
-
-	buf_str(b, "x ");
-	buf_safe(b, c->classname.s, c->classname.n);
-	buf_char(b, '\t');
-	buf_safe(b, c->name.s, c->name.n);
-	buf_char(b, '\t');
-	buf_safe(b, c->file.s, c->file.n);
-	buf_fmt(b, "\t%s\t", line);
-	message += strspn(message, " \n");
-	buf_safe(b, message, strcspn(message, "\n"));
-	buf_char(b, '\n');
 }
 
 /* Makes ready a failure of our own in m->t; the text is clean. */
@@ -584,11 +732,16 @@ own_result(struct merger *m, const char *type, const char *message, const char *
 	struct text *t = &m->t;
 	char *said = safe(message, strlen(message));
 
-	t->attrs.n = t->message.n = t->outer_text.b.n = 0;
+	t->attrs.n = t->message.n = 0;
 	xml_attribute(&t->attrs, "message", said);
 	xml_attribute(&t->attrs, "type", type);
-	xml_escape(&t->message, said, false);
-	xml_escape(&t->outer_text.b, text, false);
+	if (m->notes)           /* for the screen */
+		set(&t->message, said);
+	else
+		xml_escape(&t->message, said, false);
+	sink_begin(&t->outer_text, m->o->limit, !m->notes);
+	sink_text(&t->outer_text, text, strlen(text), true);
+	sink_end(&t->outer_text);
 }
 
 /* A case of our own; kind K_OTHER: it passed. */
@@ -600,14 +753,32 @@ add_case(struct merger *m, const char *name, enum kind kind, const char *type,
 	m->c.us = us;
 	if (kind != K_OTHER) {
 		own_result(m, type, message, text);
-		if (m->notes)
-			note_failure(m, message);
 		add_verdict(&m->c, kind, m->t.attrs.s, m->t.message.s, m->t.outer_text.b.s);
 	}
 	end_case(m);
 }
 
 /* ---- from events to cases ---- */
+
+/* A flaky or rerun element: text and stack trace are one. */
+static void
+add_rerun(struct merger *m, enum kind kind)
+{
+	const struct text *t = &m->t;
+	struct buf *to = &m->c.child[kind];
+	const char *text = t->outer_text.b.s;
+	bool blank = !text[strspn(text, " \t\n")];
+
+	buf_fmt(to, "<%s%s><stackTrace>", kind_name[kind], t->attrs.s);
+	if (!blank || !t->stack.n)
+		buf_str(to, text);
+	if (!blank && t->stack.n)
+		buf_char(to, '\n');
+	buf_add(to, t->stack.s, t->stack.n);
+	buf_str(to, "</stackTrace>");
+	buf_add(to, t->nested.s, t->nested.n);
+	buf_fmt(to, "</%s>\n", kind_name[kind]);
+}
 
 /* A failure or its like is over. */
 static void
@@ -617,27 +788,21 @@ end_result(struct merger *m)
 	struct testcase *c = &m->c;
 	enum kind kind = t->outer;
 	bool in_suite = !c->open, bad = kind == K_FAILURE || kind == K_ERROR;
-	const char *text;
 
 	t->outer = K_OTHER;
 	sink_end(&t->outer_text);
-	text = t->outer_text.b.s;
 	if (in_suite && !bad)
 		return;
 	if (in_suite)           /* an error of the suite's own */
 		begin_case(m, "[suite error]");
-	if (bad && m->notes && !is_bad(c))
-		note_failure(m, t->message.n ? t->message.s : text);
-	if (bad)
-		add_verdict(c, kind, t->attrs.s, t->message.s, text);
-	else if (kind == K_SKIPPED)
-		add_result(c, kind, t->attrs.s, t->message.s, text);
-	else if (t->nested.n && strstr(t->nested.s, "<stackTrace>"))
-		add_element(&c->child[kind], kind, t->attrs.s, &t->nested);
-	else
-		buf_fmt(&c->child[kind], "<%s%s><stackTrace>%s</stackTrace>%s</%s>\n",
-			kind_name[kind], t->attrs.s, text, t->nested.n ? t->nested.s : "",
-			kind_name[kind]);
+	if (in_suite || (bad && !is_bad(c)) || takes(m)) {
+		if (bad)
+			add_verdict(c, kind, t->attrs.s, t->message.s, t->outer_text.b.s);
+		else if (kind == K_SKIPPED)
+			add_result(c, kind, t->attrs.s, t->message.s, t->outer_text.b.s);
+		else
+			add_rerun(m, kind);
+	}
 	if (in_suite)
 		end_case(m);
 }
@@ -654,9 +819,14 @@ end_leaf(struct merger *m)
 	t->inner = K_OTHER;
 	sink_end(&t->inner_text);
 	if (t->outer != K_OTHER) {
-		add_element(&t->nested, kind, "", text);
+		if (kind == K_STACK)
+			buf_add(&t->stack, text->s, text->n);
+		else if (has_room(m, t->nested.n, 2))
+			add_element(&t->nested, kind, "", text);
 		return;
 	}
+	if (!takes(m))
+		return;
 	if (kind == K_PROP) {
 		to = m->c.open ? &m->c.child[K_PROPS] : &m->props;
 		add_property(to, t->property.s, text->s);
@@ -664,11 +834,9 @@ end_leaf(struct merger *m)
 	}
 	if (m->c.open)
 		to = &m->c.child[kind];
-	if ((int64_t)to->n < m->o->limit) {
-		if (to->n && text->n)
-			buf_char(to, '\n');
-		buf_add(to, text->s, text->n);
-	}
+	if (to->n && text->n)
+		buf_char(to, '\n');
+	buf_add(to, text->s, text->n);
 }
 
 /* What a tag is where it stands; K_OTHER: nothing to us. */
@@ -701,7 +869,9 @@ begin_result(struct merger *m, const struct reader *r, enum kind kind)
 
 	t->outer = kind;
 	sink_begin(&t->outer_text, m->o->limit, !m->notes);     /* notes are for the screen */
-	t->attrs.n = t->nested.n = t->message.n = 0;
+	t->attrs.n = t->stack.n = t->nested.n = t->message.n = 0;
+	if (kind == K_SKIPPED)
+		m->c.todo = !strcmp(type, "todo");
 	xml_attributes(&t->attrs, r, rename ? " type " : "");
 	if (rename)
 		buf_fmt(&t->attrs, " type=\"type %s\"", type);
@@ -729,27 +899,77 @@ read_property(struct merger *m, const struct reader *r)
 		snprintf(m->plan, sizeof(m->plan), "%s", value);
 	if (value && !m->c.open && !strcmp(name, "prun.shard"))
 		note_shard(m, m->plan, value);
-	if (value)
-		add_property(m->c.open ? &m->c.child[K_PROPS] : &m->props, name, value);
-	else
+	if (!value)
 		set(&m->t.property, name);
+	else if (takes(m))
+		add_property(m->c.open ? &m->c.child[K_PROPS] : &m->props, name, value);
 	return !value;
+}
+
+/* A number of an attribute; 0 where it is none. */
+static int64_t
+number(const char *s)
+{
+	int64_t n = strtoll(s, NULL, 10);
+
+	return n > 0 && n < INT32_MAX ? n : 0;
+}
+
+/* Adds name and attributes of a suite; if it does not say when and where it ran,
+ * the suite around it may. */
+static void
+begin_suite(struct merger *m, const struct reader *r)
+{
+	static const char *const inherited[] = { " timestamp=\"", " hostname=\"", " file=\"" };
+	struct place *at = &m->at;
+	size_t i, own = at->heads.n, outer = own;
+	struct buf copy = { 0 };
+	const char *hit;
+
+	/* A name that is joined 20,000 times would be read by nobody. */
+	if (*attr(r, "name") && at->path.n < 1000)
+		buf_fmt(&at->path, "%s%s", at->path.n ? "/" : "", attr(r, "name"));
+	if (!has_room(m, own, CASE_TEXTS))
+		return;
+	xml_attributes(&at->heads, r, " name id tests failures errors skipped disabled time ");
+	for (i = at->n; i && at->v[i - 1].kind != K_SUITE; i--)
+		;
+	if (i)
+		outer = at->v[i - 1].head;
+	for (i = 0; i < LEN(inherited); i++) {
+		hit = strstr(at->heads.s + outer, inherited[i]);
+		if (!hit || hit >= at->heads.s + own || strstr(at->heads.s + own, inherited[i]))
+			continue;
+		copy.n = 0;             /* the value has no quote in it */
+		buf_add(&copy, hit, strlen(inherited[i]));
+		hit += copy.n;
+		buf_add(&copy, hit, strcspn(hit, "\"") + 1);
+		buf_str(&at->heads, copy.s);
+	}
+	buf_free(&copy);
 }
 
 static void
 start_tag(struct merger *m, const struct reader *r)
 {
 	struct place *at = &m->at;
-	struct frame f = { kind_here(m, xml_name(r)), at->path.n, at->heads.n };
+	struct frame f = {
+		.kind = kind_here(m, xml_name(r)), .path = at->path.n, .head = at->heads.n
+	};
 
 	switch (f.kind) {
 	case K_SUITE:
-		close_suite(m);
-		/* A name that is joined 20,000 times would be read by nobody. */
-		if (*attr(r, "name") && at->path.n < 1000)
-			buf_fmt(&at->path, "%s%s", at->path.n ? "/" : "", attr(r, "name"));
-		xml_attributes(&at->heads, r,
-			" name id tests failures errors skipped disabled time ");
+	case K_SUITES:
+		if (f.kind == K_SUITE) {
+			close_suite(m);
+			begin_suite(m, r);
+			m->nsuites++;
+		}
+		f.us = microseconds(attr(r, "time"));
+		f.declared = number(attr(r, "failures")) + number(attr(r, "errors"));
+		f.nsuites = m->nsuites;
+		f.nbad = m->nbad;
+		f.ncases = m->ncases;
 		break;
 	case K_CASE:
 		read_case(m, r);
@@ -766,7 +986,6 @@ start_tag(struct merger *m, const struct reader *r)
 		begin_leaf(m, f.kind);
 		break;
 	case K_PROPS:
-	case K_SUITES:
 	case K_OTHER:
 		break;
 	default:
@@ -777,26 +996,51 @@ start_tag(struct merger *m, const struct reader *r)
 	at->nkind[f.kind]++;
 }
 
+/* Ends a suite, or all; if it declares failures that none of its cases has, as
+ * where a browser was lost, it gets one. */
+static void
+end_suite(struct merger *m, const struct frame *f, bool forced)
+{
+	struct place *at = &m->at;
+	bool inner = m->nsuites > f->nsuites;
+	const char *head;
+
+	if (f->declared && m->nbad == f->nbad && !forced && (f->kind == K_SUITE || !inner))
+		add_case(m, "[suite error]", K_ERROR, cause_name[CAUSE_REPORT],
+			str("%s declares %" PRId64 " failures or errors, and no case of it failed",
+			f->kind == K_SUITE ? "the suite" : "the report", f->declared), "", 0);
+	if (f->kind == K_SUITES)
+		return;
+	head = at->heads.s + f->head;
+	if (m->ncases == f->ncases && !inner && (strstr(head, " file=\"")
+	|| strstr(head, " timestamp=\"") || strstr(head, " hostname=\"")))
+		open_suite(m);          /* nobody else says so */
+	close_suite(m);
+	at->path.n = f->path;
+	at->heads.n = f->head;
+	buf_add(&at->path, "", 0);
+	buf_add(&at->heads, "", 0);
+}
+
 /* Ends the innermost element; forced: its end tag never came. */
 static void
 pop(struct merger *m, bool forced)
 {
-	static const char cut[] = "the report ends in this case";
+	bool late = is_late(m);
+	const char *why = late && m->part->why ? m->part->why
+		: "the report ends in this case";
 	struct place *at = &m->at;
 	struct frame f = at->v[at->n - 1];
 
 	if (f.kind == K_CASE) {
-		if (forced && !is_bad(&m->c)) {
-			own_result(m, cause_name[CAUSE_REPORT], cut, "");
-			add_verdict(&m->c, K_ERROR, m->t.attrs.s, cut, "");
+		if ((forced || m->c.hanging) && !is_bad(&m->c)) {
+			own_result(m, cause_name[late ? CAUSE_TIMEOUT : CAUSE_REPORT], why, "");
+			add_verdict(&m->c, K_ERROR, m->t.attrs.s, m->t.message.s, "");
+			m->told = m->told || late;
 		}
 		end_case(m);
-	} else if (f.kind == K_SUITE) {
-		close_suite(m);
-		at->path.n = f.path;
-		at->heads.n = f.head;
-		buf_add(&at->path, "", 0);
-		buf_add(&at->heads, "", 0);
+	} else if (f.kind == K_SUITE || f.kind == K_SUITES) {
+		end_suite(m, &f, forced);
 	} else if (f.kind == m->t.inner && f.kind != K_OTHER) {
 		end_leaf(m);
 	} else if (f.kind == m->t.outer && f.kind != K_OTHER) {
@@ -849,7 +1093,9 @@ read_events(struct merger *m, struct reader *r)
 static bool
 read_report(struct merger *m, const char *path, struct buf *why)
 {
-	struct reader *r = xml_open(path, roots, m->o->limit);
+	/* What the user names may be as long as it is; a test's may not. */
+	int64_t most = m->part->file ? REPORT_TEXTS * m->o->limit : INT64_MAX;
+	struct reader *r = xml_open(path, roots, m->o->limit, most);
 	const char *broken;
 	int64_t byte;
 
@@ -869,7 +1115,7 @@ read_report(struct merger *m, const char *path, struct buf *why)
 			buf_fmt(why, "the report %s %s (byte %" PRId64 ")", path, broken, byte);
 		xml_close(r);
 	}
-	if (why->n && !m->collect)
+	if (why->n && !m->collect && !is_late(m))
 		add_case(m, "[report]", K_ERROR, cause_name[CAUSE_REPORT], why->s, "", 0);
 	close_suite(m);
 	return !why->n;
@@ -937,8 +1183,8 @@ merger_free(struct merger *m)
 	struct text *t = &m->t;
 	struct buf *all[] = { &m->out.b, &m->at.path, &m->at.heads, &m->props, &m->suite_out,
 		&m->suite_err, &c->classname, &c->name, &c->file, &c->line, &c->attrs,
-		&c->bad_attrs, &c->bad_text, &t->outer_text.b, &t->inner_text.b, &t->attrs,
-		&t->message, &t->property, &t->nested };
+		&c->bad_attrs, &c->bad_text, &c->said, &t->outer_text.b, &t->inner_text.b, &t->attrs,
+		&t->message, &t->property, &t->stack, &t->nested };
 	size_t i;
 
 	for (i = 0; i < LEN(all); i++)
@@ -968,19 +1214,13 @@ junit_count(const char *path, const char *file, struct counts *c, struct buf *no
 	return n;
 }
 
-/* The case that stands for what no report tells, by cause. */
-static const char *const synthetic[CAUSES] = {
-	"[exit]", "[exit]", "[signal]", "[timeout]", "[leak]", "[output]", "[server]",
-	"[server]", "[port]", "[database]", "[spawn]", "[worker]", "[report]", "[cancelled]"
-};
-
 /* Makes the reports agree with the file's result: adds a case for what they do
  * not tell.  reports: how many there were, -1: one is broken. */
 static void
 synthesise(struct merger *m, int reports)
 {
 	const struct part *p = m->part;
-	bool told = (p->cause == CAUSE_EXIT && m->sum.failures) || p->result == NONE
+	bool told = m->told || (p->cause == CAUSE_EXIT && m->sum.failures) || p->result == NONE
 		|| (p->cause == CAUSE_NONE && reports)
 		|| (p->cause == CAUSE_REPORT && reports < 0);
 	const char *type = cause_name[p->cause], *why = type;
@@ -1016,8 +1256,10 @@ collect_exit(struct merger *m, size_t attempt)
 
 	if (attempt < m->part->logs.n)
 		buf_tail(&tail, m->part->logs.v[attempt], 50);
+	/* Of an attempt before the last one nobody knows how long it took. */
 	add_case(m, synthetic[cause], kind, cause_name[cause],
-		str("attempt %zu failed", attempt + 1), tail.n ? tail.s : "", 0);
+		str("attempt %zu failed", attempt + 1), tail.n ? tail.s : "",
+		attempt + 1 == m->part->reports.n ? m->part->ms * 1000 : -1);
 	buf_free(&tail);
 }
 
@@ -1056,7 +1298,7 @@ write_unused(struct merger *m)
 			continue;
 		begin_case(m, t->s[NAME]);
 		set(&c->classname, t->s[CLASS]);
-		c->us = t->us;
+		c->us = t->us > 0 ? t->us : 0;
 		if (m->part->result >= FAIL) {
 			t->used = true;
 			kind = t->error ? K_ERROR : K_FAILURE;
@@ -1078,6 +1320,8 @@ merge_part(struct merger *m, const struct part *p)
 
 	m->part = p;
 	m->first = true;
+	m->told = false;
+	m->retry_bytes = 0;
 	memset(&m->sum, 0, sizeof(m->sum));
 	collect_attempts(m, base, &why);
 	if (!p->synthetic) {

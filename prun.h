@@ -476,10 +476,12 @@ int junit_merge(const struct merge *m, const struct part *parts, size_t n,
 
 /* ---- xml.c: text and the reader of XML ---- */
 
-/* Where text goes: cleaned, escaped if wanted, at most limit bytes of it. */
+/* Where text goes: cleaned, escaped if wanted, at most limit bytes of it: then
+ * its middle is cut out. */
 struct sink {
 	struct buf b;
-	int64_t limit, used, cut;
+	int64_t limit, cut;
+	size_t head;            /* bytes before the cut */
 	bool escape;            /* < > & CR as references */
 	char pending[256];      /* an escape sequence that has not ended */
 	size_t npending;
@@ -500,8 +502,10 @@ void sink_end(struct sink *t);
 void xml_escape(struct buf *b, const char *s, bool attribute);
 void xml_attribute(struct buf *b, const char *name, const char *value);
 /* Opens a regular file or /dev/stdin; NULL with errno.  What is read begins
- * with a tag of roots (NULL ends them); an attribute is cut at limit. */
-struct reader *xml_open(const char *path, const char *const *roots, int64_t limit);
+ * with a tag of roots (NULL ends them); an attribute is cut at limit, a file
+ * of more than most bytes is broken. */
+struct reader *xml_open(const char *path, const char *const *roots, int64_t limit,
+	int64_t most);
 void xml_close(struct reader *r);
 /* What comes next; top: outside of all roots. */
 enum event xml_next(struct reader *r, bool top);

@@ -16,6 +16,7 @@
 
 #define WINDOW 65536
 #define HELD 32         /* bytes held back, so that no reference is cut */
+#define ATTRIBUTES 256  /* of a tag, at most */
 
 enum charset { RAW, LATIN1, UTF16LE, UTF16BE };
 
@@ -24,7 +25,8 @@ struct reader {
 	enum charset charset;
 	bool eof, empty;        /* empty: the END of an empty tag is due */
 	const char *const *roots;
-	int64_t limit, at;      /* at: bytes read */
+	int64_t limit, most;    /* bytes: of an attribute; of the file */
+	int64_t at;             /* bytes read */
 	char name[64];          /* of the tag, without its prefix */
 	size_t nattrs, nrest;
 	struct buf attrs;       /* name NUL value NUL ... */
@@ -46,21 +48,49 @@ static const char *const reference[] = {
 void
 sink_begin(struct sink *t, int64_t limit, bool escape)
 {
-	t->b.n = t->npending = 0;
+	t->b.n = t->npending = t->head = 0;
 	t->limit = limit;
-	t->used = t->cut = 0;
+	t->cut = 0;
 	t->escape = escape;
+}
+
+/* The last place up to i < n where text may be cut: between characters, and
+ * not in a reference. */
+static size_t
+boundary(const char *s, size_t i)
+{
+	size_t k;
+
+	while (i && ((unsigned char)s[i] & 0xc0) == 0x80)
+		i--;
+	for (k = 1; k < 6 && k <= i && s[i - k] != ';'; k++)
+		if (s[i - k] == '&')
+			return i - k;
+	return i;
+}
+
+/* Takes out the middle of a text that is too long: its head and its last lines
+ * are what is read. */
+static void
+cut_middle(struct sink *t)
+{
+	size_t half = (size_t)(t->limit / 2), to = boundary(t->b.s, t->b.n - half);
+
+	if (!t->cut)
+		t->head = boundary(t->b.s, half);
+	if (to <= t->head)
+		return;
+	memmove(t->b.s + t->head, t->b.s + to, t->b.n - to + 1);
+	t->b.n -= to - t->head;
+	t->cut += (int64_t)(to - t->head);
 }
 
 static void
 emit(struct sink *t, const char *s, size_t n)
 {
-	if (t->used + (int64_t)n > t->limit) {
-		t->cut += (int64_t)n;
-		return;
-	}
-	t->used += (int64_t)n;
 	buf_add(&t->b, s, n);
+	if ((int64_t)t->b.n > t->limit + t->limit / 2)
+		cut_middle(t);
 }
 
 /* One character, valid UTF-8, that the fast path has not taken; n 0: a wild
@@ -205,17 +235,13 @@ plain(const char *s, size_t n)
 void
 sink_text(struct sink *t, const char *s, size_t n, bool raw)
 {
-	size_t i, k, room;
+	size_t i, k;
 	unsigned c;
 
 	for (i = 0; i < n; i += k) {
 		k = t->npending ? 0 : plain(s + i, n - i);
 		if (k) {
-			room = k;
-			if ((int64_t)room > t->limit - t->used)
-				room = (size_t)(t->limit - t->used);
-			emit(t, s + i, room);
-			t->cut += (int64_t)(k - room);
+			emit(t, s + i, k);
 			continue;
 		}
 		if (s[i] == '\r') {             /* as XML reads line ends */
@@ -236,13 +262,21 @@ sink_text(struct sink *t, const char *s, size_t n, bool raw)
 void
 sink_end(struct sink *t)
 {
-	size_t i;
+	char said[80];
+	size_t i, n;
 
 	for (i = 0; i < t->npending; i++)
 		emit_char(t, t->pending + i, 1);
-	if (t->cut)
-		buf_fmt(&t->b, "\n[prun: %" PRId64 " bytes cut, see report-limit]", t->cut);
 	buf_add(&t->b, "", 0);
+	if ((int64_t)t->b.n > t->limit)
+		cut_middle(t);
+	if (!t->cut)
+		return;
+	n = (size_t)snprintf(said, sizeof(said),
+		"\n[prun: %" PRId64 " bytes cut, see report-limit]\n", t->cut);
+	buf_add(&t->b, said, n);        /* to have the room */
+	memmove(t->b.s + t->head + n, t->b.s + t->head, t->b.n - n - t->head);
+	memcpy(t->b.s + t->head, said, n);
 }
 
 void
@@ -304,6 +338,15 @@ convert(struct reader *r, const unsigned char *in, size_t n, char *to)
 	return made;
 }
 
+void
+xml_breaks(struct reader *r, const char *what)
+{
+	if (r->broken)
+		return;
+	r->broken = what;
+	r->broken_at = r->at - (r->end - r->s);
+}
+
 /* Slides the window and reads more; false at the end of the file. */
 static bool
 fill(struct reader *r)
@@ -314,6 +357,11 @@ fill(struct reader *r)
 
 	if (r->eof || room < WINDOW / 4)
 		return false;
+	if (r->at > r->most) {
+		xml_breaks(r, "is too long, see report-limit");
+		r->eof = true;
+		return false;
+	}
 	memmove(r->window, r->s, left);
 	r->s = r->window;
 	r->end = r->window + left;
@@ -367,7 +415,7 @@ find_charset(struct reader *r)
 }
 
 struct reader *
-xml_open(const char *path, const char *const *roots, int64_t limit)
+xml_open(const char *path, const char *const *roots, int64_t limit, int64_t most)
 {
 	/* Another file that is not regular might never end, or never begin. */
 	int fd = !strcmp(path, "/dev/stdin") ? open(path, O_RDONLY | O_CLOEXEC)
@@ -381,6 +429,7 @@ xml_open(const char *path, const char *const *roots, int64_t limit)
 	r->fd = fd;
 	r->roots = roots;
 	r->limit = limit;
+	r->most = most;
 	r->s = r->end = r->window;
 	fill(r);
 	find_charset(r);
@@ -404,15 +453,6 @@ xml_broken(const struct reader *r, int64_t *at)
 {
 	*at = r->broken_at;
 	return r->broken;
-}
-
-void
-xml_breaks(struct reader *r, const char *what)
-{
-	if (r->broken)
-		return;
-	r->broken = what;
-	r->broken_at = r->at - (r->end - r->s);
 }
 
 static bool
@@ -586,7 +626,8 @@ read_attribute(struct reader *r)
 			name[n++] = *r->s;
 	name[n] = '\0';
 	skip_space(r);
-	sink_begin(&r->value, r->limit, false);
+	/* All of a tag's attributes together: twice what one may have. */
+	sink_begin(&r->value, r->attrs.n < (size_t)r->limit ? r->limit : 0, false);
 	if (peek(r) == '=') {
 		read_value(r);
 	} else if (!n) {
@@ -594,7 +635,10 @@ read_attribute(struct reader *r)
 		xml_breaks(r, "has a tag that cannot be read");
 	}
 	sink_end(&r->value);
-	if (is_attribute(name) && !xml_attr(r, name)) { /* twice: the first one wins */
+	if (r->nattrs == ATTRIBUTES) {
+		xml_breaks(r, "has a tag with too many attributes");
+	} else if (is_attribute(name) && !xml_attr(r, name)) {
+		/* if it is there twice, the first one wins */
 		buf_add(&r->attrs, name, n + 1);
 		buf_add(&r->attrs, r->value.b.s, r->value.b.n + 1);
 		r->nattrs++;
