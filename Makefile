@@ -43,7 +43,7 @@ test: prun $(DEMO)
 check-asan: prun $(DEMO)
 	$(CC) $(ALL_CFLAGS) -g -fsanitize=address,undefined -fno-sanitize-recover=all \
 		-o t/prun-asan *.c $(LDLIBS)
-	PRUN=$$PWD/t/prun-asan t/run
+	PRUN_ASAN=1 PRUN=$$PWD/t/prun-asan t/run
 
 # The same under valgrind, which takes minutes; TESTS are all, or some.
 check-valgrind: prun $(DEMO)

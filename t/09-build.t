@@ -20,12 +20,6 @@ for cc in gcc clang tcc musl-gcc; do
 	echo 'exit 0' | script "t/test_$cc.sh"
 	ok "$cc: and it runs" ./prun-$cc "t/test_$cc.sh"
 done
-if have musl-gcc; then
-	ok 'musl links it statically' musl-gcc -static -o prun-static "$top"/*.c
-	ok 'and that runs' ./prun-static t
-else
-	skip 'no musl-gcc' 'musl links it statically' 'and that runs'
-fi
 cp "$top"/*.c "$top"/*.h "$top/Makefile" "$top/prun.1" .
 rm -f x.c
 # shellcheck disable=SC2086
