@@ -381,9 +381,14 @@ resolve(const struct settings *from, struct opts *o, int suite)
 			db = s;
 	}
 	/* Only now is it known whether db-clone does it. */
-	wrong = suite != NOWHERE && o->db && !o->db_clone ? url_check(o->db) : NULL;
+	if (suite == NOWHERE || !o->db || o->db_clone)
+		return;
+	wrong = url_check(o->db);
 	if (wrong)
-		bad(db->where, "db = %s %s", o->db, wrong);
+		bad(db->where, "db = %s %s", url_masked(o->db), wrong);
+	wrong = o->db_admin ? url_check(o->db_admin) : NULL;
+	if (wrong)
+		bad(db->where, "db-admin = %s %s", url_masked(o->db_admin), wrong);
 }
 
 /* ---- reading ---- */

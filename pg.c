@@ -36,8 +36,10 @@ struct error {
 	const char *advice;
 };
 
-/* Also our own: 08006 no contact, 57014 cancelled, 58030 no psql. */
+/* Also our own: 08001 there never was contact, 08006 it was lost, 57014 cancelled,
+ * 58030 no psql. */
 static const struct error errors[] = {
+	{ "08001", OTHER, true, "" },
 	{ "08", LOST, true, "" },
 	{ "57P", LOST, true, "" },
 	{ "57", OTHER, true, "" },
@@ -54,7 +56,7 @@ static const struct error errors[] = {
 	{ "53200", OTHER, false, "; the server is out of memory" },
 	{ "XX000", OTHER, false, "; if the collation version is the problem, run "
 		"ALTER DATABASE ... REFRESH COLLATION VERSION" },
-	{ "28P01", OTHER, false, "; check the user and password of db" },
+	{ "28", OTHER, false, "; check the user and password of db" },
 	{ "", OTHER, false, "" }
 };
 
@@ -66,7 +68,7 @@ struct reply {
 
 struct session {
 	char *url;              /* what it connects with */
-	bool open;
+	bool open, seen;        /* seen: it was open once */
 	void *conn;             /* libpq's, or: */
 	struct proc psql;
 	int in, out, err;       /* psql's pipes and the file of its errors */
@@ -165,17 +167,42 @@ reply_clear(struct reply *r)
 	r->error = NULL;
 }
 
-/* Makes r an error. */
+/* Passwords of all that was connected with, which no reply may show. */
+static struct list secrets;
+
+/* text with to in the place of each from. */
+static char *
+replace(char *text, const char *from, const char *to)
+{
+	struct buf b = { 0 };
+	char *at, *out;
+
+	if (!*from || !strstr(text, from))
+		return text;
+	while ((at = strstr(text, from))) {
+		buf_add(&b, text, (size_t)(at - text));
+		buf_str(&b, to);
+		text = at + strlen(from);
+	}
+	out = str("%s%s", b.s, text);
+	buf_free(&b);
+	return out;
+}
+
+/* Makes r an error; of the message its first line. */
 static int
 set_error(struct reply *r, const char *state, const char *message)
 {
+	char *text = str("%.*s", (int)strcspn(message, "\n"), message);
 	size_t i;
 
 	for (i = 0; !starts(state, errors[i].state); i++)
 		;
 	r->error = &errors[i];
+	for (i = 0; i < secrets.n; i++)
+		text = replace(text, secrets.v[i], "***");
 	r->message.n = 0;
-	buf_safe(&r->message, message, strcspn(message, "\n"));
+	buf_safe(&r->message, text, strlen(text));
 	return -1;
 }
 
@@ -185,25 +212,28 @@ static void
 scan_error(struct reply *r, const char *text)
 {
 	static const char *const levels[] = { "ERROR:  ", "FATAL:  ", "PANIC:  " };
-	static const char *const crowded[] = {
-		"remaining connection slots", "too many clients", "too many connections"
+	/* psql does not tell the state of an error that it got as it connected. */
+	static const char *const words[][2] = {
+		{ "remaining connection slots", "53300" }, { "too many clients", "53300" },
+		{ "too many connections", "53300" }, { "the database system is", "57P03" },
+		{ "FATAL:  ", "28000" }
 	};
 	const char *at = NULL, *detail = strstr(text, "DETAIL:  "), *state = "08006";
-	size_t i;
+	size_t i, n;
 
 	for (i = 0; !at && i < LEN(levels); i++)
 		at = strstr(text, levels[i]);
-	/* psql does not tell the state of an error that it got as it connected. */
-	for (i = 0; i < LEN(crowded); i++)
-		if (strstr(text, crowded[i]))
-			state = "53300";
+	for (i = LEN(words); i-- > 0;)
+		if (strstr(text, words[i][0]))
+			state = words[i][1];
 	if (at && strlen(at) > 15 && at[13] == ':') {
 		state = str("%.5s", at + 8);
 		text = at + 15;
 	}
-	set_error(r, state, text + strspn(text, "\n"));
-	if (detail)
-		buf_fmt(&r->message, " (%s)", safe(detail + 9, strcspn(detail + 9, "\n")));
+	text += strspn(text, "\n");
+	n = strcspn(text, "\n");
+	set_error(r, state, !detail ? text : str("%.*s (%.*s)", (int)n, text,
+		(int)strcspn(detail + 9, "\n"), detail + 9));
 }
 
 enum waited { REPLIED, LATE, STOPPED };
@@ -494,6 +524,9 @@ open_session(struct pg *pg, struct session *db, struct reply *r, bool heed)
 			: "cancelled");
 	if (r->error)
 		close_session(pg, db);
+	if (r->error && r->error->trouble == LOST && !db->seen)
+		set_error(r, "08001", str("%s", r->message.s));
+	db->seen = db->seen || !r->error;
 	return r->error ? -1 : 0;
 }
 
@@ -564,6 +597,9 @@ session(struct pg *pg, const struct opts *o, struct reply *r, bool heed)
 	if (!db) {
 		db = xcalloc(1, sizeof(*db));
 		db->url = xstrdup(url);
+		url_secrets(url, &secrets);
+		if (getenv("PGPASSWORD"))
+			list_add(&secrets, getenv("PGPASSWORD"));
 		db->next = pg->sessions;
 		pg->sessions = db;
 	}

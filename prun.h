@@ -260,6 +260,8 @@ char *url_clone_name(const char *url, int index, const char *run, int attempt);
 char *url_clone(const char *url, const char *name, const char *dir);
 /* The URL as it may be shown: password as ***. */
 char *url_masked(const char *url);
+/* Adds its passwords to l, as they stand in the URL and decoded. */
+void url_secrets(const char *url, struct list *l);
 
 /* ---- proc.c: sessions, waiting, signals, ports, readiness ---- */
 

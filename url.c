@@ -71,7 +71,7 @@ split_url(const char *url)
 	struct url u = { url_kind(url), url, url, url, url };
 
 	u.user = u.host = after_scheme(url);
-	if (!u.user || u.kind == URL_FILE) {
+	if (!u.user) {
 		u.user = u.host = url;
 		return u;
 	}
@@ -338,6 +338,24 @@ url_template(const char *url)
 	return str("%s", name);
 }
 
+/* Whether each parameter has a value; libpq's words for one that has not show it. */
+static bool
+is_dsn(const struct url *u)
+{
+	const char *s = u->query;
+	struct param p;
+
+	while (next_param(&s, u->kind, &p)) {
+		if (!memchr(p.key, '=', (size_t)(p.value - p.key)))
+			return false;
+		if (*p.value == '\'' && (p.nvalue < 2 || p.value[p.nvalue - 1] != '\''))
+			return false;
+		if (*s && !strchr(" \t\n", *s))
+			return false;
+	}
+	return true;
+}
+
 const char *
 url_check(const char *url)
 {
@@ -347,6 +365,11 @@ url_check(const char *url)
 		return "is the URL of Prisma's proxy; use the database's own URL";
 	if (u.kind == URL_PG && u.host[strcspn(u.host, "/?@")] == '@')
 		return "has two @ before the host; write @ as %40 in the password";
+	if (u.kind == URL_PG && u.host == u.user && memchr(u.host, ':', u.path - u.host)
+	&& *u.path && strchr(u.path, '@'))
+		return "has a / before its @; write / as %2F in the password";
+	if (u.kind == URL_DSN && !is_dsn(&u))
+		return "is not a list of key=value; put a value with blanks in quotes";
 	if (u.kind == URL_FILE && (!*url_file(url) || strstr(url, ":memory:")))
 		return "does not name a file to copy";
 	if (u.kind == URL_OTHER)
@@ -428,10 +451,30 @@ url_masked(const char *url)
 		secret = strchr(u.user, ':');
 		secret = secret && secret < last ? secret + 1 : NULL;
 	}
+	if (u.kind == URL_DSN && !is_dsn(&u))   /* who knows where the password ends */
+		return str("%.*s...", (int)strcspn(url, "="), url);
 	buf_add(&b, url, (size_t)((secret ? secret : u.host) - url));
 	if (secret)
 		buf_str(&b, "***@");
 	buf_add(&b, u.host, (size_t)(u.query - u.host));
 	replace_params(&b, &u, secrets, "***");
 	return take(&b);
+}
+
+void
+url_secrets(const char *url, struct list *l)
+{
+	struct url u = split_url(url);
+	const char *secret = password_of(&u), *s = u.query;
+	struct param p;
+
+	if (secret) {
+		list_add(l, str("%.*s", (int)(u.host - secret) - 1, secret));
+		list_add(l, decode(secret, (size_t)(u.host - secret) - 1, URL_PG));
+	}
+	while (next_param(&s, u.kind, &p))
+		if (is_key(&p, "password") || is_key(&p, "sslpassword")) {
+			list_add(l, str("%.*s", (int)p.nvalue, p.value));
+			list_add(l, decode(p.value, p.nvalue, u.kind));
+		}
 }
