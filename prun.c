@@ -361,11 +361,6 @@ merge_mode(const struct plan *p)
 	const char *what = "report";
 	size_t i, n;
 
-	/* There is no run that would have to be ended. */
-	signal(SIGINT, SIG_DFL);
-	signal(SIGTERM, SIG_DFL);
-	signal(SIGHUP, SIG_DFL);
-	signal(SIGTSTP, SIG_DFL);
 	if (!p->o.junit || !p->paths.n)
 		bad("--merge", "needs -o OUT and the reports or run directories to merge");
 	for (i = 0; i < p->paths.n; i++)
@@ -511,6 +506,7 @@ run(struct plan *p)
 	int status, sig;
 	struct show *show;
 
+	proc_catch();
 	if (p->o.junit && strcmp(p->o.junit, "-"))
 		make_parents("-o", p->o.junit);
 	if (p->o.history)
@@ -550,6 +546,7 @@ run_aside(struct plan *p)
 	int status, sig;
 
 	p->o.run_dir = NULL;
+	proc_catch();
 	make_dir(p);
 	find_setups(p);
 	records = xcalloc(p->nfiles, sizeof(*records));

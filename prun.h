@@ -327,8 +327,10 @@ struct spawn {
 	bool terminal;          /* stay in the session; prun's 0 to 2 instead of these */
 };
 
-/* Handlers, the self-pipe, descriptors 0 to 2. */
+/* The signal mask, descriptors 0 to 2 and those that are not for children. */
 void proc_init(void);
+/* From here on signals end nothing by themselves: see proc_caught(). */
+void proc_catch(void);
 /* Whether sig has come since last asked. */
 bool proc_caught(int sig);
 /* Waits for a signal, one of fds or the deadline (-1: none); SAW_ bits, 0 for

@@ -66,8 +66,8 @@ export STARTED
 cancel() {
 	sig=$1
 	rm -f started sig.xml
-	# A shell ignores INT in what it puts in the background; env does not.
-	"${PERL:-perl}" -e '$SIG{INT} = "DEFAULT"; exec @ARGV' "$PRUN" -j1 -o sig.xml \
+	# A shell ignores INT and QUIT in what it puts in the background.
+	"${PERL:-perl}" -e '$SIG{INT} = $SIG{QUIT} = "DEFAULT"; exec @ARGV' "$PRUN" -j1 -o sig.xml \
 		--after 'echo after >>after.out' sig >out 2>err &
 	pid=$!
 	await test -e started
@@ -78,7 +78,7 @@ cancel() {
 }
 if have perl; then
 	rm -f after.out
-	for sig in INT TERM HUP; do
+	for sig in INT QUIT TERM HUP; do
 		cancel $sig
 		is "after $sig it dies of $sig" "$(kill -l $status)" $sig
 		has 'it says that it stops' out 'stopping; once more kills at once'
@@ -95,6 +95,48 @@ if have perl; then
 	ok 'and leaves nothing' gone 'sleep 2000[.]4'
 else
 	skip 'no perl' 'it dies of the signal'
+fi
+
+# However it was started.
+echo 'kill -INT $$; exit 0' | script int/test_int.sh
+echo 'kill -QUIT $$; exit 0' | script int/test_quit.sh
+echo 'kill -HUP $$; exit 0' | script hup/test_hup.sh
+(trap '' INT QUIT; exec "$PRUN" int) >out 2>err
+is 'tests have INT and QUIT, also where prun ignores them' \
+	"$(grep -Ec 'killed by signal [23] ' out)" 2
+(trap '' HUP; exec "$PRUN" hup) >out 2>err
+is 'under nohup tests are deaf to HUP, too' $? 0
+echo 'sleep 0.5' | script slowly/test_1.sh
+if env --block-signal=CHLD true 2>/dev/null; then
+	timeout -s KILL 20 env --block-signal=CHLD,TERM \
+		"$PRUN" --setup "sleep 0.3" slowly >out 2>err
+	is 'signals that were blocked at the start hang nothing' $? 0
+else
+	skip 'no env --block-signal' 'signals that were blocked at the start hang nothing'
+fi
+
+# Before there is a run, and where there is none, signals end prun as they end any program.
+mkfifo full
+exec 5<>full
+for i in 1 2 3 4 5 6 7 8; do for j in 0 1 2 3 4 5 6 7 8 9; do for k in 0 1 2 3 4 5 6 7 8 9; do
+	echo "long/$i$j$k-and-a-name-that-fills-the-pipe-soon-enough/test_1.sh"
+done; done; done >names
+xargs -n 100 dirname <names | xargs mkdir -p
+while read -r name; do ln good/test_good.sh "$name"; done <names
+"$PRUN" -n long >full 5>&- &
+pid=$!
+dd bs=1 count=1 <&5 >/dev/null 2>&1      # it has begun to write, and will not end
+kill -TERM $pid
+ended() { ! ps -o stat= -p $pid | grep -qv Z; }
+ok 'TERM ends prun -n whose reader has stopped' await ended
+kill -9 $pid 2>/dev/null
+wait $pid 2>/dev/null
+exec 5>&-
+
+# No signal is lost between two looks.
+# shellcheck disable=SC2046
+if ${CC:-cc} -std=c99 -o caught "$top/t/caught.c" $(ls "$top"/*.c | grep -v '/prun\.c') ${LDLIBS-}; then
+	ok 'each of 20,000 signals is told of' ./caught 20000
 fi
 
 # prun itself is killed.
