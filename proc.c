@@ -41,8 +41,6 @@ extern char **environ;
 static int self[2] = { -1, -1 };
 static volatile sig_atomic_t caught[64];
 static bool ignored[64];                /* when prun was started */
-static pid_t *inherited;                /* children we had: sh -c 'x & exec prun' */
-static size_t ninherited;
 
 /* Orphans among our descendants become our children; Linux only. */
 static void
@@ -54,15 +52,24 @@ become_subreaper(void)
 #endif
 }
 
+/* Has sig sent to us when our parent dies; Linux only. */
 static void
-die_with_parent(pid_t parent)
+hear_of_parent(int sig)
 {
 #ifdef __linux__
-	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	prctl(PR_SET_PDEATHSIG, sig, 0, 0, 0);
+#else
+	(void)sig;
 #endif
-	if (getppid() != parent)        /* it died before we asked */
-		_exit(127);
 }
+
+/* Process ids, each once. */
+struct pids {
+	pid_t *v;
+	size_t n, cap;
+};
+
+static struct pids inherited;           /* children we had: sh -c 'x & exec prun' */
 
 static bool
 among(pid_t pid, const pid_t *pids, size_t n)
@@ -73,6 +80,17 @@ among(pid_t pid, const pid_t *pids, size_t n)
 		if (pids[i] == pid)
 			return true;
 	return false;
+}
+
+/* False if it was there already. */
+static bool
+add_pid(struct pids *s, pid_t pid)
+{
+	if (among(pid, s->v, s->n))
+		return false;
+	s->v = grow(s->v, &s->cap, s->n + 1, sizeof(*s->v));
+	s->v[s->n++] = pid;
+	return true;
 }
 
 static ssize_t
@@ -143,54 +161,48 @@ close_on_exec_inherited(void)
 	struct dirent *e;
 	int fd;
 
-	if (!d) {
-		for (fd = 3; fd < 256; fd++)
-			set_cloexec(fd);
-		return;
-	}
-	while ((e = readdir(d))) {
+	/* FreeBSD's /dev/fd has 0 to 2 only; others list all that there are. */
+	for (fd = 3; fd < 256; fd++)
+		set_cloexec(fd);
+	while (d && (e = readdir(d))) {
 		fd = atoi(e->d_name);
 		if (fd > 2)
 			set_cloexec(fd);
 	}
-	closedir(d);
+	if (d)
+		closedir(d);
 }
 
-/* Our children, but for those that are known and those that we had from the
- * start; the list is used again and again. */
-struct children {
-	pid_t *pids;
-	size_t n, cap;
-	struct buf text;
-};
-
-/* Lists them and reaps the dead, each by its number: waitpid(-1) would take a
+/* Lists our children, but for the known and those that we had from the start,
+ * and reaps the dead among them, each by its number: waitpid(-1) would take a
  * leader.  False where the system does not tell. */
 static bool
-list_children(struct children *c, const pid_t *known, size_t nknown)
+list_once(struct pids *c, const pid_t *known, size_t nknown)
 {
-	char *s;
+	struct buf b = { 0 };
+	bool told = buf_read(&b, str("/proc/self/task/%ld/children", (long)getpid())) == 0;
+	char *s = told ? b.s : NULL;
 	pid_t pid;
 
-	c->n = c->text.n = 0;
-	if (buf_read(&c->text, str("/proc/self/task/%ld/children", (long)getpid())) < 0)
-		return false;
-	for (s = c->text.s; s && *s > ' '; s += *s == ' ') {
+	c->n = 0;
+	for (; s && *s > ' '; s += *s == ' ') {
 		pid = (pid_t)strtol(s, &s, 10);
-		if (among(pid, known, nknown) || among(pid, inherited, ninherited)
-		|| waitpid(pid, NULL, WNOHANG) == pid)
-			continue;
-		c->pids = grow(c->pids, &c->cap, c->n + 1, sizeof(*c->pids));
-		c->pids[c->n++] = pid;
+		if (!among(pid, known, nknown) && !among(pid, inherited.v, inherited.n)
+		&& waitpid(pid, NULL, WNOHANG) != pid)
+			add_pid(c, pid);
 	}
-	return true;
+	buf_free(&b);
+	return told;
 }
 
-static void
-free_children(struct children *c)
+/* One that ends while the list is read can hide those after it from us: no
+ * child is only believed when it is said twice. */
+static bool
+list_children(struct pids *c, const pid_t *known, size_t nknown)
 {
-	free(c->pids);
-	buf_free(&c->text);
+	bool told = list_once(c, known, nknown);
+
+	return told && !c->n ? list_once(c, known, nknown) : told;
 }
 
 void
@@ -218,7 +230,6 @@ proc_catch(void)
 		SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP, SIGUSR1, SIGCHLD, SIGCONT
 	};
 	struct sigaction sa;
-	struct children c = { 0 };
 	size_t i;
 
 	open_self();
@@ -231,10 +242,7 @@ proc_catch(void)
 			handle(sigs[i], on_signal);
 	}
 	handle(SIGPIPE, SIG_IGN);       /* writes say EPIPE instead */
-	list_children(&c, NULL, 0);
-	inherited = c.pids;
-	ninherited = c.n;
-	buf_free(&c.text);
+	list_children(&inherited, NULL, 0);
 	become_subreaper();
 }
 
@@ -295,17 +303,6 @@ proc_poll(struct pollfd *fds, size_t n, int64_t deadline)
 /* prun's own descriptors 0 to 2, in an interactive worker. */
 static int prun_fds[3];
 
-static void
-reopen(int fd, const char *path, int flags)
-{
-	int new = open(path, flags, 0666);
-
-	if (new < 0 || dup2(new, fd) < 0)
-		fatal(EXIT_RUN, "%s:", path);
-	if (new > 2)
-		close(new);
-}
-
 void
 proc_become_worker(const char *log, bool terminal)
 {
@@ -313,7 +310,7 @@ proc_become_worker(const char *log, bool terminal)
 		SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP, SIGUSR1, SIGTTOU
 	};
 	size_t i;
-	int fd;
+	int fd, null, out;
 
 	/* A kill of prun's group must not hit the guardian of its children,
 	 * nor must pkill: prun hears of it and tells its workers. */
@@ -324,14 +321,20 @@ proc_become_worker(const char *log, bool terminal)
 	memset((void *)caught, 0, sizeof(caught));
 	open_self();
 	become_subreaper();
+	hear_of_parent(SIGCONT);        /* a stopped guardian would guard nothing */
 	for (fd = 0; terminal && fd < 3; fd++) {
 		prun_fds[fd] = fcntl(fd, F_DUPFD_CLOEXEC, 4);
 		if (prun_fds[fd] < 0)
 			fatal(EXIT_RUN, "fcntl:");
 	}
-	reopen(0, "/dev/null", O_RDONLY);
-	reopen(1, log, O_WRONLY | O_CREAT | O_APPEND);
-	reopen(2, log, O_WRONLY | O_CREAT | O_APPEND);
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	out = open_regular(log, O_WRONLY | O_CREAT | O_APPEND);
+	/* A worker goes without a log where somebody has put something else. */
+	if (null < 0 || dup2(null, 0) < 0 || dup2(out < 0 ? null : out, 1) < 0
+	|| dup2(1, 2) < 0)
+		fatal(EXIT_RUN, "/dev/null:");
+	close(null);                    /* above 2: 0 to 2 are open in prun */
+	close_keep(out);
 }
 
 int64_t
@@ -480,7 +483,9 @@ child(const struct spawn *s, pid_t parent, int gate[2], int report)
 		setpgid(0, 0);
 		tcsetpgrp(prun_fds[0], getpid());
 	}
-	die_with_parent(parent);
+	hear_of_parent(SIGKILL);
+	if (getppid() != parent)        /* it died before we asked */
+		_exit(127);
 	close(gate[1]);
 	if (read_again(gate[0], &c, 1) != 1)
 		_exit(127);     /* the worker died before it could announce us */
@@ -526,6 +531,7 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 	pid_t pid, parent = getpid();
 
 	memset(p, 0, sizeof(*p));
+	p->shell = !strcmp(s->argv[0], "/bin/sh") && s->argv[1] && !strcmp(s->argv[1], "-c");
 	if (proc_pipe(gate) < 0 || proc_pipe(report) < 0)
 		goto out;
 	sigfillset(&all);
@@ -581,7 +587,7 @@ proc_argv(const char *cmd, const struct list *args)
 		argv[n++] = "/bin/sh";
 		argv[n++] = "-c";
 		argv[n++] = text;
-		argv[n++] = "prun";     /* $0: begins the shell's messages */
+		argv[n++] = "sh";       /* $0: begins the shell's messages */
 		for (i = 0; args && i < args->n; i++)
 			argv[n++] = args->v[i];
 	}
@@ -590,6 +596,24 @@ proc_argv(const char *cmd, const struct list *args)
 }
 
 /* ---- ending ---- */
+
+/* Whether a signal of that number ends a program by default. */
+static bool
+is_deadly(int sig)
+{
+	return (sig > 0 && sig <= SIGTERM) || sig == SIGSYS || sig == SIGXCPU || sig == SIGXFSZ;
+}
+
+/* Exit status, or -signal.  A shell that has run its command says 128 + signal. */
+static int
+status_of(const siginfo_t *si, bool shell)
+{
+	int status = si->si_status & 0xff;      /* BSDs give all bits, macOS 24 */
+
+	if (si->si_code != CLD_EXITED)          /* macOS 10.15 tells no signal */
+		return si->si_status > 0 ? -si->si_status : -SIGKILL;
+	return shell && is_deadly(status - 128) ? 128 - status : status;
+}
 
 bool
 proc_ended(struct proc *p)
@@ -602,7 +626,7 @@ proc_ended(struct proc *p)
 	if (waitid(P_PID, p->pid, &si, WEXITED | WNOWAIT | WNOHANG) < 0 || si.si_pid != p->pid)
 		return false;
 	p->ended = true;
-	p->status = si.si_code == CLD_EXITED ? si.si_status : -si.si_status;
+	p->status = status_of(&si, p->shell);
 	p->core = si.si_code == CLD_DUMPED;
 	return true;
 }
@@ -624,24 +648,32 @@ name_process(struct buf *b, pid_t pid)
 	buf_free(&args);
 }
 
-/* Orphans of p's session come to us, the subreaper, when their parent dies. */
+/* What is left of p's session besides its leader, as far as it is our child:
+ * orphans come to us, the subreaper.  False where the system does not tell. */
+static bool
+list_session(struct worker *w, const struct proc *p, struct pids *c)
+{
+	bool told = list_children(c, w->pids, w->npids);
+	size_t i, n = 0;
+
+	for (i = 0; i < c->n; i++)
+		if (getsid(c->v[i]) == p->pid)
+			c->v[n++] = c->v[i];
+	c->n = n;
+	return told;
+}
+
 int
 proc_left(struct worker *w, const struct proc *p, struct buf *names)
 {
-	struct children c = { 0 };
-	bool told = list_children(&c, w->pids, w->npids);
+	struct pids c = { 0 };
+	bool told = list_session(w, p, &c);
 	size_t i;
-	int left = 0;
 
-	for (i = 0; i < c.n; i++) {
-		if (getsid(c.pids[i]) != p->pid)
-			continue;
-		left++;
-		if (names)
-			name_process(names, c.pids[i]);
-	}
-	free_children(&c);
-	return told ? left : -1;
+	for (i = 0; names && i < c.n; i++)
+		name_process(names, c.v[i]);
+	free(c.v);
+	return told ? (int)c.n : -1;
 }
 
 /* Asks ps whether a group has members besides its leader, zombies excepted.
@@ -663,53 +695,6 @@ ps_says_gone(pid_t leader)
 	return any && !others;
 }
 
-/* Whether nothing of the session is left but the leader's zombie. */
-static bool
-all_gone(struct worker *w, struct proc *p, bool patient)
-{
-	int n;
-
-	if (!proc_ended(p))
-		return false;
-	n = proc_left(w, p, NULL);
-	/* Where the kernel does not tell: sh -c may be gone while the server flushes. */
-	return n == 0 || (n < 0 && (!patient || ps_says_gone(p->pid)));
-}
-
-int
-proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, struct buf *notes)
-{
-	int64_t now = proc_clock(w), end = now + grace_ms;
-
-	if (!p->pid)
-		return 0;
-	if (grace_ms > 0 && (!w->cancelled || w->cancel_by > now)) {
-		killpg(p->pid, SIGTERM);
-		killpg(p->pid, SIGCONT);
-		while (!all_gone(w, p, patient)) {
-			if (w->cancelled && w->cancel_by < end)
-				end = w->cancel_by;
-			if (proc_late(w, end))
-				break;
-			/* Only where we are the subreaper does every end tell itself. */
-			proc_wait(w, NULL, 0, proc_clock(w) + 100 < end
-				? proc_clock(w) + 100 : end);
-		}
-	}
-	/* What has left the group, not the session, is for proc_drain(). */
-	killpg(p->pid, SIGKILL);
-	end = proc_clock(w) + 5000;
-	while (!proc_ended(p)) {
-		if (proc_late(w, end)) {
-			buf_fmt(notes, "- process %ld could not be killed\n", (long)p->pid);
-			return -1;
-		}
-		proc_wait(w, NULL, 0, end);
-	}
-	forget(w, p);
-	return 0;
-}
-
 /* Kills a child that we have not started, and its group: its children may be
  * forking faster than we can list them. */
 static void
@@ -722,35 +707,133 @@ kill_stranger(pid_t pid, const pid_t *keep, size_t nkeep)
 	kill(pid, SIGKILL);
 }
 
-/* Kills our children but those in keep, until there are none or 5 s are
- * over; lists each that lived in names. */
+/* TERM for a group, once. */
+static void
+terminate_group(struct pids *done, pid_t group)
+{
+	if (group <= 0 || !add_pid(done, group))
+		return;
+	killpg(group, SIGTERM);
+	killpg(group, SIGCONT);         /* a stopped one takes no TERM */
+}
+
+/* Whether nothing is left of a session whose leader is dead, where no list of
+ * children tells; sh -c may have gone while the server flushes. */
+static bool
+group_is_gone(struct worker *w, const struct proc *p, bool patient)
+{
+	int64_t until = proc_clock(w) + 50;
+
+	if (!patient || killpg(p->pid, 0) < 0)  /* EPERM: zombies only (macOS) */
+		return true;
+	if (ps_says_gone(p->pid))
+		return true;
+	while (!proc_late(w, until))            /* ps's own end wakes us, too */
+		proc_wait(w, NULL, 0, until);
+	return false;
+}
+
+/* TERM for the session, in whose other groups a shell with job control may have
+ * put its jobs, and time to heed it. */
+static void
+terminate(struct worker *w, struct proc *p, int64_t end, bool patient)
+{
+	struct pids c = { 0 };
+	struct pids groups = { 0 };
+	int64_t next;
+	size_t i;
+	bool told;
+
+	terminate_group(&groups, p->pid);
+	for (;;) {
+		told = list_session(w, p, &c);
+		for (i = 0; i < c.n; i++)
+			terminate_group(&groups, getpgid(c.v[i]));
+		if (proc_ended(p) && (told ? c.n == 0 : group_is_gone(w, p, patient)))
+			break;
+		if (w->cancelled && (end < 0 || w->cancel_by < end))
+			end = w->cancel_by;
+		if (proc_late(w, end))
+			break;
+		/* Only where we are the subreaper does every end tell itself. */
+		next = proc_clock(w) + 100;
+		proc_wait(w, NULL, 0, end >= 0 && end < next ? end : next);
+	}
+	free(c.v);
+	free(groups.v);
+}
+
+int
+proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, struct buf *notes)
+{
+	struct pids c = { 0 };
+	int64_t end = proc_clock(w), next;
+	size_t i;
+	bool late;
+
+	if (!p->pid)
+		return 0;
+	if (grace_ms && (!w->cancelled || w->cancel_by > end))
+		terminate(w, p, grace_ms < 0 ? -1 : end + grace_ms, patient);
+	killpg(p->pid, SIGKILL);
+	end = proc_clock(w) + 5000;
+	for (;;) {
+		list_session(w, p, &c);
+		for (i = 0; i < c.n; i++)
+			kill_stranger(c.v[i], w->pids, w->npids);
+		late = proc_late(w, end);
+		if (late || (proc_ended(p) && !c.n))
+			break;
+		next = proc_clock(w) + 50;
+		proc_wait(w, NULL, 0, next < end ? next : end);
+	}
+	for (i = 0; i < c.n; i++)
+		buf_fmt(notes, "- process %ld could not be killed\n", (long)c.v[i]);
+	free(c.v);
+	if (!proc_ended(p)) {
+		buf_fmt(notes, "- process %ld could not be killed\n", (long)p->pid);
+		return -1;
+	}
+	forget(w, p);
+	return 0;
+}
+
+/* Kills our children but those in keep, until there are none or 5 s are over;
+ * appends a line for each that lived to names, twenty at most. */
 static int
 kill_children(const pid_t *keep, size_t nkeep, struct buf *names)
 {
-	struct children c = { 0 };
+	struct pids c = { 0 };
+	struct pids named = { 0 };
 	int64_t end = clock_ms() + 5000;
-	int killed = -1;
 	size_t i;
 
 	do {
 		list_children(&c, keep, nkeep);
 		for (i = 0; i < c.n; i++) {
-			if (killed < 0 && names)
-				name_process(names, c.pids[i]);
-			kill_stranger(c.pids[i], keep, nkeep);
+			if (named.n < 20 && add_pid(&named, c.v[i]) && names)
+				name_process(names, c.v[i]);
+			kill_stranger(c.v[i], keep, nkeep);
 		}
-		if (killed < 0)
-			killed = (int)c.n;
 		if (c.n)
 			proc_poll(NULL, 0, clock_ms() + 5);
 	} while (c.n && clock_ms() < end);
-	free_children(&c);
-	return killed;
+	free(c.v);
+	free(named.v);
+	return (int)named.n;
 }
 
 int
 proc_drain(struct worker *w, struct buf *names)
 {
+	struct pids c = { 0 };
+	int64_t until = proc_clock(w) + 100;
+
+	/* A process that is about to end by itself is nobody's leak. */
+	while (names && !w->cancelled && list_children(&c, w->pids, w->npids) && c.n
+	&& !proc_late(w, until))
+		proc_wait(w, NULL, 0, until);
+	free(c.v);
 	return kill_children(w->pids, w->npids, names);
 }
 
@@ -912,10 +995,10 @@ proc_taken(int *hold, int port)
 
 /* ---- readiness ---- */
 
-enum ready { READY_TCP, READY_HTTP, READY_LOG, READY_COMMAND, READY_FD, READY_NONE, READIES };
+enum ready_kind { READY_TCP, READY_HTTP, READY_LOG, READY_COMMAND, READY_FD, READY_NONE, READIES };
 
 /* The kind of a ready = value; *arg is its path, expression or command. */
-static enum ready
+static enum ready_kind
 ready_kind(const char *value, const char **arg)
 {
 	static const char *const words[READIES] = {
@@ -924,14 +1007,14 @@ ready_kind(const char *value, const char **arg)
 	size_t n = strcspn(value, " \t");
 
 	*arg = value + n + strspn(value + n, " \t");
-	return (enum ready)find_word(words, READIES, str("%.*s", (int)n, value));
+	return (enum ready_kind)find_word(words, READIES, str("%.*s", (int)n, value));
 }
 
 const char *
 proc_ready_check(const char *value)
 {
 	const char *arg;
-	enum ready kind = ready_kind(value, &arg);
+	enum ready_kind kind = ready_kind(value, &arg);
 	regex_t re;
 
 	if (kind == READIES)
@@ -963,10 +1046,12 @@ proc_ready_command(const char *value)
 struct probe {
 	struct worker *w;
 	struct proc *server;
-	enum ready kind;
+	const struct readiness *r;
+	enum ready_kind kind;
 	const char *arg;        /* path, expression or command */
 	int64_t deadline;
-	int port;
+	regex_t re;             /* of log */
+	off_t at;               /* the log has been read up to here */
 };
 
 /* Waits for events on fd; false when the deadline, a cancel or the server's
@@ -1006,13 +1091,13 @@ static bool
 http_says_yes(const struct probe *p, int fd)
 {
 	char *request = str("GET %s HTTP/1.0\r\nHost: localhost:%d\r\n"
-		"Connection: close\r\n\r\n", p->arg, p->port);
+		"Connection: close\r\n\r\n", p->arg, p->r->port);
 	int64_t deadline = proc_clock(p->w) + 5000;
 	char answer[12];        /* HTTP/1.1 200 */
 	size_t n = 0;
 	ssize_t r;
 
-	if (deadline > p->deadline)
+	if (p->deadline >= 0 && p->deadline < deadline)
 		deadline = p->deadline;
 	/* A fresh socket's buffer takes so short a request whole. */
 	if (write(fd, request, strlen(request)) != (ssize_t)strlen(request))
@@ -1031,7 +1116,7 @@ static bool
 try_connect(const struct probe *p, int family)
 {
 	struct sockaddr_storage a;
-	socklen_t len = address(&a, family, p->port, false);
+	socklen_t len = address(&a, family, p->r->port, false);
 	int fd = socket(family, SOCK_STREAM, 0), err = 0;
 	socklen_t errlen = sizeof(err);
 	bool yes = false;
@@ -1055,18 +1140,18 @@ out:
 	return yes;
 }
 
-/* Whether a line of the log matches; *at is how far whole lines were read. */
+/* Whether a line of the log matches, from where whole lines were not yet read. */
 static bool
-log_matches(const char *log, const regex_t *re, off_t *at)
+log_matches(struct probe *p)
 {
 	struct buf b = { 0 };
 	char chunk[4096], *text, *line;
-	int fd = open_regular(log, O_RDONLY);
-	ssize_t n = fd < 0 ? -1 : pread(fd, chunk, sizeof(chunk), *at);
+	int fd = open_regular(p->r->log, O_RDONLY);
+	ssize_t n = fd < 0 ? -1 : pread(fd, chunk, sizeof(chunk), p->at);
 	size_t i, whole = 0;
 	bool yes = false;
 
-	for (; n > 0; n = pread(fd, chunk, sizeof(chunk), *at + (off_t)b.n))
+	for (; n > 0; n = pread(fd, chunk, sizeof(chunk), p->at + (off_t)b.n))
 		buf_add(&b, chunk, (size_t)n);
 	close_keep(fd);
 	for (i = 0; i < b.n; i++) {
@@ -1077,8 +1162,8 @@ log_matches(const char *log, const regex_t *re, off_t *at)
 	}
 	text = b.s;
 	while (!yes && (line = next_line(&text)))
-		yes = regexec(re, line, 0, NULL, 0) == 0;
-	*at += (off_t)whole;
+		yes = regexec(&p->re, line, 0, NULL, 0) == 0;
+	p->at += (off_t)whole;
 	buf_free(&b);
 	return yes;
 }
@@ -1101,14 +1186,13 @@ await_newline(const struct probe *p, int fd)
 }
 
 static bool
-ask(const struct probe *p, const regex_t *re, const char *log, off_t *at,
-	const struct spawn *command, struct buf *why)
+ask(struct probe *p, struct buf *why)
 {
 	switch (p->kind) {
 	case READY_LOG:
-		return log_matches(log, re, at);
+		return log_matches(p);
 	case READY_COMMAND:
-		return proc_run(p->w, command, p->deadline, true, 0, why) == 0;
+		return proc_run(p->w, p->r->command, p->deadline, true, 0, why) == 0;
 	default:
 		return try_connect(p, AF_INET) || try_connect(p, AF_INET6);
 	}
@@ -1116,14 +1200,12 @@ ask(const struct probe *p, const regex_t *re, const char *log, off_t *at,
 
 /* Asks again and again until it is ready, or cannot be any more. */
 static bool
-ask_until_ready(const struct probe *p, const regex_t *re, const char *log,
-	const struct spawn *command, struct buf *why)
+ask_until_ready(struct probe *p, struct buf *why)
 {
 	int64_t begin = proc_clock(p->w), wait;
-	off_t at = 0;
 
 	for (;;) {
-		if (ask(p, re, log, &at, command, why))
+		if (ask(p, why))
 			return true;
 		wait = (proc_clock(p->w) - begin) / 50;
 		if (wait < 1)
@@ -1136,44 +1218,49 @@ ask_until_ready(const struct probe *p, const regex_t *re, const char *log,
 	}
 }
 
-enum cause
-proc_ready(struct worker *w, struct proc *server, const char *value, int port,
-	int64_t timeout_ms, const char *log, int fd, const struct spawn *command,
-	struct buf *why)
+/* Words for a server that lives and is not ready. */
+static void
+say_not_ready(const struct probe *p, const char *wrong, struct buf *why)
 {
-	struct probe p = { w, server, READY_NONE, NULL, proc_clock(w) + timeout_ms, port };
+	if (wrong)
+		buf_fmt(why, "it %s", wrong);
+	else if (p->kind == READY_LOG)
+		buf_fmt(why, "no line of its log matches %s", p->arg);
+	else if (p->kind == READY_COMMAND)
+		buf_fmt(why, "%s did not exit with 0", p->arg);
+	else
+		buf_fmt(why, "nothing %s on port %d of 127.0.0.1 or ::1",
+			p->kind == READY_HTTP ? "says 2xx or 3xx" : "answers", p->r->port);
+}
+
+enum cause
+proc_ready(struct worker *w, struct proc *server, const struct readiness *r, struct buf *why)
+{
+	struct probe p = { .w = w, .server = server, .r = r, .at = r->log_from };
 	const char *wrong = NULL;
-	regex_t re;
 	bool yes;
 
-	p.kind = ready_kind(value, &p.arg);
+	p.deadline = r->timeout_ms < 0 ? -1 : proc_clock(w) + r->timeout_ms;
+	p.kind = ready_kind(r->value, &p.arg);
 	if (p.kind == READY_NONE)
 		return CAUSE_NONE;
-	if (p.kind == READY_LOG && regcomp(&re, p.arg, REG_EXTENDED | REG_NOSUB))
+	if (p.kind == READY_LOG && regcomp(&p.re, p.arg, REG_EXTENDED | REG_NOSUB))
 		fatal(EXIT_RUN, "ready = log %s: bad expression", p.arg);
 	if (p.kind == READY_FD) {
-		wrong = await_newline(&p, fd);
+		wrong = await_newline(&p, r->fd);
 		yes = !wrong;
 	} else {
-		yes = ask_until_ready(&p, &re, log, command, why);
+		yes = ask_until_ready(&p, why);
 	}
 	if (p.kind == READY_LOG)
-		regfree(&re);
+		regfree(&p.re);
 	if (w->cancelled)
 		return CAUSE_CANCELLED;
-	/* Whoever answered for a dead server is not ours. */
+	/* An answer for a dead server is not its own. */
 	if (proc_ended(server))
 		return CAUSE_SERVER_DIED;
 	if (yes)
 		return CAUSE_NONE;
-	if (wrong)
-		buf_fmt(why, "it %s", wrong);
-	else if (p.kind == READY_LOG)
-		buf_fmt(why, "no line of its log matches %s", p.arg);
-	else if (p.kind == READY_COMMAND)
-		buf_fmt(why, "%s did not exit with 0", p.arg);
-	else
-		buf_fmt(why, "nothing %s on port %d of 127.0.0.1 or ::1",
-			p.kind == READY_HTTP ? "says 2xx or 3xx" : "answers", port);
+	say_not_ready(&p, wrong, why);
 	return CAUSE_SERVER_NOT_READY;
 }

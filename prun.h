@@ -302,6 +302,7 @@ struct proc {
 	bool ended;             /* the leader is dead, and a zombie still */
 	int status;             /* exit status, or -signal */
 	bool core;              /* it dumped core */
+	bool shell;             /* sh -c: 128 + signal is a signal */
 };
 
 /* The worker's side of the talk, and the sessions it must not lose sight of. */
@@ -325,6 +326,17 @@ struct spawn {
 	int in, out, err;       /* descriptors; in 0: the worker's /dev/null */
 	int fd;                 /* one more for the child, as 3; 0: none */
 	bool terminal;          /* stay in the session; prun's 0 to 2 instead of these */
+};
+
+/* How a server tells that it is ready. */
+struct readiness {
+	const char *value;      /* of ready = */
+	int64_t timeout_ms;     /* -1: it may take as long as it likes */
+	int port;
+	int fd;                 /* read end of PRUN_READY_FD */
+	const char *log;        /* the server's */
+	off_t log_from;         /* where the lines of this server begin */
+	const struct spawn *command;    /* of ready = command */
 };
 
 /* The signal mask, descriptors 0 to 2 and those that are not for children. */
@@ -361,9 +373,10 @@ int proc_start(struct worker *w, struct proc *p, const struct spawn *s);
 void proc_take_terminal(void);
 /* Whether the leader is dead; fills status.  Leaves the zombie. */
 bool proc_ended(struct proc *p);
-/* TERM, up to grace_ms, KILL; then reaps the leader.  patient: where the
- * system does not tell whether the session is empty, give it the grace.
- * Returns -1 when something could not be killed, and says so in notes. */
+/* TERM, up to grace_ms (-1: no limit), KILL.  When it returns 0 the session is
+ * gone, on Linux with all its groups, and the leader is reaped; -1 when something
+ * could not be killed, as it says in notes.  patient: where the system does not
+ * tell whether the session is empty, give it the grace. */
 int proc_stop(struct worker *w, struct proc *p, int64_t grace_ms,
 	bool patient, struct buf *notes);
 /* Counts what is left of p's session besides the leader and not a child of
@@ -396,10 +409,9 @@ const char *proc_ready_check(const char *value);
 bool proc_ready_fd(const char *value);
 const char *proc_ready_command(const char *value);
 /* Waits until the server is ready; CAUSE_NONE, or why it is not, in words in
- * why.  fd: read end of PRUN_READY_FD; command: of ready = command. */
-enum cause proc_ready(struct worker *w, struct proc *server, const char *value,
-	int port, int64_t timeout_ms, const char *log, int fd,
-	const struct spawn *command, struct buf *why);
+ * why. */
+enum cause proc_ready(struct worker *w, struct proc *server, const struct readiness *r,
+	struct buf *why);
 
 /* ---- show.c: what people and machines read ---- */
 

@@ -271,6 +271,8 @@ start_server(struct attempt *a, struct buf *why)
 {
 	struct spawn s = { .argv = proc_argv(a->o->server, NULL), .env = a->env.v };
 	struct spawn ask = { .env = a->env.v };
+	struct readiness r = { .value = a->o->ready, .timeout_ms = a->o->ready_timeout_ms,
+		.port = a->port, .log = a->server_log, .command = &ask };
 	int fd[2] = { -1, -1 };
 	enum cause cause = CAUSE_SPAWN;
 
@@ -284,14 +286,15 @@ start_server(struct attempt *a, struct buf *why)
 	}
 	if (fd[0] >= 0)
 		s.fd = fd[1];
+	r.log_from = lseek(s.out, 0, SEEK_END);
 	if (proc_start(a->w, &a->server, &s) < 0) {
 		buf_str(why, proc_why_not(s.argv[0], errno));
 		goto out;
 	}
 	close_keep(fd[1]);
 	fd[1] = -1;
-	cause = proc_ready(a->w, &a->server, a->o->ready, a->port, a->o->ready_timeout_ms,
-		a->server_log, fd[0], &ask, why);
+	r.fd = fd[0];
+	cause = proc_ready(a->w, &a->server, &r, why);
 	if (cause == CAUSE_SERVER_DIED)
 		buf_fmt(why, "the server died before it was ready: %s",
 			proc_how_ended(&a->server));

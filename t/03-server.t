@@ -65,6 +65,8 @@ run -f none.conf --server 'sleep 1000.5' --ready-timeout=0.3s two
 has 'one that does not answer is not ready' out 'the server is not ready after 0.3s: nothing answers on port'
 is 'that is status 3, too' $status 3
 ok 'and it is gone' gone 'sleep 1000[.]5'
+run -f none.conf --server 'no-such-command; exit' two
+has 'the shell speaks for itself' out '\| sh: .*no-such-command'
 run -f none.conf --server ./no-such-server two
 has 'one that is not there is named' out 'cannot run ./no-such-server: command not found'
 
@@ -104,6 +106,22 @@ ready 'http wants 2xx' --server ./late.sh --ready='http /items'
 run -f none.conf --keep=never --server ./late.sh --ready='http /nowhere' --ready-timeout=1s r
 has '404 is not ready' out 'nothing says 2xx or 3xx on port'
 ready 'log waits for a line' --server ./late.sh --ready='log ^now listening$'
+# The first to start dies at once; its child says that it is ready when it is being stopped.
+cat <<END | script twice.sh
+if ! [ -e first ]; then
+	: >first
+	sh -c 'trap "" TERM; : >deaf; sleep 0.3; echo now listening' &
+	until [ -e deaf ]; do sleep 0.02; done
+	exit 1
+fi
+sleep 0.3
+: >second
+echo now listening
+exec "$APP" "\$PRUN_PORT" data
+END
+echo 'test -e second' | script r2/test_r2.sh
+run -f none.conf --server ./twice.sh --ready='log ^now listening$' r2
+is 'a line of a server that has died does not make the next one ready' $status 0
 ready 'command waits for success' --server ./late.sh --ready="command \"$HTTP\" GET \$PRUN_URL/count"
 printf 'sleep 0.1; echo >&"$PRUN_READY_FD"; exec "%s" "$PRUN_PORT" data\n' "$APP" | script fd.sh
 ready 'fd waits for a newline' --server ./fd.sh --ready=fd

@@ -150,6 +150,33 @@ for i in 1 2; do
 	ok "kill -9 of prun leaves nothing, try $i" await gone 'sleep 2000[.]4'
 done
 
+# It is killed while it, or its workers, are stopped.
+is_stopped() { ! ps -o stat= -p "$1" | grep -qv T; }
+children_of() { ps -A -o pid= -o ppid= | awk -v p="$1" '$2 == p { print $1 }'; }
+for what in prun workers; do
+	rm -f started
+	"$PRUN" -j2 --grace=30 sig >out 2>&1 &
+	pid=$!
+	await test -e started
+	workers=$(children_of $pid)
+	case $what in
+	prun) kill -TSTP $pid && await is_stopped $pid ;;
+	# shellcheck disable=SC2086
+	workers) kill -STOP $workers && for w in $workers; do await is_stopped "$w"; done ;;
+	esac
+	kill -9 $pid
+	wait $pid 2>/dev/null
+	if [ "$(uname)" = Linux ]; then
+		ok "kill -9 of prun leaves nothing where $what had been stopped" await gone 'sleep 2000[.]4'
+		for w in $workers; do await not kill -0 "$w" || echo "$w"; done >workers.left
+		is 'nor a worker' "$(cat workers.left)" ''
+	else
+		skip 'only Linux wakes them' "kill -9 of prun leaves nothing where $what had been stopped"
+		# shellcheck disable=SC2086
+		kill -CONT $workers 2>/dev/null
+	fi
+done
+
 # A worker is killed.
 echo 'kill -9 $(ps -o ppid= -p $$); sleep 2000.5' | script worker/test_1.sh
 echo 'exit 0' | script worker/test_2.sh

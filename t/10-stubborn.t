@@ -106,14 +106,69 @@ start=$(date +%s)
 run --grace=20 --server "./tidy.sh $APP \$PRUN_PORT data" good
 ok 'but not the full grace' test $(($(date +%s) - start)) -lt 20
 
+# Whose fault a leftover is.
+[ -r "/proc/$$/task/$$/children" ] && list=yes || list=
+if [ "$list" ]; then
+	# Many processes take a while to die.
+	cat <<-'END' | script crowd.sh
+	trap '' TERM
+	i=0
+	while [ $((i += 1)) -le 40 ]; do sleep 4000 & done
+	"$@" &
+	wait
+	END
+	run --leak=fail --grace=0.2 --server "./crowd.sh $APP \$PRUN_PORT data; exit" good
+	is 'a server that is killed in its session has leaked nothing' "$status" 0
+	lacks 'and nothing is said to have left it' out 'had left'
+	ok 'its crowd is gone' gone '[ r]4000'
+	if have setsid; then
+		cat <<-'END' | script chain/test_chain.sh
+		setsid sh -c 'setsid sleep 4000.7 & : >chained; wait' &
+		until [ -e chained ] && ps -A -o args | grep -v grep | grep -q '^sleep 4000[.]7'; do sleep 0.02; done
+		exit 0
+		END
+		run chain
+		has 'a daemon of a daemon is named' out 'had left its session, killed: [0-9]+ sleep 4000.7'
+	fi
+fi
+if have perl && [ "$list" ]; then
+	cat >group.pl <<-'END'
+	setpgrp(0, 0);
+	$SIG{TERM} = sub { select undef, undef, undef, 0.3; open F, ">>tidy.out"; print F "flushed\n"; exit };
+	open F, ">>tidy.ready";
+	sleep 4000 while 1;
+	END
+	cat <<-'END' | script jobs.sh
+	rm -f tidy.ready
+	perl group.pl 4000 &
+	until [ -e tidy.ready ]; do sleep 0.02; done
+	"$@"
+	END
+	rm -f tidy.out
+	mkdir job
+	echo 'exec ./jobs.sh true' | script job/test_job.sh
+	start=$(date +%s)
+	run --grace=30 job
+	is 'a job in a group of its own has TERM and its grace after a test' "$(cat tidy.out)" flushed
+	has 'and is in the session that the test left' out 'left running by the test, stopped: [0-9]+ perl'
+	lacks 'which it has not left' out 'had left'
+	rm -f tidy.out
+	run --grace=30 --server "exec ./jobs.sh $APP \$PRUN_PORT data" good
+	is 'after a server, too' "$(cat tidy.out)" flushed
+	ok 'without waiting for all of the grace' test $(($(date +%s) - start)) -lt 25
+fi
+
 # Systems that do not list a process's children: macOS, the BSDs, some Linux.
 cat >blind.c <<'END'
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 int open(const char *path, int flags, ...)
 {
 	int (*real)(const char *, int, ...) = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open");
@@ -128,6 +183,18 @@ int open(const char *path, int flags, ...)
 	}
 	return real(path, flags, mode);
 }
+/* macOS: a group of zombies only may not be signalled */
+int killpg(pid_t group, int sig)
+{
+	siginfo_t si;
+	memset(&si, 0, sizeof(si));
+	if (sig == 0 && getenv("ZOMBIES_EPERM") && waitid(P_PID, group, &si, WEXITED | WNOWAIT | WNOHANG) == 0 &&
+			si.si_pid == group) {
+		errno = EPERM;
+		return -1;
+	}
+	return kill(-group, sig);
+}
 END
 if [ -z "$PRUN_VALGRIND" ] && cc -shared -fPIC -o blind.so blind.c -ldl 2>cc.err &&
 		LD_PRELOAD=$dir/blind.so "$PRUN" -V >/dev/null 2>&1; then
@@ -139,6 +206,17 @@ if [ -z "$PRUN_VALGRIND" ] && cc -shared -fPIC -o blind.so blind.c -ldl 2>cc.err
 	LD_PRELOAD=$dir/blind.so "$PRUN" --grace=3 --server "./tidy.sh $APP \$PRUN_PORT data" good >out 2>err
 	is 'a child that needs 0.3 s on TERM gets them there, too' "$(cat tidy.out)" flushed
 	ok 'and nothing lives' gone 'tidy.sh'
+	mkdir bin
+	echo 'echo asked >>asked; exec '"$(command -v ps)"' "$@"' | script bin/ps
+	LD_PRELOAD=$dir/blind.so PATH=$dir/bin:$PATH "$PRUN" --grace=2 --ready=none \
+		--server 'sh -c "trap \"\" TERM; sleep 4000 & wait" & exec sleep 4000' good >out 2>err
+	ok 'it pauses before it asks ps again' test "$(wc -l <asked)" -lt 40
+	ok 'and kills what ignores TERM there' await gone '[ r]4000'
+	echo 'exit 1' | script bin/ps
+	start=$(date +%s)
+	ZOMBIES_EPERM=1 LD_PRELOAD=$dir/blind.so PATH=$dir/bin:$PATH "$PRUN" --grace=20 \
+		--server "$APP \$PRUN_PORT data" good >out 2>err
+	ok 'EPERM for a group says that only zombies are left' test $(($(date +%s) - start)) -lt 15
 elif [ -z "$PRUN_VALGRIND$PRUN_ASAN" ]; then    # which do without it
 	skip 'no LD_PRELOAD here' 'where the kernel lists no children it runs as well'
 fi

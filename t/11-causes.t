@@ -21,6 +21,8 @@ cause() {
 }
 cause 'exit 3' prun.exit FAIL 'exit status 3'
 cause 'kill -9 $$' prun.signal FAIL 'killed by signal 9 \(Killed\)'
+cause 'kill -SEGV $$' prun.signal FAIL 'killed by signal 11 \(Segmentation fault.*\)' \
+	--test 'sh "$PRUN_TEST"; exit $?'
 cause 'sleep 60' prun.timeout TIMEOUT 'timed out after 0.3s' -t 300ms
 cause 'cat /dev/zero' prun.output-limit FAIL 'wrote more than 100000 bytes' --log-limit=100000
 cause 'kill $(ps -A -o pid= -o args= | sed -n "s,^ *\([0-9]*\) .*app $PRUN_PORT .*,\1,p"); sleep 60' prun.server-died ERROR 'the server died during the test: (killed by signal 15|exit status 143)' --server "$serve"
