@@ -219,7 +219,7 @@ if [ "$(id -u)" = 0 ] && have setpriv && [ -z "$PRUN_VALGRIND" ]; then
 	mkdir locked
 	for where in locked/run /proc/run; do
 		setpriv --reuid nobody --regid nogroup --clear-groups "$PRUN" -d $where t >out 2>err
-		is "a run directory that cannot be made gives status 3 ($where)" $? 3
+		is "a run directory that cannot be made gives status 2 ($where)" $? 2
 		has 'in one line' err 'Permission denied|No such file'
 	done
 	# RLIMIT_NPROC does not hold for root.
