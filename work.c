@@ -557,7 +557,9 @@ verdict(const struct attempt *a)
 static void
 log_processes(struct attempt *a)
 {
-	char *ps = str("ps -o pid,ppid,pgid,etime,time,args -g %ld", (long)a->test.pid);
+	/* -g means a group here, a session there, and nothing on the BSDs. */
+	char *ps = str("ps -A -o pid,ppid,pgid,etime,time,args | awk 'NR == 1 || $3 == %ld "
+		"|| $2 in seen { seen[$1]; print } END { exit NR < 2 }'", (long)a->test.pid);
 	static const char head[] = "\nprun: timed out; these were its processes:\n";
 	int fd = open_regular(a->log, O_WRONLY | O_APPEND);
 

@@ -36,6 +36,19 @@ fi
 has 'the other file is none the worse' out '^good/test_good.sh +PASS'
 ok 'who ignores TERM is killed, children included' gone 'sleep 2000[.]2'
 
+# macOS takes -g for a group, the BSDs have none.
+echo 'case " $* " in *" -g "*) exit 1 ;; esac; exec '"$(command -v ps)"' "$@"' | script bin/ps
+cat <<'END' | script slow2/test_slow.sh
+setsid sh -c 'sleep 2000.21 & wait' &
+until ps -A -o args | grep -v grep | grep -q '^sleep 2000[.]21'; do sleep 0.02; done
+sleep 2000.22
+END
+PATH=$dir/bin:$PATH run -t 1 --grace=0.3 slow2 -d slow2.d
+if have ps && have setsid; then
+	has 'also with a ps that knows no -g' slow2.d/0-test_slow.sh/test.log 'sleep 2000[.]22'
+	has 'and those that left its session' slow2.d/0-test_slow.sh/test.log 'sleep 2000[.]21'
+fi
+
 # What a test leaves behind.
 echo 'sleep 2000.3 & exit 0' | script leak/test_leak.sh
 run leak
