@@ -417,8 +417,8 @@ dir_stays(const struct plan *p, const struct record *records, int status, bool c
 
 	for (i = 0; i < p->nfiles; i++) {
 		result = records[i].o.result;
-		failed = failed || (result >= FAIL && result < CANCEL);
-		stays = stays || records[i].o.kept;
+		failed = failed || result == FLAKY || (result >= FAIL && result < CANCEL);
+		stays = stays || records[i].kept;
 	}
 	return stays || (failed && p->o.keep != KEEP_NEVER);
 }

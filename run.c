@@ -33,6 +33,7 @@ struct run {
 	const struct plan *p;
 	struct record *records; /* of the files */
 	bool *held;             /* locks that are taken */
+	bool *named;            /* files whose kept clone was told of */
 	int *in_suite;          /* attempts under way in each suite */
 	struct show *show;
 	struct slot *slots;
@@ -172,22 +173,56 @@ queue_drop(struct run *r, int file, int attempt)
 	r->drops[r->ndrops++].attempt = attempt;
 }
 
-/* Tells of an attempt that is over; again: another will follow. */
+/* What there is to say of the clone of an attempt: its URL without the password,
+ * or its name where db-clone made it.  Scratch memory. */
+static char *
+clone_url(const struct run *r, const struct file *f, int attempt)
+{
+	const struct opts *o = &f->suite->o;
+	char *name = plan_clone(r->p, f, attempt);
+
+	if (o->db_clone)
+		return name;
+	return url_masked(url_clone(o->db, name, plan_dir(r->p, f, attempt)));
+}
+
+/* Whether the clones of all attempts stay, not only that of the last failed one. */
+static bool
+keeps_all(const struct file *f)
+{
+	return f->suite->o.keep == KEEP_ALWAYS || f->suite->o.keep == KEEP_RUN;
+}
+
+/* Tells of an attempt that is over; again: another will follow.  A clone is
+ * named once it is known to stay. */
 static void
 tell(struct run *r, const struct file *f, bool again)
 {
 	size_t mark = scratch_mark();
-	const struct outcome *o = &r->records[f->index].o;
-	const struct opts *opts = &f->suite->o;
-	char *dir = plan_dir(r->p, f, o->attempt), *name = plan_clone(r->p, f, o->attempt);
-	char *url = NULL;
+	struct record *c = &r->records[f->index];
+	bool stays = c->o.kept && c->kept == c->o.attempt
+		&& (!again || r->p->o.audit || keeps_all(f));
+	char *dir = plan_dir(r->p, f, c->o.attempt);
 
-	if (o->kept && opts->db_clone)
-		url = name;
-	else if (o->kept)
-		url = url_masked(url_clone(opts->db, name, dir));
-	show_result(r->show, f, again, dir, url);
+	show_result(r->show, f, again, dir, stays ? clone_url(r, f, c->o.attempt) : NULL);
+	if (stays && is_failure(&c->o))
+		r->named[f->index] = true;
 	scratch_release(mark);
+}
+
+/* Lists the kept clones that were not named before. */
+static void
+list_clones(struct run *r)
+{
+	const struct file *f;
+	size_t i;
+
+	for (i = 0; i < r->p->nfiles; i++) {
+		f = &r->p->files[i];
+		if (r->records[i].kept && !r->named[i])
+			show_say(r->show, "database of %s: %s", safe(f->test, strlen(f->test)),
+				clone_url(r, f, r->records[i].kept));
+	}
 }
 
 /* Gives the file of a worker that got no session with the database server back
@@ -242,16 +277,19 @@ wants_another(const struct run *r, const struct file *f, const struct outcome *o
 		&& o->attempt <= f->retries;
 }
 
-/* Queues the kept clones of all attempts but that which stands for the file. */
+/* Decides which of a file's kept clones stays: that of its last failure, in an
+ * audit of its first; the others are queued to be dropped. */
 static void
-drop_others(struct run *r, const struct outcome *before, const struct outcome *o)
+choose_clone(struct run *r, struct record *c, const struct outcome *o)
 {
-	int stands = r->records[o->file].o.attempt;
-
-	if (before->kept && before->attempt != stands)
-		queue_drop(r, o->file, before->attempt);
-	if (o->kept && o->attempt != stands)
-		queue_drop(r, o->file, o->attempt);
+	if (!o->kept)
+		return;
+	if (c->kept && !keeps_all(&r->p->files[o->file])) {
+		queue_drop(r, o->file, r->p->o.audit ? o->attempt : c->kept);
+		if (r->p->o.audit)
+			return;
+	}
+	c->kept = o->attempt;
 }
 
 /* Notes an attempt's outcome in the file's record. */
@@ -299,10 +337,10 @@ take_result(struct run *r, int slot, const struct outcome *o)
 	again = wants_another(r, f, o);
 	c->ended = !again;
 	record(r, c, o);
+	choose_clone(r, c, o);
 	tell(r, f, again);
 	if (audit && is_failure(&before))
 		c->o = before;          /* the first failure stands for it */
-	drop_others(r, &before, o);
 	if (o->fatal && !r->stopping) {
 		give_up(r, str("%s: the run cannot go on", f->test));
 	} else if (is_failure(o) && r->p->o.fail_fast && !audit && !r->stopping) {
@@ -320,12 +358,15 @@ lose_attempt(struct run *r, int i, const char *why)
 		.file = f->index, .attempt = r->slots[i].order.attempt,
 		.result = ERROR, .cause = CAUSE_WORKER_DIED, .begin = r->views[i].since
 	};
-	char *dir = plan_dir(r->p, f, o.attempt), *text = str("! %s\n", why);
+	char *dir = plan_dir(r->p, f, o.attempt), *clone = plan_clone(r->p, f, o.attempt);
+	char *text = str("! %s\n", why);
 
 	o.ms = clock_ms() - o.begin;
 	if (r->killed) {
 		o.result = CANCEL;
 		o.cause = CAUSE_CANCELLED;
+		if (clone)
+			text = str("! %s; its database %s may be left\n", why, clone);
 	}
 	if (mkdir(dir, 0777) < 0 && errno != EEXIST)
 		warn("%s:", dir);
@@ -608,17 +649,22 @@ next_file(struct run *r)
 static void
 settle(struct run *r)
 {
-	const struct file *f;
+	struct record *c;
+	enum result result;
 	bool failed = false;
 	size_t i;
 
 	r->settled = true;
-	for (i = 0; i < r->p->nfiles; i++)
-		failed = failed || counts_as_failed(r->p, r->records[i].o.result);
+	for (i = 0; i < r->p->nfiles; i++) {
+		result = r->records[i].o.result;
+		failed = failed || result >= FAIL || result == FLAKY;
+	}
 	for (i = 0; i < r->p->nfiles && !failed; i++) {
-		f = &r->p->files[i];
-		if (f->suite->o.keep == KEEP_RUN && r->records[i].o.kept)
-			queue_drop(r, f->index, r->records[i].o.attempt);
+		c = &r->records[i];
+		if (r->p->files[i].suite->o.keep == KEEP_RUN && c->kept) {
+			queue_drop(r, (int)i, c->kept);
+			c->kept = 0;
+		}
 	}
 }
 
@@ -858,6 +904,8 @@ end_files(struct run *r)
 		if (!r->records[i].attempts) {
 			cut = true;
 			tell(r, &r->p->files[i], false);
+		} else {
+			r->records[i].ended = true;     /* though it may have waited for a retry */
 		}
 		failed = failed || counts_as_failed(r->p, o->result);
 	}
@@ -910,6 +958,7 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 		.p = p, .records = records, .show = show, .nslots = p->workers,
 		.order = plan_order(p, p->o.shuffle),
 		.held = xcalloc(p->locks.n, sizeof(*r.held)),
+		.named = xcalloc(p->nfiles, sizeof(*r.named)),
 		.in_suite = xcalloc(p->nsuites, sizeof(*r.in_suite)),
 		.slots = xcalloc(n, sizeof(*r.slots)), .views = xcalloc(n, sizeof(*r.views)),
 		.fds = xcalloc(n + 1, sizeof(*r.fds)), .deadline = -1
@@ -926,9 +975,11 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 		dismiss(&r);
 	proc_sweep(NULL, 0);
 	end_files(&r);
+	list_clones(&r);
 	for (i = 0; i < p->workers; i++)
 		free(r.slots[i].sessions);
 	free(r.held);
+	free(r.named);
 	free(r.in_suite);
 	free(r.slots);
 	free(r.views);

@@ -339,8 +339,12 @@ show_details(struct show *s, const struct file *f, bool again, char *notes,
 		show_tail(s, dir, "server");
 	else if (o->result != CANCEL && !tests)
 		show_tail(s, dir, "test");
-	show_path(s, "test log", dir, "test.log");
-	show_path(s, "server log", dir, "server.log");
+	/* What is removed with the run directory is not named. */
+	if (s->plan->o.run_dir || s->plan->o.keep == KEEP_ALWAYS
+	|| (s->plan->o.keep != KEEP_NEVER && o->result != CANCEL)) {
+		show_path(s, "test log", dir, "test.log");
+		show_path(s, "server log", dir, "server.log");
+	}
 	if (url) {
 		buf_fmt(&s->out, "    %-12s%s\n", "database", url);
 		show_path(s, "environment", dir, "env");

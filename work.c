@@ -319,6 +319,9 @@ try_server(struct attempt *a, struct buf *why)
 
 	while ((cause = start_server(a, why)) == CAUSE_SERVER_DIED && !a->w->cancelled) {
 		proc_stop(a->w, &a->server, a->o->grace_ms, true, &a->notes);
+		/* The shell could not run it, and will not. */
+		if (a->server.status == 126 || a->server.status == 127)
+			break;
 		held = a->hold >= 0;
 		if (proc_taken(&a->hold, a->port)) {
 			cause = CAUSE_PORT;
@@ -477,6 +480,20 @@ read_test_report(struct attempt *a, struct counts *c, struct buf *why)
 	return junit_count(a->junit, a->f->path, c, &a->notes, why);
 }
 
+/* The signal of which a shell's exit status tells, 128 and its number; or 0. */
+static int
+shell_signal(int status)
+{
+	static const int sigs[] = { SIGHUP, SIGINT, SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS,
+		SIGFPE, SIGKILL, SIGSEGV, SIGPIPE, SIGALRM, SIGTERM, SIGXCPU, SIGXFSZ, SIGSYS };
+	size_t i;
+
+	for (i = 0; i < LEN(sigs); i++)
+		if (status == 128 + sigs[i])
+			return sigs[i];
+	return 0;
+}
+
 /* Judges a test that has ended by itself: how it went well, or a cause. */
 static void
 judge_test(struct attempt *a, int reports, const struct counts *c, struct buf *why)
@@ -517,6 +534,8 @@ look(struct attempt *a)
 	struct buf why = { 0 };
 	int reports = a->out.tested ? read_test_report(a, &c, &why) : 0;
 
+	if (a->shell && shell_signal(a->test.status))
+		a->test.status = -shell_signal(a->test.status);
 	a->out.report = reports != 0;
 	a->out.tests = c.tests;
 	a->out.failed = c.failures;
@@ -625,6 +644,7 @@ after(struct attempt *a)
 {
 	int64_t most = a->w->cancelled ? 1500 : 60000;  /* prun waits 2 s and the grace */
 	char *log = str("%s/after.log", a->dir);
+	struct buf tail = { 0 };
 	int status;
 
 	if (!a->o->after || !a->env.n)
@@ -632,9 +652,15 @@ after(struct attempt *a)
 	status = run_command(a, a->o->after, log, proc_clock(a->w) + most, false);
 	proc_drain(a->w, NULL);
 	if (status == RUN_STOPPED)
-		buf_fmt(&a->notes, "- after did not end and was stopped, see %s\n", log);
-	else if (status)
-		buf_fmt(&a->notes, "- after failed, see %s\n", log);
+		buf_str(&a->notes, "- after did not end in time and was stopped\n");
+	else if (status < 0 && status != SPAWN_FAILED)
+		buf_fmt(&a->notes, "- after failed: signal %d\n", -status);
+	else if (status > 0)
+		buf_fmt(&a->notes, "- after failed: exit status %d\n", status);
+	if (status)             /* not the log's path: it goes if the test passed */
+		buf_tail(&tail, log, 1);
+	add_lines(&a->notes, "after's last line", &tail);
+	buf_free(&tail);
 }
 
 static void

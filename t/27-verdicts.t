@@ -1,0 +1,113 @@
+#!/bin/sh
+# Verdicts that can be trusted, and evidence that is still there when prun ends.
+. "${0%/*}/lib.sh"
+
+# A database that is a directory, so that this file needs no server.
+mkdir clones
+cat >dirs.conf <<'END'
+db = dir://x
+db-clone = mkdir "clones/$PRUN_DB" && echo "dir://$PRUN_DB"
+db-drop = rmdir "clones/$PRUN_DB"
+END
+# as x_w0_ for a first attempt, x_w0_r2 for a second
+clones() { ls clones | sed "s/_$(sed -n 's/^kept: .*prun-//p' out)/_/" | tr '\n' ' '; }
+named() { sed -n 's/^    database  *//p; s/^database of .*: //p' out | sort -u; }
+fresh() { rm -rf clones out.* prun-*; mkdir clones; rm -f ./*.seen; }
+
+# What was printed is still there when prun ends.
+# there NAME: every absolute path and every database that out names.
+there() {
+	gone=
+	for path in $(grep -Eo "$dir/[^ ,;:)]+" out); do [ -e "$path" ] || gone="$gone $path"; done
+	for name in $(named); do [ -d "clones/$name" ] || gone="$gone $name"; done
+	is "$1: all that it names is there" "$gone" ''
+}
+echo '[ -e flaky.seen ] || { : >flaky.seen; exit 1; }' | script t/test_flaky.sh
+echo 'exit 1' | script t/test_bad.sh
+echo 'exit 0' | script t/test_good.sh
+fresh
+run -f dirs.conf -r 1 t/test_flaky.sh
+is 'a flaky file passes' "$status $(grep -c FLAKY out)" '0 2'
+is "its failed attempt's clone stays" "$(clones)" 'x_w0_ '
+is 'and is named' "$(named)" "$(ls clones)"
+ok 'so does its log' test -e "$(sed -n 's/^ *test log  *//p' out)"
+there 'flaky'
+fresh
+run -f dirs.conf -r 2 t/test_bad.sh t/test_good.sh
+is "of three failed attempts the last one's clone stays" "$(clones)" 'x_w0_r3 '
+is 'and only that is named' "$(named)" "$(ls clones)"
+there 'three failures'
+fresh
+run -f dirs.conf --keep=run t/test_bad.sh t/test_good.sh
+is 'keep = run: both stay' "$(clones)" 'x_w0_ x_w1_ '
+is 'keep = run: both are named' "$(named)" "$(ls clones)"
+has "the passed file's is listed at the end" out '^database of t/test_good.sh: x_w1_'
+there 'keep = run'
+fresh
+run -f dirs.conf --keep=run t/test_good.sh
+is 'keep = run: none stays where none failed' "$(clones)$(named)" ''
+fresh
+run -f dirs.conf --keep=always -r 1 t/test_flaky.sh
+is 'keep = always: both attempts stay' "$(clones)" 'x_w0_ x_w0_r2 '
+there 'keep = always'
+fresh
+run -f dirs.conf --keep=never -r 1 t/test_bad.sh t/test_flaky.sh
+is 'keep = never: none stays' "$(clones)$(named)" ''
+there 'keep = never'
+fresh
+echo 'n=$(ls n.* 2>/dev/null | wc -l); : >n.$$; [ $n -lt 1 ]' | script audit/test_1.sh
+echo 'exit 0' | script audit/test_2.sh
+run -f dirs.conf --audit=3 -j2 audit
+is "audit: the first failure's clone stays" "$(clones)" 'x_w0_r2 '
+is 'audit: and only that is named' "$(named)" "$(ls clones)"
+there 'audit'
+fresh
+run -f dirs.conf --after 'echo "no such container"; exit 3' t/test_good.sh
+has 'after: what it said is told, not where' out "after's last line: no such container"
+there 'after'
+
+# A file that failed and waited for its retry when the run was cancelled has
+# failed, as the history knows.
+fresh
+echo ': >"$PRUN_SUITE.begun"; exit 1' | script wait/test_1.sh
+echo 'until [ -e .begun ]; do sleep 0.02; done; sleep 0.3; kill -TERM $(ps -o ppid= -p $PPID); sleep 60' |
+	script wait/test_2.sh
+run -f dirs.conf -j2 -r 1 -o out.xml --history h wait
+has 'the history knows of a failure whose retry was cancelled' h ' FAIL .*wait/test_1.sh'
+has 'so does the last line' out '^2 files: 0 passed, 1 failed, 1 cancelled'
+there 'cancelled'
+
+# A segmentation fault under sh -c is a signal.
+echo 'kill -SEGV $$' | script t/test_segv.sh
+run --test 'sh "$PRUN_TEST"; exit $?' t/test_segv.sh
+has "the shell's status of a signal is that signal" out 'killed by signal 11 .*\(prun.signal\)'
+run --test 'exit 255' t/test_good.sh
+has 'but 255 is a status' out 'exit status 255 \(prun.exit\)'
+
+# A worker that dies, wherever.
+run --setup 'kill -9 $PPID; sleep 2700.1' t/test_good.sh
+is 'a worker that dies in setup: status 3' $status 3
+has 'is told' out 'worker 0 died: Killed'
+has 'and the file did not run' out '^1 file: 0 passed, 1 cancelled'
+dies() {
+	what=$1
+	shift
+	fresh
+	run -f dirs.conf -j1 "$@" t/test_good.sh
+	is "a worker that dies in $what: the file is an ERROR" \
+		"$status $(grep -c 'ERROR  t/test_good' out)" '1 1'
+	has "a worker that dies in $what: is told why" out 'the worker died: Killed \(prun.worker-died\)'
+	is "a worker that dies in $what: the clone is dropped" "$(clones)" ''
+	ok "a worker that dies in $what: nothing is left" await gone 'sleep 2700'
+}
+dies 'db-clone' --db-clone 'mkdir "clones/$PRUN_DB"; kill -9 $PPID; sleep 2700.2'
+dies 'server' --server 'kill -9 $PPID; sleep 2700.3'
+dies 'test' --test 'kill -9 $PPID; sleep 2700.4'
+dies 'stop' --server 'trap "kill -9 $PPID" TERM; sleep 2700.5 & wait; wait' --ready none --test 'sleep 0.3'
+dies 'after' --after 'kill -9 $PPID; sleep 2700.6'
+
+# A server that is not there is not tried twice.
+run --server 'nosuch-server --port $PRUN_PORT' t/test_good.sh
+is 'a server of which the shell knows nothing: status 3' $status 3
+lacks 'it is tried once' out 'tried twice'
+finish
