@@ -44,14 +44,15 @@ plan_clone(const struct plan *p, const struct file *f, int attempt)
 	return f->suite->o.db ? url_clone_name(f->suite->o.db, f->index, p->id, attempt) : NULL;
 }
 
-/* The default command of a kind of file, or NULL. */
+/* The default command of a kind of file, or NULL.  exec: ^C would end the shell
+ * though pytest's debugger takes it. */
 static const char *
 default_test(const char *path)
 {
 	static const char *const commands[][2] = {
-		{ ".py", "\"${PYTHON:-python3}\" -m pytest \"$PRUN_TEST\" "
+		{ ".py", "exec \"${PYTHON:-python3}\" -m pytest \"$PRUN_TEST\" "
 			"--junitxml=\"$PRUN_JUNIT\" \"$@\"" },
-		{ ".bats", "bats --tap \"$PRUN_TEST\" \"$@\"" },
+		{ ".bats", "exec bats --tap \"$PRUN_TEST\" \"$@\"" },
 		{ ".[jt]s", "PLAYWRIGHT_JUNIT_OUTPUT_NAME=\"$PRUN_JUNIT\" npx playwright test "
 			"\"$PRUN_TEST\" --reporter=junit --output=\"$PRUN_DIR/test-results\" "
 			"\"$@\"" },
@@ -75,6 +76,17 @@ add_quoted(struct buf *b, const char *s)
 		else
 			buf_char(b, *s);
 	buf_char(b, '\'');
+}
+
+bool
+plan_wants_pytest(const struct plan *p, const struct suite *s)
+{
+	size_t i;
+
+	for (i = 0; i < p->nfiles; i++)
+		if (p->files[i].suite == s && !s->o.test && ends(p->files[i].path, ".py"))
+			return true;
+	return false;
 }
 
 char *

@@ -78,7 +78,8 @@ is_set_up(const struct plan *p, size_t i)
 	for (k = 0; k < i; k++) {
 		earlier = &p->suites[k].o;
 		if (!p->suites[k].no_setup && same(o->setup, earlier->setup)
-		&& same(o->db, earlier->db))
+		&& same(o->db, earlier->db)
+		&& (plan_wants_pytest(p, &p->suites[k]) || !plan_wants_pytest(p, &p->suites[i])))
 			return true;
 	}
 	return false;
@@ -98,7 +99,7 @@ find_setups(struct plan *p)
 		p->files[i].suite->no_setup = false;
 	for (i = 0; i < p->nsuites; i++) {
 		s = &p->suites[i];
-		if ((!s->o.setup && !s->o.db) || is_set_up(p, i))
+		if ((!s->o.setup && !s->o.db && !plan_wants_pytest(p, s)) || is_set_up(p, i))
 			s->no_setup = true;
 	}
 }
@@ -459,7 +460,7 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 static int
 drain(struct show *show, int64_t deadline, int sig)
 {
-	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP };
+	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
 	struct pollfd out = { .events = POLLOUT };
 	size_t i;
 

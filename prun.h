@@ -189,6 +189,8 @@ char *plan_clone(const struct plan *p, const struct file *f, int attempt);
 /* The command that runs f, in scratch memory, or NULL where nobody knows how.
  * program: it is a path to be executed, else it is for the shell. */
 char *plan_command(const struct file *f, bool *program);
+/* Whether pytest runs a file of the suite because nothing else was said. */
+bool plan_wants_pytest(const struct plan *p, const struct suite *s);
 /* Writes the history: what is in it and not in p stays. */
 int plan_history_write(const struct plan *p, const struct record *records);
 /* Says which files hurt each other, and writes it to audit.txt of the run

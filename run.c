@@ -781,7 +781,8 @@ stop_for_signal(struct run *r, int sig)
 	if (++r->signals == 1) {
 		r->sig = sig;
 		r->deadline = now + 2000 + grace;
-		show_say(r->show, "prun: %s: stopping; once more kills at once", strsignal(sig));
+		show_say(r->show, "prun: %s: stopping; once more kills at once",
+			strsignal(sig));
 		cancel(r, grace);
 	} else if (r->signals == 2) {
 		if (r->deadline > now + 1000)
@@ -905,7 +906,7 @@ end_files(struct run *r)
 			cut = true;
 			tell(r, &r->p->files[i], false);
 		} else {
-			r->records[i].ended = true;     /* though it may have waited for a retry */
+			r->records[i].ended = true;     /* or it waited for a retry */
 		}
 		failed = failed || counts_as_failed(r->p, o->result);
 	}

@@ -123,12 +123,10 @@ is_unset(const struct opts *o, const char *setting)
 	return false;
 }
 
+/* Begins the environment anew: what prun has inherited. */
 static void
-make_env(struct attempt *a)
+inherit_env(struct attempt *a)
 {
-	const struct plan *p = a->plan;
-	const struct file *f = a->f;
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	size_t i;
 
 	list_free(&a->env);
@@ -136,6 +134,26 @@ make_env(struct attempt *a)
 		if (!is_unset(a->o, environ[i]))
 			list_add(&a->env, environ[i]);
 	a->ours = a->env.n;
+}
+
+/* Sets what env = says. */
+static void
+env_expand_all(struct attempt *a)
+{
+	size_t i;
+
+	for (i = 0; i < a->o->env.n; i++)
+		env_expand(a, a->o->env.v[i]);
+}
+
+static void
+make_env(struct attempt *a)
+{
+	const struct plan *p = a->plan;
+	const struct file *f = a->f;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	inherit_env(a);
 	env_set(a, "PRUN_RUN", p->id);
 	env_set(a, "PRUN_SUITE", f->suite->name);
 	env_set(a, "PRUN_FILE", f->path);
@@ -159,8 +177,7 @@ make_env(struct attempt *a)
 		env_set(a, "PRUN_DB_URL", a->db_url ? a->db_url : "");
 		env_all(a, &a->o->db_env, a->db_url ? a->db_url : "");
 	}
-	for (i = 0; i < a->o->env.n; i++)
-		env_expand(a, a->o->env.v[i]);
+	env_expand_all(a);
 }
 
 /* Writes what we have set as a script to be sourced; it may hold secrets. */
@@ -341,8 +358,8 @@ try_server(struct attempt *a, struct buf *why)
 		why->n = 0;
 	}
 	if (cause == CAUSE_NONE && released)
-		buf_str(&a->notes, "- the server died while prun held its port and came up once "
-			"it was released: does it set SO_REUSEADDR?\n");
+		buf_str(&a->notes, "- the server died while prun held its port and came up "
+			"once it was released: does it set SO_REUSEADDR?\n");
 	if (cause == CAUSE_SERVER_DIED && released)
 		buf_str(&a->notes, "- it was tried twice, the second time with the port "
 			"released\n");
@@ -510,11 +527,16 @@ judge_test(struct attempt *a, int reports, const struct counts *c, struct buf *w
 		fails(a, CAUSE_SPAWN, str("exit status %d: %s", status, why->n ? why->s : ""));
 	} else if (status == 77 && !reports) {
 		a->well = SKIP;
-	} else if (status == 5 && reports > 0 && c->tests == 0) {
+	} else if ((status == 0 || status == 5) && reports > 0 && !c->tests && !c->failures) {
 		a->well = NONE;
+	} else if (status == 5 && reports > 0 && c->skipped == c->tests) {
+		a->well = SKIP;         /* pytest, of a module that is skipped as a whole */
 	} else if (status > 0) {
 		if (reports > 0 && !c->failures)
 			odd = ", though its report has no failure";
+		else if (status == 5 && !reports && command && strstr(command, "pytest"))
+			odd = "; if pytest has found no tests, --junitxml=\"$PRUN_JUNIT\" "
+				"would tell";
 		fails(a, CAUSE_EXIT, str("exit status %d%s", status, odd));
 	} else if (reports < 0) {
 		fails(a, CAUSE_REPORT, why->s);
@@ -754,22 +776,40 @@ attempt(struct self *self, const struct file *f, int number)
 
 /* ---- orders ---- */
 
-/* Runs a suite's setup command; false with the reason in why. */
-static bool
-run_setup(struct attempt *a, const struct suite *s, struct buf *why)
+/* The environment of setup: the template in place of a clone. */
+static void
+make_setup_env(struct attempt *a, const struct suite *s)
 {
-	char *log = str("%s/setup.log", a->plan->dir);
-	int status;
-
-	for (a->ours = 0; environ[a->ours]; a->ours++)
-		list_add(&a->env, environ[a->ours]);
+	inherit_env(a);
 	env_set(a, "PRUN_RUN", a->plan->id);
 	env_set(a, "PRUN_SUITE", s->name);
 	if (s->o.db) {
 		env_set(a, "PRUN_DB_URL", s->o.db);
 		env_all(a, &s->o.db_env, s->o.db);
 	}
-	status = run_command(a, s->o.setup, log, -1, true);
+	env_expand_all(a);
+}
+
+/* Whether there is a pytest for a suite that is to be run by it. */
+static bool
+has_pytest(struct attempt *a, const char *log, struct buf *why)
+{
+	static const char ask[] = "exec \"${PYTHON:-python3}\" -c 'import importlib.util as u; "
+		"raise SystemExit(u.find_spec(\"pytest\") is None)'";
+
+	if (run_command(a, ask, log, -1, true) == 0 || a->w->cancelled)
+		return true;
+	buf_str(why, "no pytest for ${PYTHON:-python3}: install it, or say test = how to run "
+		"the files");
+	return false;
+}
+
+/* Runs a suite's setup command; false with the reason in why. */
+static bool
+run_setup(struct attempt *a, const char *log, struct buf *why)
+{
+	int status = run_command(a, a->o->setup, log, -1, true);
+
 	proc_drain(a->w, NULL);
 	if (status == SPAWN_FAILED)
 		buf_fmt(why, "setup failed: it could not be run; see %s", log);
@@ -780,8 +820,24 @@ run_setup(struct attempt *a, const struct suite *s, struct buf *why)
 	return status == 0;
 }
 
-/* Sweeps, then runs a suite's setup with the template locked; --clean only
- * sweeps. */
+/* Before the suite's first clone: looks for pytest, sweeps, and runs the setup
+ * command with the template locked. */
+static bool
+set_up(struct attempt *a, const struct suite *s, struct buf *why)
+{
+	char *log = str("%s/setup.log", a->plan->dir);
+	struct pg *pg = a->self->pg;
+
+	make_setup_env(a, s);
+	if (plan_wants_pytest(a->plan, s) && !has_pytest(a, log, why))
+		return false;
+	if (pg_setup(pg, a->o, true, &a->notes, why) < 0)
+		return false;
+	return !a->o->setup || (run_setup(a, log, why)
+		&& pg_setup(pg, a->o, false, &a->notes, why) == 0);
+}
+
+/* Sets a suite up, or with --clean sweeps what there is of it. */
 static void
 setup(struct self *self, const struct suite *s)
 {
@@ -790,13 +846,10 @@ setup(struct self *self, const struct suite *s)
 	struct buf why = { 0 };
 	char *path = str("%s/notes", self->plan->dir);
 
-	if (self->plan->o.clean)
-		n.bad = a.o->db && pg_clean(self->pg, a.o, a.plan->o.list, &a.notes, &why) < 0;
-	else if (pg_setup(self->pg, a.o, true, &a.notes, &why) < 0)
-		n.bad = true;
-	else if (s->o.setup)
-		n.bad = !run_setup(&a, s, &why)
-			|| pg_setup(self->pg, a.o, false, &a.notes, &why) < 0;
+	if (!self->plan->o.clean)
+		n.bad = !set_up(&a, s, &why);
+	else if (a.o->db)
+		n.bad = pg_clean(self->pg, a.o, a.plan->o.list, &a.notes, &why) < 0;
 	if (why.n)
 		buf_fmt(&a.notes, "! %s\n", why.s);
 	if (file_write(path, a.notes.n ? a.notes.s : "", a.notes.n, 0666) < 0)

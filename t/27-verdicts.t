@@ -106,6 +106,36 @@ dies 'test' --test 'kill -9 $PPID; sleep 2700.4'
 dies 'stop' --server 'trap "kill -9 $PPID" TERM; sleep 2700.5 & wait; wait' --ready none --test 'sleep 0.3'
 dies 'after' --after 'kill -9 $PPID; sleep 2700.6'
 
+# The default command needs pytest, which is asked for once, before any clone.
+echo 'exit 1' | script no-pytest
+echo 'echo "$PWD $PRUN_FILE" >>ran' | script pytest
+mkdir py
+: >py/test_1.py
+: >py/test_2.py
+PYTHON=./no-pytest run -f dirs.conf -j2 -r 2 --db-clone ': >cloned; echo x' py
+is 'no pytest: status 3' "$status $(ls cloned 2>&1 | grep -c '^cloned')" '3 0'
+has 'no pytest: that is said' out '^prun: no pytest for '
+is 'no pytest: once' "$(grep -c pytest out)" 1
+run -f dirs.conf -j2 --env 'PYTHON=./no-pytest' py
+is 'no pytest: env is asked for it' $status 3
+PYTHON=./pytest run -j2 py
+is 'with one it runs' "$(grep -c py/test_ ran)" 2
+PYTHON=./no-pytest run --test 'true' py
+is 'nobody asks where test = says how' $status 0
+run -n py
+has 'the shell makes way for pytest, or ^C would end it' out '^    exec "'
+
+# Exit status 5 is pytest's for no tests; of skipped modules its report has cases.
+echo 'echo "<testsuite><testcase name=\"m\"><skipped/></testcase></testsuite>" >"$PRUN_JUNIT"; exit 5' |
+	script five/test_skipped.sh
+echo 'echo "<testsuite/>" >"$PRUN_JUNIT"; exit 5' | script five/test_none.sh
+echo 'echo "<testsuite/>" >"$PRUN_JUNIT"' | script five/test_empty.sh
+run five
+is 'a module that is skipped as a whole is SKIP' "$(sed -n 's,^five/test_skipped.sh *\([A-Z]*\) .*,\1,p' out)" SKIP
+is 'a report without tests is NONE, with 5 or 0' "$(grep -c '^five/test_[en][a-z]*.sh *NONE' out)" 2
+run --test 'exit 5 # pytest' t/test_good.sh
+has '5 without a report: how to have one' out 'exit status 5; .*--junitxml="\$PRUN_JUNIT"'
+
 # A server that is not there is not tried twice.
 run --server 'nosuch-server --port $PRUN_PORT' t/test_good.sh
 is 'a server of which the shell knows nothing: status 3' $status 3
