@@ -120,6 +120,8 @@ static const struct option table[] = {
 		"Run up to N files of the suite at once" },
 	{ "server-failure", 0, ENUM, 0, AT(server_failure), "stop, continue", "stop",
 		"What to do when a server cannot start" },
+	{ "server-exit", 0, ENUM, 0, AT(server_exit), "fail, pass", "fail",
+		"Server that exits with 0 during the test" },
 	{ "flaky", 0, ENUM, TOP, AT(flaky), "pass, fail", "pass", "How FLAKY counts" },
 	{ "leak", 0, ENUM, 0, AT(leak), "note, fail", "note",
 		"Processes a test leaves running" },

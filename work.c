@@ -406,6 +406,15 @@ wrote_too_much(const struct attempt *a)
 	return false;
 }
 
+/* Whether the server has died; with server-exit = pass it may exit with 0. */
+static bool
+server_is_dead(struct attempt *a)
+{
+	if (!a->server.pid || !proc_ended(&a->server))
+		return false;
+	return a->server.status != 0 || !a->o->server_exit;
+}
+
 /* Waits for the end of the test, or for a cause to end it. */
 static void
 await_test(struct attempt *a)
@@ -419,7 +428,7 @@ await_test(struct attempt *a)
 			next = proc_clock(w) + 100;
 		if (w->cancelled)
 			fails(a, CAUSE_CANCELLED, "");
-		else if (a->server.pid && proc_ended(&a->server))
+		else if (server_is_dead(a))
 			fails(a, CAUSE_SERVER_DIED, str("the server died during the test: %s",
 				proc_how_ended(&a->server)));
 		else if (proc_ended(&a->test))

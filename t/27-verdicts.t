@@ -136,6 +136,41 @@ is 'a report without tests is NONE, with 5 or 0' "$(grep -c '^five/test_[en][a-z
 run --test 'exit 5 # pytest' t/test_good.sh
 has '5 without a report: how to have one' out 'exit status 5; .*--junitxml="\$PRUN_JUNIT"'
 
+# A server that ends during the test is server-died, unless it may.
+echo 'until [ -e stop ]; do sleep 0.02; done; exit $(cat stop)' | script ends.sh
+echo 'echo ${STATUS-0} >stop.new; mv stop.new stop; sleep 0.5' | script ends/test_ends.sh
+ends() { rm -f stop; run --server ./ends.sh --ready none "$@" ends; }
+ends
+has 'a server that ends during the test is dead' out 'exit status 0 \(prun.server-died\)'
+ends --server-exit=pass
+is 'server-exit = pass: it may end with status 0' "$status $(grep -c PASS out)" '0 2'
+STATUS=3 ends --server-exit=pass
+is 'but with no other' "$(grep -c 'exit status 3 (prun.server-died)' out)" 1
+
+# A cancel while the settings of the template are copied: what was not tested
+# has not passed.
+if [ "${PRUN_TEST_PG-}" ] && have psql; then
+	psql -Xqd "$PRUN_TEST_PG" -c 'CREATE DATABASE many' >/dev/null
+	i=0
+	while [ $((i += 1)) -le 400 ]; do echo "ALTER DATABASE many SET my.v$i = '$i';"; done |
+		psql -Xqd "$PRUN_TEST_PG"
+	echo 'sleep 60' | script long/test_long.sh
+	passed=
+	for try in 1 2 3; do
+		rm -f h
+		"$PRUN" --history h --db "${PRUN_TEST_PG%/*}/many" long >out 2>&1 &
+		pid=$!
+		await sh -c "psql -XAtd '$PRUN_TEST_PG' -c 'SELECT datname FROM pg_database' | grep -q ^many_"
+		kill -TERM $pid
+		wait $pid
+		grep -q 'CANCEL  long/test_long' out || passed="$passed $try"
+		! grep PASS h 2>/dev/null || passed="$passed $try"
+	done
+	is 'a file that was cancelled while it was cloned is CANCEL' "$passed" ''
+else
+	skip 'no PostgreSQL' 'a file that was cancelled while it was cloned is CANCEL'
+fi
+
 # A server that is not there is not tried twice.
 run --server 'nosuch-server --port $PRUN_PORT' t/test_good.sh
 is 'a server of which the shell knows nothing: status 3' $status 3
