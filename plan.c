@@ -50,8 +50,8 @@ static const char *
 default_test(const char *path)
 {
 	static const char *const commands[][2] = {
-		{ ".py", "exec \"${PYTHON:-python3}\" -m pytest \"$PRUN_TEST\" "
-			"--junitxml=\"$PRUN_JUNIT\" \"$@\"" },
+		{ ".py", "exec \"${PYTHON:-python3}\" -m pytest -o cache_dir=\"$TMPDIR/cache\" "
+			"\"$PRUN_TEST\" --junitxml=\"$PRUN_JUNIT\" \"$@\"" },
 		{ ".bats", "exec bats --tap \"$PRUN_TEST\" \"$@\"" },
 		{ ".[jt]s", "PLAYWRIGHT_JUNIT_OUTPUT_NAME=\"$PRUN_JUNIT\" npx playwright test "
 			"\"$PRUN_TEST\" --reporter=junit --output=\"$PRUN_DIR/test-results\" "

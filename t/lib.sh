@@ -1,7 +1,8 @@
 # What the tests share: TAP, a directory of their own, and prun to try.
 # Each test is named by the sentence that it proves.
 
-top=$(cd "${0%/*}/.." && pwd)
+top=${0%/*}
+top=$(cd "${top%/kinds}/.." && pwd)
 PRUN=${PRUN:-$top/prun}
 APP=$top/t/demo/app
 HTTP=$top/t/demo/http
