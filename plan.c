@@ -44,24 +44,98 @@ plan_clone(const struct plan *p, const struct file *f, int attempt)
 	return f->suite->o.db ? url_clone_name(f->suite->o.db, f->index, p->id, attempt) : NULL;
 }
 
-/* The default command of a kind of file, or NULL.  exec: ^C would end the shell
- * though pytest's debugger takes it. */
+/* The first playwright.config.* here, or NULL. */
+static const char *
+playwright_config(void)
+{
+	static const char *config;
+	static bool known;
+	glob_t g;
+
+	if (!known && glob("playwright.config.*", 0, NULL, &g) == 0) {
+		config = xstrdup(g.gl_pathv[0]);
+		globfree(&g);
+	}
+	known = true;
+	return config;
+}
+
+/* Whether it is in JavaScript or TypeScript. */
+static bool
+is_script(const char *path)
+{
+	return fnmatch("*.[jt]s", path, 0) == 0 || fnmatch("*.[cm][jt]s", path, 0) == 0
+		|| fnmatch("*.[jt]sx", path, 0) == 0;
+}
+
+/* Playwright's command; which: the arguments that select tests. */
+static const char *
+playwright(const char *which)
+{
+	const char *local = "node_modules/.bin/playwright";
+
+	return str("PLAYWRIGHT_JUNIT_OUTPUT_NAME=\"$PRUN_JUNIT\" %s test %s "
+		"--pass-with-no-tests --workers=$PRUN_CPUS --reporter=junit "
+		"--output=\"$PRUN_DIR/test-results\" \"$@\"",
+		access(local, X_OK) == 0 ? local : "npx --no-install playwright", which);
+}
+
+/* Appends s as a regular expression of JavaScript that matches only s, within
+ * single quotes of the shell. */
+static void
+add_regexp(struct buf *b, const char *s)
+{
+	for (; *s; s++) {
+		if (strchr("\\/^$.*+?()[]{}|", *s))
+			buf_char(b, '\\');
+		if (*s == '\'')
+			buf_str(b, "'\\'");
+		buf_char(b, *s);
+	}
+}
+
+/* The command for one file, or for its tests of a title or at a line.  Playwright
+ * takes regular expressions, which heed the case only between slashes.  It compares
+ * absolute paths, and titles with the file's name and the groups' before them. */
+static const char *
+playwright_file(const struct file *f)
+{
+	const char *node = f->test + strlen(f->path), *base = strrchr(f->path, '/'), *angle;
+	char *here = realpath(".", NULL);
+	struct buf b = { 0 };
+
+	buf_str(&b, "'/^");
+	if (*f->path != '/')
+		add_regexp(&b, str("%s/", here ? here : ""));
+	add_regexp(&b, f->path);
+	buf_fmt(&b, "$/%s'", starts(node, "::") ? "" : node);
+	if (starts(node, "::")) {
+		buf_str(&b, " -g '/");
+		add_regexp(&b, base ? base + 1 : f->path);
+		buf_char(&b, ' ');
+		/* reports write "group > title", with an angle mark */
+		for (node += 2; (angle = strstr(node, " \xe2\x80\xba ")); node = angle + 5)
+			add_regexp(&b, str("%.*s ", (int)(angle - node), node));
+		add_regexp(&b, node);
+		buf_str(&b, "( |$)/'");
+	}
+	angle = playwright(b.s);
+	buf_free(&b);
+	free(here);
+	return angle;
+}
+
+/* The default command of a kind of file, or NULL. */
 static const char *
 default_test(const char *path)
 {
-	static const char *const commands[][2] = {
-		{ ".py", "exec \"${PYTHON:-python3}\" -m pytest -o cache_dir=\"$TMPDIR/cache\" "
-			"\"$PRUN_TEST\" --junitxml=\"$PRUN_JUNIT\" \"$@\"" },
-		{ ".bats", "exec bats --tap \"$PRUN_TEST\" \"$@\"" },
-		{ ".[jt]s", "PLAYWRIGHT_JUNIT_OUTPUT_NAME=\"$PRUN_JUNIT\" npx playwright test "
-			"\"$PRUN_TEST\" --reporter=junit --output=\"$PRUN_DIR/test-results\" "
-			"\"$@\"" },
-	};
-	size_t i;
-
-	for (i = 0; i < LEN(commands); i++)
-		if (fnmatch(str("*%s", commands[i][0]), path, 0) == 0)
-			return commands[i][1];
+	if (ends(path, ".py"))
+		return "exec \"${PYTHON:-python3}\" -m pytest -o cache_dir=\"$TMPDIR/cache\" "
+			"\"$PRUN_TEST\" --junitxml=\"$PRUN_JUNIT\" \"$@\"";
+	if (ends(path, ".bats"))
+		return "exec bats --tap \"$PRUN_TEST\" \"$@\"";
+	if (is_script(path) && playwright_config())
+		return playwright("\"$PRUN_TEST\"");
 	return NULL;
 }
 
@@ -98,6 +172,8 @@ plan_command(const struct file *f, bool *program)
 	size_t i;
 
 	*program = !test;
+	if (test && !f->suite->o.test && is_script(f->path))
+		return str("%s", playwright_file(f));
 	if (!test && access(f->path, X_OK) == 0)
 		return str("%s%s", strchr(f->path, '/') ? "" : "./", f->path);
 	if (!test || !f->more.n)
@@ -123,34 +199,20 @@ matches(const struct list *globs, const char *path)
 }
 
 static bool
-have_playwright(void)
-{
-	static int have = -1;
-	glob_t g;
-
-	if (have < 0) {
-		have = glob("playwright.config.*", 0, NULL, &g) == 0;
-		if (have)
-			globfree(&g);
-	}
-	return have;
-}
-
-static bool
 is_test(const char *dir, const char *name)
 {
-	enum kind { ANY, PLAYWRIGHT, PROGRAM };
+	enum kind { ANY, SCRIPT, PROGRAM };
 	static const struct { const char *glob; enum kind kind; } kinds[] = {
 		{ "test_*.py", ANY }, { "*_test.py", ANY }, { "*.bats", ANY }, { "*.t", ANY },
 		{ "test_*.sh", ANY }, { "*_test.sh", ANY }, { "test-*.sh", ANY },
-		{ "*.spec.[jt]s", PLAYWRIGHT }, { "*.test.[jt]s", PLAYWRIGHT },
+		{ "*.spec.*", SCRIPT }, { "*.test.*", SCRIPT },
 		{ "test_*", PROGRAM }, { "test-*", PROGRAM },
 	};
 	size_t i;
 
 	for (i = 0; i < LEN(kinds); i++)
 		if (fnmatch(kinds[i].glob, name, 0) == 0 && (kinds[i].kind == ANY
-		|| (kinds[i].kind == PLAYWRIGHT && have_playwright())
+		|| (kinds[i].kind == SCRIPT && is_script(name))
 		|| (kinds[i].kind == PROGRAM && access(str("%s/%s", dir, name), X_OK) == 0)))
 			return true;
 	return false;
@@ -220,21 +282,36 @@ add_file(struct plan *p, struct suite *s, const char *path, const char *test, si
 	f->expect_ms = -1;
 }
 
-/* The path of a path or FILE::NODE, without ./ before and / behind it; *test is the
- * same with the node. */
+/* The path of a path, FILE::NODE or FILE:LINE, without ./ before and / behind it;
+ * *test is the same with the node or line. */
 static char *
 plain_path(const char *given, char **test)
 {
-	const char *node = strstr(given, "::");
-	char *path = str("%.*s", (int)(node ? node - given : (ptrdiff_t)strlen(given)), given);
-	size_t n = strlen(path);
+	const char *node = strstr(given, "::"), *line = strrchr(given, ':');
+	char *path;
+	size_t n;
 
+	if (!node && line && line[1] && !line[1 + strspn(line + 1, "0123456789")]
+	&& access(given, F_OK) < 0)
+		node = line;
+	path = str("%.*s", (int)(node ? node - given : (ptrdiff_t)strlen(given)), given);
+	n = strlen(path);
 	while (n > 1 && path[n - 1] == '/')
 		path[--n] = '\0';
 	while (starts(path, "./") && path[2])
 		path += 2;
 	*test = str("%s%s", path, node ? node : "");
 	return path;
+}
+
+/* Why there is no command for path, and what to do. */
+static const char *
+how_to_run(const char *path)
+{
+	if (is_script(path))
+		return "there is no playwright.config.* here, and other runners need test; see "
+			"KINDS OF PROJECT in prun(1)";
+	return "not executable, and no test command is set";
 }
 
 /* The tests in a directory that something can run; says which cannot be. */
@@ -252,11 +329,12 @@ find_tests(const struct suite *s, const char *dir, struct list *tests)
 		if (s->o.test || default_test(found.v[i]) || access(found.v[i], X_OK) == 0)
 			list_add(tests, found.v[i]);
 		else if (!skipped++)
-			first = shown(found.v[i]);
+			first = str("%s", found.v[i]);
 	}
-	if (skipped)
-		warn("%s is skipped%s: not executable, and no test command is set", first,
-			skipped > 1 ? str(", and %zu more", skipped - 1) : "");
+	/* beside other tests, those of another runner are no surprise */
+	if (skipped && !(tests->n && is_script(first)))
+		warn("%s is skipped%s: %s", shown(first), skipped > 1 ? str(", and %zu more",
+			skipped - 1) : "", how_to_run(first));
 	list_free(&found);
 }
 
@@ -362,7 +440,8 @@ covers(const char *path, const struct file *f)
 	size_t n = strlen(path);
 
 	return (!strncmp(path, f->path, n) && (f->path[n] == '\0' || f->path[n] == '/'))
-		|| !strcmp(path, ".") || fnmatch(path, f->path, 0) == 0;
+		|| !strcmp(path, ".")
+		|| (fnmatch(path, f->path, 0) == 0 && access(path, F_OK) < 0);
 }
 
 /* Adds the part of f that a path selects; false if that is nothing. */
@@ -923,6 +1002,53 @@ choose_suites(struct plan *p)
 	p->nsuites = n;
 }
 
+static bool
+mentions(const char *text, const struct list *names)
+{
+	size_t i;
+
+	for (i = 0; i < names->n; i++)
+		if (strstr(text, str("%.*s", (int)strcspn(names->v[i], "="), names->v[i])))
+			return true;
+	return false;
+}
+
+/* Warns of a playwright.config that starts or names a server of its own: its
+ * tests would pass or fail on that one, not on the file's. */
+static void
+check_playwright(const struct plan *p)
+{
+	const char *key = NULL;
+	const struct opts *o;
+	struct buf text = { 0 };
+	char *rest, *line;
+	size_t i;
+
+	for (i = 0; i < p->nfiles; i++)
+		if (p->files[i].suite->o.server && is_script(p->files[i].path))
+			break;
+	if (i == p->nfiles || !playwright_config() || buf_read(&text, playwright_config()) < 0)
+		return;
+	o = &p->files[i].suite->o;
+	if (strstr(text.s, "PRUN_") || mentions(text.s, &o->url_env)
+	|| mentions(text.s, &o->port_env) || mentions(text.s, &o->env))
+		return;
+	for (rest = text.s; !key && (line = next_line(&rest));) {
+		line += strspn(line, " \t");
+		if (starts(line, "//") || starts(line, "*") || starts(line, "/*"))
+			continue;
+		if (strstr(line, "webServer"))
+			key = "webServer";
+		else if (strstr(line, "baseURL"))
+			key = "baseURL";
+	}
+	if (key)
+		warn("%s: %s is set without PRUN_URL, so tests may use another server than the one "
+			"started for them; see KINDS OF PROJECT in prun(1)",
+			playwright_config(), key);
+	buf_free(&text);
+}
+
 void
 plan_make(struct plan *p)
 {
@@ -957,9 +1083,11 @@ plan_make(struct plan *p)
 			read_marks(p, &p->files[i]);
 		find_locks(p, &p->files[i]);
 		if (!plan_command(&p->files[i], &program))
-			bad(p->files[i].path, "no command to run it: make it executable, or "
-				"set test in prun.conf");
+			bad(shown(p->files[i].path), "no command to run it: %s",
+				is_script(p->files[i].path) ? how_to_run(p->files[i].path)
+				: "make it executable, or set test in prun.conf");
 	}
+	check_playwright(p);
 }
 
 /* ---- what an audit found ---- */

@@ -168,8 +168,10 @@ make_env(struct attempt *a)
 	env_set(a, "TMPDIR", a->tmp);
 	env_all(a, &a->o->port_env, strrchr(a->url, ':') + 1);
 	env_set(a, "PRUN_URL", a->url);
-	if (a->o->server)       /* else they may name a server of the user's own */
+	if (a->o->server) {     /* else they may name a server of the user's own */
+		env_set(a, "PLAYWRIGHT_TEST_BASE_URL", a->url);
 		env_all(a, &a->o->url_env, a->url);
+	}
 	if (a->o->server && proc_ready_fd(a->o->ready))
 		env_set(a, "PRUN_READY_FD", "3");
 	if (a->db) {

@@ -64,6 +64,8 @@ run t -- -k nothing_at_all
 is 'all NONE is a pass' $status 0
 is 'with a warning as its last line' "$(tail -n 1 out)" \
 	'warning: no file had any tests; check the test arguments'
+run t/test_three.py --test 'echo "<testsuites/>" >"$PRUN_JUNIT"'
+has 'a report without tests is NONE, whoever calls that a success' out '^t/test_three.py +NONE +0 '
 run t/test_one.py::test_good
 has 'FILE::NODE runs one test' out '^t/test_one.py::test_good +PASS +1 '
 run t/test_skip.py 2>/dev/null ||:
@@ -75,6 +77,21 @@ has 'without PRUN_JUNIT in the command the exit status decides' out '^t/test_one
 run t/test_one.py --test '"$PYTHON" -m pytest "$PRUN_TEST" --junitxml="$PRUN_JUNIT" "$@"; exit 0'
 has 'failures in the report beat exit status 0' out 'exit status 0, but its report has failures'
 is 'and fail' $status 1
+
+# Tests of other kinds are no surprise.
+mkdir other
+: >other/cart.test.js
+run other
+is 'a directory of tests without a command has none' $status 4
+has 'which says what was seen, and what to do' err \
+	'^prun: other/cart.test.js is skipped: there is no playwright.config.* here, and other runners need test; see KINDS'
+run other/cart.test.js
+is 'a named one likewise' "$status $(grep -c 'other runners need test' err)" '2 1'
+run --test 'cat "$PRUN_TEST"' other/cart.test.js
+is 'with a command it runs' $status 0
+run --test 'echo "$PRUN_TEST" >>lines' other/cart.test.js:12 other/cart.test.js:7
+is 'FILE:LINE runs the command with the line' "$(sort lines | tr '\n' ' ')" \
+	'other/cart.test.js:12 other/cart.test.js:7 '
 
 # Side by side: about the slowest, not the sum.
 for i in 1 2 3 4; do printf 'import time\ndef test_sleep(): time.sleep(1)\n' >"t/test_p$i.py"; done
