@@ -106,16 +106,31 @@ find_setups(struct plan *p)
 
 /* ---- the run directory ---- */
 
-/* Whether path is a run directory: another tool may write such a file, too. */
+/* Another user could lay traps there, and read what tests write. */
+static void
+refuse_foreign(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		fatal(EXIT_USAGE, "%s:", path);
+	if (st.st_uid != geteuid())
+		bad(path, "belongs to another user");
+}
+
+/* Whether path is a run directory: other tools may write a results.jsonl, too.
+ * Ours is empty, and alone, if prun was killed before it wrote its first line. */
 static bool
-is_run(const char *path)
+is_run(const char *path, bool alone)
 {
 	static const char begin[] = "{\"prun\":\"";
 	char head[sizeof(begin) - 1];
-	int fd = open(str("%s/results.jsonl", path), O_RDONLY | O_CLOEXEC);
+	int fd = open_regular(str("%s/results.jsonl", path), O_RDONLY | O_NOFOLLOW);
 	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof(head));
 
 	close_keep(fd);
+	if (n == 0)
+		return alone;
 	return n == (ssize_t)sizeof(head) && !memcmp(head, begin, sizeof(head));
 }
 
@@ -125,12 +140,16 @@ static int
 lock_run(const char *path)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-	int fd = open(str("%s/results.jsonl", path), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+	char *name = str("%s/results.jsonl", path);
+	int fd = open_regular(name, O_RDWR | O_CREAT | O_NOFOLLOW);
 
 	if (fd < 0)
-		fatal(EXIT_RUN, "%s/results.jsonl:", path);
-	if (fcntl(fd, F_SETLK, &lock) < 0)
+		fatal(EXIT_RUN, "%s:", name);
+	if (fcntl(fd, F_SETLK, &lock) == 0)
+		return fd;
+	if (errno == EACCES || errno == EAGAIN)
 		fatal(EXIT_USAGE, "%s is in use by another run", path);
+	warn("%s cannot be locked, so another run could take the directory:", name);
 	return fd;
 }
 
@@ -158,37 +177,63 @@ make_parents(const char *option, const char *path)
 		bad(option, "cannot write %s: %s", path, strerror(errno));
 }
 
+/* Whether the entry (of a directory's real path) is the file, or holds it. */
+static bool
+holds(const char *entry, const char *file)
+{
+	char *real = file ? realpath(file, NULL) : NULL;
+	size_t n = strlen(entry);
+	bool is = real && starts(real, entry) && (!real[n] || real[n] == '/');
+
+	free(real);
+	return is;
+}
+
+/* Empties the run directory; the report and the history may be in it. */
+static void
+empty_dir(const struct plan *p, struct dirent **e, int n)
+{
+	char *history = p->o.history, *name;
+	int i;
+
+	if (!history && p->o.junit)
+		history = str("%s.history", p->o.junit);
+	for (i = 0; i < n; i++) {
+		name = str("%s/%s", p->dir, e[i]->d_name);
+		/* By results.jsonl we know it again, should we be killed. */
+		if (strcmp(e[i]->d_name, "results.jsonl") && !holds(name, p->o.junit)
+		&& !holds(name, history) && remove_tree(name) < 0)
+			fatal(EXIT_RUN, "%s:", name);
+		free(e[i]);
+	}
+	free(e);
+}
+
 /* Makes the run directory, or empties that of an earlier run. */
 static void
 make_dir(struct plan *p)
 {
 	const char *tmp = getenv("TMPDIR");
-	char *path = p->o.run_dir, *name;
+	char *path = p->o.run_dir;
 	struct dirent **e;
-	int i, n, fd = -1;
+	int n, fd;
 
 	if (!path)
 		path = str("%s/prun-%s", tmp && *tmp ? tmp : "/tmp", p->id);
-	if (mkdir(path, 0777) < 0 && (errno != EEXIST || !p->o.run_dir))
+	if (mkdir(path, 0700) < 0 && (errno != EEXIST || !p->o.run_dir))
 		fatal(EXIT_RUN, "%s:", path);
+	refuse_foreign(path);
 	n = scandir(path, &e, is_entry, NULL);
-	if (n > 0 && !is_run(path))
+	if (n > 0 && !is_run(path, n == 1))
 		fatal(EXIT_USAGE, "%s is not empty and is not a run directory; "
 			"choose another one", path);
 	p->dir = realpath(path, NULL);
 	if (n < 0 || !p->dir)
 		fatal(EXIT_RUN, "%s:", path);
-	if (n)
-		fd = lock_run(path);
-	for (i = 0; i < n; i++) {
-		name = str("%s/%s", path, e[i]->d_name);
-		if (remove_tree(name) < 0)
-			fatal(EXIT_RUN, "%s:", name);
-		free(e[i]);
-	}
-	free(e);
-	close_keep(fd);
-	lock_run(path);
+	fd = lock_run(path);            /* for as long as we live */
+	empty_dir(p, e, n);
+	if (ftruncate(fd, 0) < 0)
+		fatal(EXIT_RUN, "%s/results.jsonl:", path);
 }
 
 /* ---- reports ---- */
@@ -364,6 +409,8 @@ merge_mode(const struct plan *p)
 
 	if (!p->o.junit || !p->paths.n)
 		bad("--merge", "needs -o OUT and the reports or run directories to merge");
+	if (strcmp(p->o.junit, "-"))
+		make_parents("-o", p->o.junit);
 	for (i = 0; i < p->paths.n; i++)
 		if (!add_input(&parts, p->paths.v[i], p->o.junit))
 			warn("%s: no reports found", p->paths.v[i]);
@@ -397,13 +444,11 @@ write_report(const struct plan *p, const struct record *records, int64_t ms, boo
 	add_run(&parts, p, records, 0);
 	if (merge(p, &parts, path, ms, &total) < 0)
 		return NULL;
+	name = str("%s/report.xml", p->dir);
 	target = p->o.junit && stays ? realpath(path, NULL) : NULL;
-	if (target) {
-		name = str("%s/report.xml", p->dir);
-		if (symlink(target, name) < 0)
-			warn("%s:", name);
-		free(target);
-	}
+	if (target && strcmp(target, name) && symlink(target, name) < 0)
+		warn("%s:", name);
+	free(target);
 	return path;
 }
 
@@ -575,7 +620,8 @@ clean_mode(struct plan *p)
 	if (!dbs && !p->paths.n)
 		bad("--clean", "needs db in prun.conf, or a run directory to remove");
 	for (i = 0; i < p->paths.n; i++) {
-		if (!is_run(p->paths.v[i]))
+		refuse_foreign(p->paths.v[i]);
+		if (!is_run(p->paths.v[i], false))
 			bad(p->paths.v[i], "is not a run directory");
 		fd = lock_run(p->paths.v[i]);
 		close(fd);
@@ -624,6 +670,7 @@ find_attempt(struct plan *p)
 	if (!dir || buf_read(&env, str("%s/env", dir)) < 0)
 		bad("--reopen", "%s has no env file; name the directory of a kept attempt",
 			p->o.reopen);
+	refuse_foreign(dir);
 	p->o.reopen = dir;
 	test = env_value(env.s, "PRUN_TEST");
 	suite = env_value(env.s, "PRUN_SUITE");

@@ -616,7 +616,7 @@ show_open(const struct plan *p, const struct record *records)
 		&& strcmp(term, "dumb");
 	s->github = p->o.github == 0 && github && !strcmp(github, "true");
 	s->began = s->drawn = clock_ms();
-	s->jsonl = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+	s->jsonl = open_regular(path, O_WRONLY | O_APPEND | O_NOFOLLOW);
 	if (s->jsonl < 0)
 		fatal(EXIT_RUN, "%s:", path);
 	write_plan(s);

@@ -59,6 +59,16 @@ ssize_t write(int fd, const void *s, size_t n)
 		return -1;
 	return real(fd, s, n);
 }
+int fcntl(int fd, int cmd, ...)
+{
+	int (*real)(int, int, ...) = (int (*)(int, int, ...))dlsym(RTLD_NEXT, "fcntl");
+	va_list ap;
+	void *arg;
+	va_start(ap, cmd);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	return cmd == F_SETLK && due("fcntl") ? -1 : real(fd, cmd, arg);
+}
 void *realloc(void *p, size_t n)
 {
 	static void *(*real)(void *, size_t);
@@ -116,6 +126,11 @@ if [ -z "$PRUN_VALGRIND" ] && cc -shared -fPIC -o fault.so fault.c -ldl 2>cc.err
 	is 'no space for the report: status 3' $status 3
 	has 'which is told' err 'report.xml cannot be written, the previous file is unchanged: No space'
 	is 'and true' "$(cat report.xml)" old
+	fault fcntl:1:37 -j1 t -d unlocked
+	is 'a file system without locks is not a directory in use' $status 0
+	has 'which is told' err 'results.jsonl cannot be locked.*: No locks available'
+	fault fcntl:1:11 -j1 t -d unlocked
+	is 'one that is locked is' "$status $(grep -c 'in use by another run' err)" '2 1'
 	fault clock:0:0 -j2 -t 20 t
 	is 'a wall clock that jumps is not looked at' $status 0
 elif [ -z "$PRUN_VALGRIND$PRUN_ASAN" ]; then    # which do without it

@@ -42,9 +42,10 @@ for bad in '--merge in' '--merge -o x.xml' '--merge -o x.xml --nosuch in'; do
 	run $bad
 	is "prun $bad is bad use" $status 2
 done
-run --merge -o no/where.xml in
+mkdir no
+run --merge -o no in
 is 'a report that cannot be written gives status 3' $status 3
-has 'and says so' err 'no/where.xml cannot be written.*: No such file'
+has 'and says so' err 'no cannot be written.*: Is a directory'
 # A full disk, or as good: no file may grow beyond 512 bytes (25 is XFSZ).
 echo old >limited.xml
 (trap '' 25; ulimit -f 1; "$PRUN" --merge -o limited.xml in/a.xml in/a.xml in/a.xml in/a.xml >out 2>err)

@@ -110,8 +110,8 @@ echo 'exit 0' | script ok/test_ok.sh
 run -d mine ok
 run -d mine ok
 is 'a run directory is emptied, not replaced: it may be a mount point' "$status $(ls -di mine)" "0 $inode"
-mkdir where.xml
-run -o where.xml --history=hist t/test_a.sh
+mkdir no
+run -o no --history=hist t/test_a.sh
 is 'a report that cannot be written gives status 3' $status 3
 ok 'and the run directory stays, to make it of' test -e "$(sed -n 's/^kept: //p' out)/results.jsonl"
 echo 'touch second; sleep 300' | script u/test_2.sh
