@@ -18,6 +18,7 @@
 #include <dirent.h>
 #include <fnmatch.h>
 #include <glob.h>
+#include <regex.h>
 
 /* ---- an attempt's names, and its command ---- */
 
@@ -1002,50 +1003,29 @@ choose_suites(struct plan *p)
 	p->nsuites = n;
 }
 
-static bool
-mentions(const char *text, const struct list *names)
-{
-	size_t i;
-
-	for (i = 0; i < names->n; i++)
-		if (strstr(text, str("%.*s", (int)strcspn(names->v[i], "="), names->v[i])))
-			return true;
-	return false;
-}
-
 /* Warns of a playwright.config that starts or names a server of its own: its
  * tests would pass or fail on that one, not on the file's. */
 static void
-check_playwright(const struct plan *p)
+check_playwright(const struct opts *o)
 {
-	const char *key = NULL;
-	const struct opts *o;
 	struct buf text = { 0 };
-	char *rest, *line;
+	bool own = buf_read(&text, playwright_config()) == 0 && !strstr(text.s, "PRUN_");
+	regex_t re;
 	size_t i;
 
-	for (i = 0; i < p->nfiles; i++)
-		if (p->files[i].suite->o.server && is_script(p->files[i].path))
-			break;
-	if (i == p->nfiles || !playwright_config() || buf_read(&text, playwright_config()) < 0)
-		return;
-	o = &p->files[i].suite->o;
-	if (strstr(text.s, "PRUN_") || mentions(text.s, &o->url_env)
-	|| mentions(text.s, &o->port_env) || mentions(text.s, &o->env))
-		return;
-	for (rest = text.s; !key && (line = next_line(&rest));) {
-		line += strspn(line, " \t");
-		if (starts(line, "//") || starts(line, "*") || starts(line, "/*"))
-			continue;
-		if (strstr(line, "webServer"))
-			key = "webServer";
-		else if (strstr(line, "baseURL"))
-			key = "baseURL";
+	for (i = 0; own && i < o->url_env.n; i++)
+		own = !strstr(text.s, o->url_env.v[i]);
+	for (i = 0; own && i < o->port_env.n; i++)
+		own = !strstr(text.s, o->port_env.v[i]);
+	/* outside comments */
+	if (own && regcomp(&re, "^([^/*]|/[^/*])*(webServer|baseURL)",
+	REG_EXTENDED | REG_NEWLINE | REG_NOSUB) == 0) {
+		if (regexec(&re, text.s, 0, NULL, 0) == 0)
+			warn("%s has a webServer or baseURL without PRUN_URL, so tests may use "
+				"another server than prun's; see KINDS OF PROJECT in prun(1)",
+				playwright_config());
+		regfree(&re);
 	}
-	if (key)
-		warn("%s: %s is set without PRUN_URL, so tests may use another server than the one "
-			"started for them; see KINDS OF PROJECT in prun(1)",
-			playwright_config(), key);
 	buf_free(&text);
 }
 
@@ -1055,7 +1035,7 @@ plan_make(struct plan *p)
 	bool in_suites = p->nsuites && p->suites[0].where;
 	struct suite *s;
 	size_t i;
-	bool program;
+	bool program, checked = false;
 
 	read_shard(p);
 	choose_suites(p);
@@ -1082,12 +1062,16 @@ plan_make(struct plan *p)
 		if (p->files[i].suite->o.split == SPLIT_FILE)
 			read_marks(p, &p->files[i]);
 		find_locks(p, &p->files[i]);
+		if (!checked && p->files[i].suite->o.server && is_script(p->files[i].path)
+		&& playwright_config()) {
+			check_playwright(&p->files[i].suite->o);
+			checked = true;
+		}
 		if (!plan_command(&p->files[i], &program))
 			bad(shown(p->files[i].path), "no command to run it: %s",
 				is_script(p->files[i].path) ? how_to_run(p->files[i].path)
 				: "make it executable, or set test in prun.conf");
 	}
-	check_playwright(p);
 }
 
 /* ---- what an audit found ---- */

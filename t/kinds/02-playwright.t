@@ -80,7 +80,7 @@ module.exports = {
 END
 run -n e2e
 has 'a configuration that has a server of its own is warned of' err \
-	'^prun: playwright.config.js: (baseURL|webServer) is set without PRUN_URL'
+	'^prun: playwright.config.js has a webServer or baseURL without PRUN_URL'
 cat >playwright.config.js <<'END'
 module.exports = {
 	testDir: 'e2e',
