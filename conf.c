@@ -51,6 +51,8 @@ static const struct option table[] = {
 	{ "retries", 'r', INT, 0, AT(retries), "N", "0", "Retry failed files up to N times" },
 	{ "timeout", 't', DURATION, 0, AT(timeout_ms), "DURATION", "none",
 		"Time limit for the test command" },
+	{ "timeout-signal", 0, ENUM, 0, AT(timeout_signal), "INT, TERM, QUIT, ABRT", "INT",
+		"First signal to a test that has timed out" },
 	{ "suite", 's', BLANKS, ARGV, AT(suite), "NAME,...", NULL, "Run only these suites" },
 	{ "list", 'n', BOOL, ARGV, AT(list), NULL, "no", "Print the plan and run nothing" },
 	{ "interactive", 'i', BOOL, ARGV, AT(interactive), NULL, "no",

@@ -78,7 +78,7 @@ struct opts {
 	int64_t jobs, retries, workers, max_worker_restart;
 	int64_t timeout_ms, ready_timeout_ms, grace_ms;
 	int64_t log_limit, report_limit;
-	int keep, split, server_failure, server_exit, flaky, leak, no_tests, github;
+	int keep, split, server_failure, server_exit, timeout_signal, flaky, leak, no_tests, github;
 	int64_t audit;          /* rounds; 0: no audit */
 	bool fail_fast, list, quiet, verbose, help, version;
 	bool last_failed, enabled, db_terminate;

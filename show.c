@@ -337,7 +337,7 @@ show_details(struct show *s, const struct file *f, bool again, char *notes,
 	if (o->cause == CAUSE_SERVER_DIED || o->cause == CAUSE_SERVER_NOT_READY
 	|| o->cause == CAUSE_PORT)
 		show_tail(s, dir, "server");
-	else if (o->result != CANCEL && !tests)
+	else if (o->result != CANCEL && (!tests || o->result == TIMEOUT))
 		show_tail(s, dir, "test");
 	/* What is removed with the run directory is not named. */
 	if (s->plan->o.run_dir || s->plan->o.keep == KEEP_ALWAYS

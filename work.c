@@ -417,6 +417,45 @@ server_is_dead(struct attempt *a)
 	return a->server.status != 0 || !a->o->server_exit;
 }
 
+/* Writes the session's processes as they stand into the test's log. */
+static void
+log_processes(struct attempt *a)
+{
+	/* -g means a group here, a session there, and nothing on the BSDs. */
+	char *ps = str("ps -A -o pid,ppid,pgid,etime,time,args | awk 'NR == 1 || $3 == %ld "
+		"|| $2 in seen { seen[$1]; print } END { exit NR < 2 }'", (long)a->test.pid);
+	static const char head[] = "\nprun: timed out; these were its processes:\n";
+	int fd = open_regular(a->log, O_WRONLY | O_APPEND);
+
+	if (fd < 0)
+		return;
+	if (write_all(fd, head, sizeof(head) - 1) < 0
+	|| run_command(a, ps, a->log, proc_clock(a->w) + 2000, true) != 0)
+		buf_str(&a->notes, "- its processes could not be listed (is there a ps?)\n");
+	close(fd);
+}
+
+/* A test that has timed out gets the signal at which its runner writes what it
+ * knows, and 2 s for that: pytest its report and where it hung. */
+static void
+interrupt(struct attempt *a)
+{
+	static const int sigs[] = { SIGINT, SIGTERM, SIGQUIT, SIGABRT };
+	int64_t until;
+
+	proc_tell_phase(a->w, STOPPING);
+	log_processes(a);
+	killpg(a->test.pid, sigs[a->o->timeout_signal]);
+	killpg(a->test.pid, SIGCONT);
+	until = proc_clock(a->w) + 2000;
+	while (!a->w->cancelled && !proc_late(a->w, until)) {
+		/* sh -c dies of INT at once, pytest in it writes. */
+		if (proc_ended(&a->test) && proc_left(a->w, &a->test, NULL) == 0)
+			break;
+		proc_wait(a->w, NULL, 0, until);
+	}
+}
+
 /* Waits for the end of the test, or for a cause to end it. */
 static void
 await_test(struct attempt *a)
@@ -487,6 +526,8 @@ run_test(struct attempt *a)
 		a->out.tested = true;
 		await_test(a);
 	}
+	if (a->out.cause == CAUSE_TIMEOUT)
+		interrupt(a);
 	if (s.terminal)
 		proc_take_terminal();
 	else
@@ -605,24 +646,6 @@ verdict(const struct attempt *a)
 
 /* ---- the end of an attempt ---- */
 
-/* Writes the session's processes as they stand into the test's log. */
-static void
-log_processes(struct attempt *a)
-{
-	/* -g means a group here, a session there, and nothing on the BSDs. */
-	char *ps = str("ps -A -o pid,ppid,pgid,etime,time,args | awk 'NR == 1 || $3 == %ld "
-		"|| $2 in seen { seen[$1]; print } END { exit NR < 2 }'", (long)a->test.pid);
-	static const char head[] = "\nprun: timed out; these were its processes:\n";
-	int fd = open_regular(a->log, O_WRONLY | O_APPEND);
-
-	if (fd < 0)
-		return;
-	if (write_all(fd, head, sizeof(head) - 1) < 0
-	|| run_command(a, ps, a->log, proc_clock(a->w) + 2000, true) != 0)
-		buf_str(&a->notes, "- its processes could not be listed (is there a ps?)\n");
-	close(fd);
-}
-
 static void
 add_lines(struct buf *to, const char *what, const struct buf *lines)
 {
@@ -641,7 +664,7 @@ left_running(struct attempt *a)
 	struct buf names = { 0 };
 	bool leaked;
 
-	if (!a->test.ended || a->w->cancelled)
+	if (!a->test.ended || a->w->cancelled || a->out.cause == CAUSE_TIMEOUT)
 		return false;
 	while (proc_left(a->w, &a->test, NULL) > 0 && !proc_late(a->w, until))
 		proc_wait(a->w, NULL, 0, until);
@@ -659,8 +682,6 @@ stop(struct attempt *a)
 
 	if (a->server.pid || !a->test.ended)    /* else it takes no time */
 		proc_tell_phase(a->w, STOPPING);
-	if (a->out.cause == CAUSE_TIMEOUT)
-		log_processes(a);
 	leaked = left_running(a);
 	proc_stop(a->w, &a->test, a->o->grace_ms, false, &a->notes);
 	proc_stop(a->w, &a->server, a->o->grace_ms, true, &a->notes);
