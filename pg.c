@@ -5,7 +5,10 @@
  * psql that reads statements from a pipe: both look the same from pg_send() and
  * pg_reply() up.  A worker has one session for its life, with the database
  * "postgres"; it holds the run's advisory lock, shared, so that a later run can
- * tell the clones of the dead from those of the living.
+ * tell the clones of the dead from those of the living.  While a clone is in use
+ * the session is watched, and opened again when it was lost.  Should that take a
+ * moment, no other run drops the clone: it must find it without a lock twice,
+ * five seconds apart.
  *
  * A clone is CREATE DATABASE ... TEMPLATE, which waits five seconds for the
  * sessions on the template and then fails; while it waits, a second session ends
@@ -24,9 +27,11 @@
 
 #define CLASS_RUN 1886549358    /* advisory locks: "prun", with the run's id, */
 #define CLASS_TEMPLATE 1886549359       /* and with the template's hash */
+#define ANSWER_MS 60000         /* for what should take no time */
+#define SWEEP_MS 5000           /* between the two looks for leftovers */
 
 /* What an error of the server means to us. */
-enum trouble { OTHER, LOST, CROWDED, FORBIDDEN, IN_USE, MISSING, IS_TEMPLATE, SYNTAX };
+enum trouble { OTHER, LOST, CROWDED, NOT_YET, FORBIDDEN, IN_USE, MISSING, IS_TEMPLATE, SYNTAX };
 
 /* state: an SQLSTATE or its beginning; passing: a further try may help. */
 struct error {
@@ -41,6 +46,7 @@ struct error {
 static const struct error errors[] = {
 	{ "08001", OTHER, true, "" },
 	{ "08", LOST, true, "" },
+	{ "57P03", NOT_YET, true, "" },
 	{ "57P", LOST, true, "" },
 	{ "57", OTHER, true, "" },
 	{ "3D000", MISSING, false, "; create it, or let setup create it" },
@@ -74,7 +80,15 @@ struct session {
 	int in, out, err;       /* psql's pipes and the file of its errors */
 	int statement;
 	struct buf text;        /* read from psql and not yet used */
+	int version;            /* of the server: 150004 */
 	struct session *next;
+};
+
+/* A clone that a first look has found without a living run. */
+struct leftover {
+	const struct opts *o;
+	char *name;
+	int64_t when;
 };
 
 struct pg {
@@ -82,7 +96,13 @@ struct pg {
 	const struct plan *plan;
 	bool crowded;
 	char *made;             /* the last clone whose CREATE is known to be over */
+	bool unbroken;          /* the session has lived since then */
+	const struct opts *watched;     /* of the clone in use */
+	int busy;               /* no time for watch() */
+	bool brief;             /* in watch(): whatever happens comes first */
 	struct session *sessions;
+	struct leftover *leftovers;
+	size_t nleftovers, capleftovers;
 };
 
 /* ---- libpq ---- */
@@ -115,6 +135,7 @@ static struct {
 	char *(*getvalue)(void *, int, int);
 	void (*clear)(void *);
 	void (*finish)(void *);
+	int (*backendPID)(const void *);
 } pq;
 
 /* in the order of the struct */
@@ -122,7 +143,8 @@ static const char *const pq_names[] = {
 	"PQconnectStartParams", "PQconnectPoll", "PQsocket", "PQstatus", "PQerrorMessage",
 	"PQsetErrorVerbosity", "PQsetnonblocking", "PQsendQuery", "PQflush", "PQconsumeInput",
 	"PQisBusy", "PQgetResult", "PQresultStatus", "PQresultErrorMessage", "PQntuples",
-	"PQnfields", "PQgetvalue", "PQclear", "PQfinish"
+	"PQnfields", "PQgetvalue", "PQclear", "PQfinish",
+	"PQbackendPID"
 };
 
 /* Whether libpq can be had; tried once per process. */
@@ -242,14 +264,20 @@ static enum waited
 await_fd(struct pg *pg, int fd, int events, int64_t deadline, bool heed)
 {
 	struct pollfd p = { fd, (short)events, 0 };
+	int saw;
 
 	for (;;) {
 		if (heed && pg->w->cancelled)
 			return STOPPED;
 		if (proc_late(pg->w, deadline))
 			return LATE;
-		if (proc_wait(pg->w, &p, 1, deadline) & SAW_FD)
+		pg->busy++;
+		saw = proc_wait(pg->w, &p, 1, deadline);
+		pg->busy--;
+		if (saw & SAW_FD)
 			return REPLIED;
+		if (saw && pg->brief)
+			return STOPPED;
 	}
 }
 
@@ -424,6 +452,7 @@ close_session(struct pg *pg, struct session *db)
 {
 	struct buf notes = { 0 };
 
+	pg->busy++;
 	if (db->conn) {
 		pq.finish(db->conn);
 	} else if (db->open) {
@@ -438,6 +467,7 @@ close_session(struct pg *pg, struct session *db)
 	buf_free(&db->text);
 	db->conn = NULL;
 	db->open = false;
+	pg->busy--;
 }
 
 static void
@@ -461,20 +491,15 @@ pg_reply(struct pg *pg, struct session *db, struct reply *r, int64_t deadline, b
 	return how;
 }
 
-/* How long housekeeping may take: not long when prun is dying. */
-static int64_t
-bound(const struct pg *pg)
-{
-	return proc_clock(pg->w) + (pg->w->cancelled ? 4000 : 60000);
-}
-
-/* Sends a statement and waits; 0 when it went well. */
+/* Sends a statement and waits; 0 when it went well.  A cancel does not end it: what
+ * is to be dropped is to be dropped.  prun kills those who take too long over it. */
 static int
 pg_do(struct pg *pg, struct session *db, struct reply *r, const char *sql)
 {
 	reply_clear(r);
 	pg_send(db, sql);
-	if (pg_reply(pg, db, r, bound(pg), false) != REPLIED) {
+	if (pg_reply(pg, db, r, proc_clock(pg->w) + (pg->brief ? 1000 : ANSWER_MS), false)
+	!= REPLIED) {
 		set_error(r, "08006", "the server did not answer");
 		close_session(pg, db);
 	}
@@ -508,7 +533,7 @@ lock_template(struct pg *pg, struct session *db, struct reply *r, const char *fu
 static int
 open_session(struct pg *pg, struct session *db, struct reply *r, bool heed)
 {
-	int64_t deadline = proc_clock(pg->w) + (pg->w->cancelled ? 2000 : 15000);
+	int64_t deadline = proc_clock(pg->w) + (pg->brief ? 1000 : 15000);
 	enum waited how = REPLIED;
 
 	reply_clear(r);
@@ -577,6 +602,32 @@ lock_run(struct pg *pg, struct session *db, struct reply *r, const char *functio
 		(int64_t)strtoll(str("%.5s", run), NULL, 36)));
 }
 
+/* Makes a fresh session fit to live as long as the run, whatever the role's settings
+ * are, and takes the run's lock. */
+static int
+make_ours(struct pg *pg, struct session *db, struct reply *r)
+{
+	/* 14 and later: without it a client that is killed during CREATE leaves a
+	 * database that appears after its death. */
+	pg_do(pg, db, r, "SET client_connection_check_interval = '1s'");
+	if (db->open)
+		pg_do(pg, db, r, "SET statement_timeout = 0");
+	if (!db->open || pg_do(pg, db, r, "SELECT pg_backend_pid(), "
+		"current_setting('server_version_num'), count(set_config(name, CASE name "
+		"WHEN 'client_min_messages' THEN 'error' WHEN 'tcp_keepalives_idle' THEN '20' "
+		"ELSE '0' END, false)) FROM pg_settings WHERE name IN ('client_min_messages', "
+		"'tcp_keepalives_idle', 'idle_session_timeout', 'lock_timeout', "
+		"'transaction_timeout')") < 0)
+		return -1;
+	db->version = atoi(r->fields.v[1]);
+	if (db->conn && pq.backendPID(db->conn) != atoi(r->fields.v[0])) {
+		close_session(pg, db);
+		return set_error(r, "58030", "db goes through a pooler, where locks do not "
+			"work; set db-admin to the URL of the server itself");
+	}
+	return lock_run(pg, db, r, "advisory_lock_shared", pg->plan->id);
+}
+
 /* What sessions for a suite connect with. */
 static char *
 admin_url(const struct opts *o)
@@ -584,10 +635,9 @@ admin_url(const struct opts *o)
 	return url_admin(o->db_admin ? o->db_admin : o->db, "postgres", NULL);
 }
 
-/* The worker's session for a suite's server, opened and locked if need be; NULL
- * with r filled. */
+/* The worker's session for a suite's server, open or not. */
 static struct session *
-session(struct pg *pg, const struct opts *o, struct reply *r, bool heed)
+find_session(struct pg *pg, const struct opts *o)
 {
 	char *url = admin_url(o);
 	struct session *db;
@@ -603,18 +653,20 @@ session(struct pg *pg, const struct opts *o, struct reply *r, bool heed)
 		db->next = pg->sessions;
 		pg->sessions = db;
 	}
+	return db;
+}
+
+/* The same, opened and locked if need be; NULL with r filled. */
+static struct session *
+session(struct pg *pg, const struct opts *o, struct reply *r, bool heed)
+{
+	struct session *db = find_session(pg, o);
+
 	if (db->open)
 		return db;
+	pg->unbroken = false;
 	pg->crowded = open_session(pg, db, r, heed) < 0 && r->error->trouble == CROWDED;
-	if (!db->open)
-		return NULL;
-	/* 14 and later: without it a client that is killed during CREATE leaves a
-	 * database that appears after its death. */
-	pg_do(pg, db, r, "SET client_connection_check_interval = '1s'");
-	pg_do(pg, db, r, "SET client_min_messages = 'error'");
-	if (db->open)
-		lock_run(pg, db, r, "advisory_lock_shared", pg->plan->id);
-	return r->error ? NULL : db;
+	return db->open && make_ours(pg, db, r) == 0 ? db : NULL;
 }
 
 /* Waits, whether or not the run is cancelled. */
@@ -639,12 +691,59 @@ pg_insist(struct pg *pg, const struct opts *o, struct reply *r, const char *stat
 		db = session(pg, o, r, false);
 		if (db && pg_do(pg, db, r, statement) == 0)
 			return 0;
-		if (tries == 5 || (r->error->trouble != LOST && r->error->trouble != CROWDED))
+		if (tries == 5 || (r->error->trouble != LOST && r->error->trouble != CROWDED
+		&& r->error->trouble != NOT_YET))
 			return -1;
 		proc_pause(pg->w, proc_clock(pg->w) + (100 << tries));
 		if (pg->w->cancelled)
 			return -1;
 	}
+}
+
+/* Whether the session still stands: libpq's socket says so, psql must be asked. */
+static bool
+is_alive(struct pg *pg, struct session *db)
+{
+	struct pollfd p = { 0 };
+	struct reply r = { 0 };
+	bool alive = true;
+
+	if (!db->conn) {
+		pg_send(db, "SELECT 1");
+		alive = pg_reply(pg, db, &r, proc_clock(pg->w) + 2000, false) == REPLIED;
+		reply_clear(&r);
+		return alive && db->open;
+	}
+	p.fd = pq.socket(db->conn);
+	p.events = POLLIN;
+	if (poll(&p, 1, 0) > 0)
+		alive = pq.consumeInput(db->conn) && pq.status(db->conn) == PQ_OK;
+	return alive;
+}
+
+/* Looks after the session of a clone that is in use: another run drops the clone if
+ * it is without our lock for five seconds. */
+static void
+watch(void *arg)
+{
+	struct pg *pg = arg;
+	struct session *db = find_session(pg, pg->watched);
+	struct reply r = { 0 };
+
+	pg->w->watch_at = proc_clock(pg->w) + 200;
+	if (pg->busy)
+		return;
+	pg->busy++;
+	if (db->open && !is_alive(pg, db))
+		close_session(pg, db);
+	pg->brief = true;
+	session(pg, pg->watched, &r, true);
+	pg->brief = false;
+	pg->busy--;
+	reply_clear(&r);
+	pg->w->watch_at = proc_clock(pg->w) + 200;
+	if (db->open)
+		pg->w->watch_at += db->conn ? 300 : 800;
 }
 
 /* ---- the recipe ---- */
@@ -790,6 +889,7 @@ clone_postgres(struct pg *pg, const struct opts *o, const char *name, struct rep
 	if (!failed) {
 		free(pg->made);
 		pg->made = xstrdup(name);
+		pg->unbroken = true;
 		copy_settings(pg, db, name, template, notes);
 	}
 	if (db->open)
@@ -840,14 +940,14 @@ drop_postgres(struct pg *pg, const struct opts *o, const char *name, struct repl
 /* The clones of this template that are ours to drop: name, run, comment, whether
  * somebody uses it, size, and the age of what was kept. */
 static const char clones[] =
-	"SELECT datname, substring(datname from '_w[0-9]+_(.{8})(?:r[0-9]+)?$'), c, "
+	"SELECT datname, substring(datname from '_[sw][0-9]+_(.{8})(?:r[0-9]+)?$'), c, "
 	"EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid), "
 	"CASE WHEN datconnlimit = -2 THEN 'invalid' ELSE "
 	"pg_size_pretty(pg_database_size(d.oid)) END, "
 	"CASE WHEN c ~ '^prun keep [0-9]{4}-[0-9-]{5}T[0-9:]{8}Z ' THEN "
 	"date_trunc('minute', now() - substr(c, 11, 20)::timestamptz) || ' old' END "
 	"FROM (SELECT *, coalesce(shobj_description(oid, 'pg_database'), '') AS c "
-	"FROM pg_database) d WHERE datname ~ ('^' || %L || '_w[0-9]+_[0-9a-z]{8}(r[0-9]+)?$') "
+	"FROM pg_database) d WHERE datname ~ ('^' || %L || '_[sw][0-9]+_[0-9a-z]{8}(r[0-9]+)?$') "
 	"AND pg_has_role(current_user, datdba, 'USAGE') %s ORDER BY datname";
 enum { C_NAME, C_RUN, C_COMMENT, C_USED, C_SIZE, C_AGE, C_FIELDS };
 
@@ -882,44 +982,58 @@ out:
 	reply_clear(&r);
 }
 
-/* Drops a clone if its run holds no lock, nobody uses it and, unless kept ones go as
- * well, it is not marked as kept; list: only tells.  Says what it did. */
+/* NOTE is the first look and DROP the second; CLEAN and LIST are for --clean, to
+ * which kept clones are leftovers, too. */
+enum sweep { NOTE, DROP, CLEAN, LIST };
+
+/* Looks at a clone: is it a leftover, one whose run holds no lock, that nobody uses
+ * and that is not marked as kept?  Says what it does about it. */
 static void
-sweep_one(struct pg *pg, struct session *db, const struct opts *o, char **f, bool kept,
-	bool list, struct buf *notes)
+sweep_one(struct pg *pg, struct session *db, const struct opts *o, char **f, enum sweep how,
+	struct buf *notes)
 {
+	struct leftover l = { o, NULL, proc_clock(pg->w) };
 	struct reply r = { 0 };
 
 	/* A database of the user's own may have a name of this form, but not a valid id. */
 	if (!id_valid(f[C_RUN])
-	|| (!kept && (starts(f[C_COMMENT], "prun keep") || *f[C_USED] == 't')))
+	|| (how < CLEAN && (starts(f[C_COMMENT], "prun keep") || *f[C_USED] == 't')))
 		return;
-	if (lock_run(pg, db, &r, "try_advisory_lock", f[C_RUN]) == 0) {
-		if (*r.fields.v[0] == 't') {
-			drop_leftover(pg, db, o, f, list, notes);
-			if (db->open)
-				lock_run(pg, db, &r, "advisory_unlock", f[C_RUN]);
-		} else if (kept) {
-			buf_fmt(notes, "- %s: not dropped, its run is in progress\n",
-				f[C_NAME]);
-		}
+	if (lock_run(pg, db, &r, "try_advisory_lock", f[C_RUN]) < 0)
+		goto out;
+	if (*r.fields.v[0] != 't') {
+		if (how >= CLEAN)
+			buf_fmt(notes, "- %s: not dropped, its run is in progress\n", f[C_NAME]);
+		goto out;
 	}
+	if (how == NOTE) {
+		l.name = xstrdup(f[C_NAME]);
+		pg->leftovers = grow(pg->leftovers, &pg->capleftovers, pg->nleftovers + 1,
+			sizeof(l));
+		pg->leftovers[pg->nleftovers++] = l;
+	} else {
+		drop_leftover(pg, db, o, f, how == LIST, notes);
+	}
+	if (db->open)
+		lock_run(pg, db, &r, "advisory_unlock", f[C_RUN]);
+out:
 	reply_clear(&r);
 }
 
-/* Drops the clones of dead runs. */
+/* Looks for clones of dead runs; name: only for this one. */
 static void
-sweep(struct pg *pg, struct session *db, const struct opts *o, bool kept, bool list,
+sweep(struct pg *pg, struct session *db, const struct opts *o, enum sweep how, const char *name,
 	struct buf *notes)
 {
 	struct reply r = { 0 };
 	size_t i;
 
-	if (pg_do(pg, db, &r, sql(clones, url_stem(o->db), "")) < 0)
+	if (pg_do(pg, db, &r, sql(clones, url_stem(o->db),
+		name ? sql("AND datname = %L", name) : "")) < 0)
 		buf_fmt(notes, "- cannot look for leftovers of other runs: %s\n", r.message.s);
 	for (i = 0; i + C_FIELDS <= r.fields.n && db->open && !pg->w->cancelled; i += C_FIELDS)
-		sweep_one(pg, db, o, r.fields.v + i, kept, list, notes);
-	if (kept && r.fields.n == 0)
+		sweep_one(pg, db, o, r.fields.v + i, how, notes);
+	if (how >= CLEAN && r.fields.n == 0 && !r.error)
 		buf_fmt(notes, "- %s has no clones to drop\n", url_template(o->db));
 	reply_clear(&r);
 }
@@ -939,7 +1053,8 @@ run_command(struct pg *pg, const struct opts *o, const char *what, const struct 
 	s.out = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	s.err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (s.out >= 0 && s.err >= 0)
-		status = proc_run(pg->w, &s, heed ? -1 : bound(pg), heed, o->grace_ms, notes);
+		status = proc_run(pg->w, &s, heed ? -1 : proc_clock(pg->w) + ANSWER_MS, heed,
+			o->grace_ms, notes);
 	if (status == SPAWN_FAILED)
 		buf_fmt(why, "%s: %s", what, strerror(errno));
 	else if (status == RUN_STOPPED)
@@ -1051,8 +1166,36 @@ pg_close(struct pg *pg)
 		free(db->url);
 		free(db);
 	}
+	free(pg->leftovers);            /* their names go with the process */
 	free(pg->made);
 	free(pg);
+}
+
+bool
+pg_waits(const struct pg *pg)
+{
+	return !pg->w->cancelled && pg->nleftovers
+		&& proc_clock(pg->w) < pg->leftovers[pg->nleftovers - 1].when + SWEEP_MS;
+}
+
+void
+pg_end(struct pg *pg, struct buf *notes)
+{
+	struct reply r = { 0 };
+	struct leftover *l;
+	struct session *db;
+	size_t i;
+
+	for (i = 0; i < pg->nleftovers; i++) {
+		l = &pg->leftovers[i];
+		proc_pause(pg->w, l->when + SWEEP_MS);
+		if (pg->w->cancelled)
+			break;
+		db = session(pg, l->o, &r, true);
+		if (db)
+			sweep(pg, db, l->o, DROP, l->name, notes);
+	}
+	reply_clear(&r);
 }
 
 static int
@@ -1086,8 +1229,13 @@ pg_clone(struct pg *pg, const struct opts *o, const char *name, const char *dir,
 	int tries;
 
 	for (tries = 0;; tries++) {
-		if (clone_once(pg, o, name, dir, env, url, notes, why, passing) == 0)
+		if (clone_once(pg, o, name, dir, env, url, notes, why, passing) == 0) {
+			pg->watched = o;
+			pg->w->watch = is_postgres(o) ? watch : NULL;
+			pg->w->watched = pg;
+			pg->w->watch_at = proc_clock(pg->w) + 500;
 			return 0;
+		}
 		if (!*passing || tries == 3)
 			return -1;
 		if (pg->crowded && tries > 0 && pg->plan->workers > 1)
@@ -1109,6 +1257,7 @@ pg_drop(struct pg *pg, const struct opts *o, const char *name, const char *dir, 
 	struct buf why = { 0 };
 	int failed = 0;
 
+	pg->w->watch = NULL;
 	if (is_postgres(o)) {
 		failed = drop_postgres(pg, o, name, &r, notes);
 		if (failed)
@@ -1135,6 +1284,7 @@ pg_keep(struct pg *pg, const struct opts *o, const char *name, const char *file,
 	time_t now = time(NULL);
 	char when[32];
 
+	pg->w->watch = NULL;
 	if (!is_postgres(o))
 		return;
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
@@ -1154,12 +1304,13 @@ pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes, str
 
 	if (!is_postgres(o))
 		return 0;
-	if (begin && !o->db_admin && strstr(o->db, "pgbouncer=true"))
+	/* psql does not tell what would show it. */
+	if (begin && !o->db_admin && !have_libpq() && strstr(o->db, "pgbouncer=true"))
 		buf_str(notes, "- db goes through pgbouncer, and locks do not work with "
 			"transaction pooling: set db-admin to the server's own URL\n");
 	if (pg_insist(pg, o, &r, "SELECT 1") == 0) {
 		if (begin)
-			sweep(pg, session(pg, o, &r, true), o, false, false, notes);
+			sweep(pg, session(pg, o, &r, true), o, NOTE, NULL, notes);
 		db = session(pg, o, &r, true);  /* another, if that was lost meanwhile */
 	}
 	/* Exclusive, so that no other run clones what setup is changing. */
@@ -1186,7 +1337,7 @@ pg_clean(struct pg *pg, const struct opts *o, bool list, struct buf *notes, stru
 	}
 	db = session(pg, o, &r, true);
 	if (db)
-		sweep(pg, db, o, true, list, notes);
+		sweep(pg, db, o, list ? LIST : CLEAN, NULL, notes);
 	else
 		explain(&r, "the database server", why);
 	reply_clear(&r);

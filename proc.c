@@ -388,10 +388,14 @@ proc_late(struct worker *w, int64_t deadline)
 int
 proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 {
-	int saw = wait_for(fds, n, w->orders, deadline < 0 ? -1 : deadline + w->paused_ms);
+	bool first = w->watch && (deadline < 0 || w->watch_at < deadline);
+	int64_t until = first ? w->watch_at : deadline;
+	int saw = wait_for(fds, n, w->orders, until < 0 ? -1 : until + w->paused_ms);
 
 	if (saw & SAW_ORDER)
 		read_order(w);
+	if (w->watch && proc_clock(w) >= w->watch_at)
+		w->watch(w->watched);
 	return saw;
 }
 

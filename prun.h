@@ -214,6 +214,11 @@ struct pg;                      /* a worker's sessions with database servers */
 
 /* Connects when first needed. */
 struct pg *pg_open(struct worker *w, const struct plan *p);
+/* The run has no more for this worker: looks again for what dead runs left, not
+ * before 5 s after the first look, and drops it. */
+void pg_end(struct pg *pg, struct buf *notes);
+/* Whether pg_end() has to wait for that. */
+bool pg_waits(const struct pg *pg);
 /* Closes the sessions and frees pg. */
 void pg_close(struct pg *pg);
 /* Clones the template; *url is the clone's, to be freed.  0, or -1 with the
@@ -229,8 +234,8 @@ int pg_drop(struct pg *pg, const struct opts *o, const char *name, const char *d
 /* Marks a clone as kept, so that no run sweeps it. */
 void pg_keep(struct pg *pg, const struct opts *o, const char *name, const char *file,
 	struct buf *notes);
-/* Before setup: sweeps what dead runs of the template left, and locks it where
- * there is a setup command; after it: unlocks. */
+/* Before setup: notes what dead runs of the template left, for pg_end(), and locks
+ * it where there is a setup command; after it: unlocks. */
 int pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes,
 	struct buf *why);
 /* Lists or drops the template's leftovers and kept clones; -1 with the reason
@@ -320,6 +325,10 @@ struct worker {
 	struct order next;
 	pid_t *pids;            /* leaders started and not reaped */
 	size_t npids, cappids;
+	/* Called by proc_wait() when it is time; sets its next time itself. */
+	void (*watch)(void *);
+	void *watched;
+	int64_t watch_at;
 };
 
 /* How a child is started. */

@@ -869,6 +869,18 @@ set_up(struct attempt *a, const struct suite *s, struct buf *why)
 		&& pg_setup(pg, a->o, false, &a->notes, why) == 0);
 }
 
+/* Tells prun that a setup is over, or what there is to say at the end. */
+static void
+tell_setup(struct self *self, const struct news *n, struct buf *notes)
+{
+	char *path = str("%s/notes", self->plan->dir);
+
+	if (file_write(path, notes->n ? notes->s : "", notes->n, 0666) < 0)
+		warn("%s:", path);
+	proc_tell(&self->w, n);
+	notes->n = 0;
+}
+
 /* Sets a suite up, or with --clean sweeps what there is of it. */
 static void
 setup(struct self *self, const struct suite *s)
@@ -876,7 +888,6 @@ setup(struct self *self, const struct suite *s)
 	struct attempt a = { .self = self, .w = &self->w, .plan = self->plan, .o = &s->o };
 	struct news n = { .type = NEWS_SETUP };
 	struct buf why = { 0 };
-	char *path = str("%s/notes", self->plan->dir);
 
 	if (!self->plan->o.clean)
 		n.bad = !set_up(&a, s, &why);
@@ -884,9 +895,7 @@ setup(struct self *self, const struct suite *s)
 		n.bad = pg_clean(self->pg, a.o, a.plan->o.list, &a.notes, &why) < 0;
 	if (why.n)
 		buf_fmt(&a.notes, "! %s\n", why.s);
-	if (file_write(path, a.notes.n ? a.notes.s : "", a.notes.n, 0666) < 0)
-		warn("%s:", path);
-	proc_tell(a.w, &n);
+	tell_setup(self, &n, &a.notes);
 	list_free(&a.env);
 	buf_free(&a.notes);
 	buf_free(&why);
@@ -951,6 +960,24 @@ drop(struct self *self, const struct file *f, int number)
 	buf_free(&notes);
 }
 
+/* The last that a worker does: drops what dead runs have left. */
+static void
+end(struct self *self)
+{
+	struct news n = { .type = NEWS_SETUP };
+	struct buf notes = { 0 };
+
+	if (pg_waits(self->pg)) {
+		buf_str(&notes, "- waiting 5s before dropping databases that another run left, "
+			"in case it is still alive\n");
+		tell_setup(self, &n, &notes);
+	}
+	pg_end(self->pg, &notes);
+	if (notes.n)
+		tell_setup(self, &n, &notes);
+	buf_free(&notes);
+}
+
 void
 work_run(const struct plan *p, int slot, int orders, int news)
 {
@@ -982,6 +1009,7 @@ work_run(const struct plan *p, int slot, int orders, int news)
 			drop(&self, &p->files[o.file], o.attempt);
 		scratch_release(mark);
 	}
+	end(&self);
 	pg_close(self.pg);
 	proc_drain(w, NULL);
 	free(w->pids);
