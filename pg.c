@@ -100,6 +100,7 @@ struct pg {
 	const struct opts *watched;     /* of the clone in use */
 	int busy;               /* no time for watch() */
 	bool brief;             /* in watch(): whatever happens comes first */
+	int64_t answer_ms;      /* how long an answer may take */
 	struct session *sessions;
 	struct leftover *leftovers;
 	size_t nleftovers, capleftovers;
@@ -498,8 +499,7 @@ pg_do(struct pg *pg, struct session *db, struct reply *r, const char *sql)
 {
 	reply_clear(r);
 	pg_send(db, sql);
-	if (pg_reply(pg, db, r, proc_clock(pg->w) + (pg->brief ? 1000 : ANSWER_MS), false)
-	!= REPLIED) {
+	if (pg_reply(pg, db, r, proc_clock(pg->w) + pg->answer_ms, false) != REPLIED) {
 		set_error(r, "08006", "the server did not answer");
 		close_session(pg, db);
 	}
@@ -737,7 +737,9 @@ watch(void *arg)
 	if (db->open && !is_alive(pg, db))
 		close_session(pg, db);
 	pg->brief = true;
+	pg->answer_ms = 1000;
 	session(pg, pg->watched, &r, true);
+	pg->answer_ms = ANSWER_MS;
 	pg->brief = false;
 	pg->busy--;
 	reply_clear(&r);
@@ -756,43 +758,59 @@ explain(const struct reply *r, const char *what, struct buf *why)
 	return r->error->passing;
 }
 
-/* Ends the sessions on a database, or only names them. */
-static void
+/* Ends the sessions on a database that we may end, or only names them all; returns
+ * how many are left. */
+static int
 end_sessions(struct pg *pg, const struct opts *o, const char *name, bool only_name,
 	struct buf *notes)
 {
+	static const char may_end[] = "(pg_has_role(usesysid, 'USAGE') "
+		"OR pg_has_role('pg_signal_backend', 'USAGE')) AND (NOT rolsuper OR "
+		"current_setting('is_superuser')::bool)";
 	struct session second = { .url = admin_url(o) };
 	struct reply r = { 0 };
+	bool ended;
+	int left = 0;
 	size_t i;
 
-	/* Without the filter one autovacuum worker makes the whole query fail. */
+	/* Without the filter one autovacuum worker makes the whole query fail; it is
+	 * NULL for sessions of roles that are not ours, which have a user. */
 	if (open_session(pg, &second, &r, false) < 0
-	|| pg_do(pg, &second, &r, sql("SELECT pid, usename, application_name, %s "
-		"FROM pg_stat_activity WHERE datname = %L "
-		"AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
-		only_name ? "1" : "pg_terminate_backend(pid)", name)) < 0)
+	|| pg_do(pg, &second, &r, sql("SELECT pid, usename, application_name, "
+		"CASE WHEN %s THEN pg_terminate_backend(pid) END "
+		"FROM pg_stat_activity a JOIN pg_roles u ON u.oid = usesysid WHERE datname = %L "
+		"AND coalesce(backend_type, 'client backend') = 'client backend' "
+		"AND pid <> pg_backend_pid()", only_name ? "false" : may_end, name)) < 0)
 		buf_fmt(notes, "- cannot end the sessions on %s: %s\n", name, r.message.s);
-	for (i = 0; i + 3 < r.fields.n; i += 4)
-		buf_fmt(notes, "- %s session on %s: pid %s, user %s%s%s\n",
-			only_name ? "there is a" : "ended a", name, r.fields.v[i],
-			r.fields.v[i + 1], *r.fields.v[i + 2] ? ", " : "", r.fields.v[i + 2]);
+	for (i = 0; i + 3 < r.fields.n; i += 4) {
+		ended = *r.fields.v[i + 3] == 't';
+		left += !ended;
+		if (ended || only_name)
+			buf_fmt(notes, "- %s session on %s: pid %s, user %s%s%s\n",
+				ended ? "ended a" : "there is a", name, r.fields.v[i],
+				r.fields.v[i + 1], *r.fields.v[i + 2] ? ", " : "",
+				r.fields.v[i + 2]);
+	}
 	reply_clear(&r);
 	close_session(pg, &second);
+	return left;
 }
 
 /* CREATE waits five seconds for the sessions on the template; meanwhile they are
- * ended from aside, since whoever reconnects then waits for CREATE. */
+ * ended from aside, since whoever reconnects then waits for CREATE.  *left: how many
+ * could not be ended. */
 static int
 create(struct pg *pg, struct session *db, const struct opts *o, struct reply *r,
-	const char *statement, const char *template, struct buf *notes)
+	const char *statement, const char *template, int *left, struct buf *notes)
 {
 	enum waited how;
 
 	reply_clear(r);
 	pg_send(db, statement);
 	how = pg_reply(pg, db, r, proc_clock(pg->w) + 250, true);
+	*left = 0;
 	if (how == LATE && o->db_terminate)
-		end_sessions(pg, o, template, false, notes);
+		*left = end_sessions(pg, o, template, false, notes);
 	if (how == LATE)
 		how = pg_reply(pg, db, r, -1, true);
 	if (how != REPLIED) {
@@ -811,9 +829,9 @@ create_clone(struct pg *pg, struct session *db, const struct opts *o, const char
 	struct reply q = { 0 };
 	char *not_owners = NULL;
 	bool failed;
-	int tries;
+	int tries, left;
 
-	for (tries = 0; create(pg, db, o, r, statement, template, notes) < 0; tries++) {
+	for (tries = 0; create(pg, db, o, r, statement, template, &left, notes) < 0; tries++) {
 		switch (r->error->trouble) {
 		case FORBIDDEN:
 			/* Whether it is for OWNER: the words differ by version and language. */
@@ -827,7 +845,7 @@ create_clone(struct pg *pg, struct session *db, const struct opts *o, const char
 			failed = pg_do(pg, db, &q, sql("SELECT 1 FROM pg_prepared_xacts WHERE "
 				"database = %L", template)) < 0 || q.fields.n;
 			reply_clear(&q);
-			if (tries == 3 || !o->db_terminate || failed)
+			if (tries == 3 || !o->db_terminate || left || failed)
 				return -1;
 			break;
 		default:
@@ -845,25 +863,38 @@ static const char settings[] =
 	"SELECT format('ALTER %%s SET %%I = %%s', CASE WHEN setrole = 0 THEN %L "
 	"ELSE format('ROLE %%I IN %%s', rolname, %L) END, k, CASE WHEN k IN ("
 	"'search_path', 'temp_tablespaces', 'local_preload_libraries', "
-	"'session_preload_libraries', 'shared_preload_libraries') AND v <> '' THEN v "
-	"ELSE quote_literal(v) END) FROM pg_db_role_setting s "
+	"'session_preload_libraries', 'shared_preload_libraries') AND v NOT IN ('', '\"\"') "
+	"THEN v ELSE quote_literal(replace(v, '\"\"', '')) END) FROM pg_db_role_setting s "
 	"JOIN pg_database d ON d.oid = setdatabase LEFT JOIN pg_roles u ON u.oid = setrole, "
 	"unnest(setconfig) c, split_part(c, '=', 1) k, substr(c, length(k) + 2) v "
 	"WHERE datname = %L";
+
+/* And its privileges, where they are not those that a new database has. */
+static const char grants[] =
+	"SELECT 'REVOKE ALL ON ' || %L || ' FROM PUBLIC' FROM pg_database "
+	"WHERE datname = %L AND datacl IS NOT NULL UNION ALL "
+	"SELECT format('GRANT %%s ON %%s TO %%s%%s', privilege_type, %L, CASE grantee "
+	"WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END, "
+	"CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) "
+	"FROM pg_database, aclexplode(datacl) WHERE datname = %L";
 
 static void
 copy_settings(struct pg *pg, struct session *db, const char *name, const char *template,
 	struct buf *notes)
 {
 	struct reply r = { 0 }, one = { 0 };
-	char *clone = sql("DATABASE %I", name);
-	size_t i;
+	char *clone = sql("DATABASE %I", name), *ask[2];
+	size_t i, k;
 
-	pg_do(pg, db, &r, sql(settings, clone, clone, template));
-	for (i = 0; db->open && i < r.fields.n; i++)
-		if (pg_do(pg, db, &one, r.fields.v[i]) < 0)
-			buf_fmt(notes, "- a setting of the template was not copied: %s\n",
-				one.message.s);
+	ask[0] = sql(settings, clone, clone, template);
+	ask[1] = sql(grants, clone, template, clone, template);
+	for (k = 0; k < 2 && db->open && !pg->w->cancelled; k++) {
+		pg_do(pg, db, &r, ask[k]);
+		for (i = 0; db->open && !pg->w->cancelled && i < r.fields.n; i++)
+			if (pg_do(pg, db, &one, r.fields.v[i]) < 0)
+				buf_fmt(notes, "- not copied from the template: %s: %s\n",
+					r.fields.v[i], one.message.s);
+	}
 	reply_clear(&one);
 	reply_clear(&r);
 }
@@ -1071,33 +1102,37 @@ clone_file(struct pg *pg, const struct opts *o, const char *name, const char *di
 	struct buf *notes, struct buf *why)
 {
 	static const char *const sides[] = { "-wal", "-journal", "-shm" };
-	char *from = url_file(o->db), *to = url_clone_file(o->db, name, dir), *side;
-	char *argv[] = { "cp", "-R", from, to, NULL };
+	/* Of a symlink cp -R would copy the link. */
+	char *from = url_file(o->db), *real = realpath(from, NULL), *side;
+	char *to = url_clone_file(o->db, name, dir);
+	char *argv[] = { "cp", "-R", "--", real, to, NULL };
 	struct spawn s = { .argv = argv, .env = env };
 	struct stat st;
 	size_t i;
-	int failed;
+	int failed = -1;
 
+	if (!real) {
+		buf_fmt(why, "cannot clone %s: %s; create it, or let setup create it", from,
+			strerror(errno));
+		return -1;
+	}
 	for (i = 0; i < LEN(sides); i++) {
-		side = str("%s%s", from, sides[i]);
+		side = str("%s%s", real, sides[i]);
 		if (i < 2 && stat(side, &st) == 0 && st.st_size > 0) {
 			buf_fmt(why, "cannot clone %s: %s is not empty, so the database is "
 				"open or was not closed; close it, or let setup close it",
 				from, side);
-			return -1;
+			goto out;
 		}
 		/* A stale one of another life would be read into the clone. */
 		unlink(str("%s%s", to, sides[i]));
 	}
 	remove_tree(to);                /* what stays is cp's to complain of */
-	if (stat(from, &st) < 0) {
-		buf_fmt(why, "cannot clone %s: %s; create it, or let setup create it", from,
-			strerror(errno));
-		return -1;
-	}
 	failed = run_command(pg, o, str("cannot clone %s: cp -R", from), &s, dir, true, notes,
 		why);
 	unlink(str("%s/db.out", dir));
+out:
+	free(real);
 	return failed;
 }
 
@@ -1152,6 +1187,7 @@ pg_open(struct worker *w, const struct plan *p)
 
 	pg->w = w;
 	pg->plan = p;
+	pg->answer_ms = ANSWER_MS;
 	return pg;
 }
 
@@ -1342,6 +1378,61 @@ pg_clean(struct pg *pg, const struct opts *o, bool list, struct buf *notes, stru
 		explain(&r, "the database server", why);
 	reply_clear(&r);
 	return db ? 0 : -1;
+}
+
+int
+pg_used(struct pg *pg, const struct opts *o, const char *name)
+{
+	char *now = sql("SELECT 1 FROM pg_stat_activity WHERE datname = %L "
+		"AND coalesce(backend_type, 'client backend') = 'client backend'", name);
+	char *ever = sql("SELECT 1 FROM pg_stat_database WHERE datname = %L AND sessions > 0",
+		name);
+	struct session *db = is_postgres(o) ? find_session(pg, o) : NULL;
+	struct reply r = { 0 };
+	bool used = false;
+	int tries, most;
+
+	/* After a crash of the server its figures begin anew. */
+	if (!db || !pg->unbroken || db->version < 140000)
+		return -1;
+	/* From 15 on a session has counted itself when it goes, before in a while. */
+	most = db->version < 150000 ? 20 : 2;
+	for (tries = 0; !used && tries < most && pg->unbroken && !pg->w->cancelled; tries++) {
+		if (tries > 0 && most > 2)
+			wait_ms(pg, 50);
+		used = pg_insist(pg, o, &r, ever) == 0 && r.fields.n;
+		used = used || (pg_insist(pg, o, &r, now) == 0 && r.fields.n);
+	}
+	reply_clear(&r);
+	if (used)
+		return 1;
+	return pg->unbroken && !pg->w->cancelled ? 0 : -1;
+}
+
+void
+pg_sessions(struct pg *pg, const struct opts *o, const char *name, struct buf *b)
+{
+	char *statement = sql("SELECT concat_ws(', ', 'pid ' || pid, 'user ' || usename, "
+		"nullif(application_name, ''), state, "
+		"'waits for ' || wait_event_type || ' ' || wait_event, 'blocked by ' || "
+		"nullif(array_to_string(pg_blocking_pids(pid), ' '), ''), "
+		"'for ' || date_trunc('second', now() - coalesce(query_start, backend_start))), "
+		"query FROM pg_stat_activity WHERE datname = %L ORDER BY backend_start", name);
+	struct reply r = { 0 };
+	size_t i;
+
+	if (!is_postgres(o))
+		return;
+	pg->answer_ms = 2000;
+	if (pg_insist(pg, o, &r, statement) < 0)
+		buf_fmt(b, "its database %s cannot be asked: %s\n", name, r.message.s);
+	else
+		buf_fmt(b, "and these sessions of its database %s:\n", name);
+	for (i = 0; i + 1 < r.fields.n; i += 2)
+		buf_fmt(b, "%s\n\t%s\n", r.fields.v[i],
+			safe(r.fields.v[i + 1], strlen(r.fields.v[i + 1])));
+	pg->answer_ms = ANSWER_MS;
+	reply_clear(&r);
 }
 
 bool

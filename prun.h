@@ -78,7 +78,8 @@ struct opts {
 	int64_t jobs, retries, workers, max_worker_restart;
 	int64_t timeout_ms, ready_timeout_ms, grace_ms;
 	int64_t log_limit, report_limit;
-	int keep, split, server_failure, server_exit, timeout_signal, flaky, leak, no_tests, github;
+	int keep, db_unused, split, server_failure, server_exit, timeout_signal, flaky, leak;
+	int no_tests, github;
 	int64_t audit;          /* rounds; 0: no audit */
 	bool fail_fast, list, quiet, verbose, help, version;
 	bool last_failed, enabled, db_terminate;
@@ -144,6 +145,8 @@ struct outcome {
 	bool tested;            /* the test command was started */
 	bool report;            /* there is a JUnit report */
 	bool kept;              /* its clone was kept */
+	bool connected;         /* somebody has connected to the clone */
+	bool unused;            /* nobody has; neither: that is not known */
 	bool notes;             /* there is a file of notes to read */
 	bool fatal;             /* the run cannot go on */
 	bool crowded;           /* the database server has no room for this worker */
@@ -242,6 +245,10 @@ int pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes,
  * in why. */
 int pg_clean(struct pg *pg, const struct opts *o, bool list, struct buf *notes,
 	struct buf *why);
+/* Whether anybody but us has connected to the clone; -1 where that is not known. */
+int pg_used(struct pg *pg, const struct opts *o, const char *name);
+/* Lists the clone's sessions, what they do and who blocks them. */
+void pg_sessions(struct pg *pg, const struct opts *o, const char *name, struct buf *b);
 /* Whether a kept clone is no longer there. */
 bool pg_gone(struct pg *pg, const struct opts *o, const char *name, const char *url);
 

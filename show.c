@@ -469,6 +469,8 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 	json_text(&b, "dir", strrchr(dir, '/') + 1);
 	if (url)
 		json_text(&b, "database", url);
+	if (o->connected || o->unused)
+		json_text(&b, "database_used", o->connected ? "yes" : "no");
 	write_line(s, &b);
 }
 
@@ -760,6 +762,33 @@ show_suites(struct show *s)
 	}
 }
 
+/* Names the suites whose files all passed without a connection to their database:
+ * they may have had another one, all of them the same. */
+static void
+show_unused(struct show *s)
+{
+	const struct plan *p = s->plan;
+	const struct suite *suite;
+	const struct outcome *o;
+	const char *env;
+	size_t i, k;
+	int unused, connected;
+
+	for (i = 0; i < p->nsuites; i++) {
+		suite = &p->suites[i];
+		unused = connected = 0;
+		for (k = 0; k < p->nfiles; k++) {
+			o = &s->records[k].o;
+			unused += p->files[k].suite == suite && o->unused;
+			connected += p->files[k].suite == suite && o->connected;
+		}
+		env = suite->o.db_env.n ? suite->o.db_env.v[0] : "PRUN_DB_URL";
+		if (unused && !connected)
+			buf_fmt(&s->out, "warning: %s%sno test connected to its database; does the "
+				"server read %s?\n", suite->name, *suite->name ? ": " : "", env);
+	}
+}
+
 /* Says which file a faster run would have to split. */
 static void
 show_slowest(struct show *s, const struct sums *all, int64_t ms)
@@ -796,6 +825,7 @@ show_end(struct show *s, int status, int64_t ms, const char *report)
 	write_summary(s, &all, status, ms);
 	if (s->jsonl_failed)
 		warn("%s/results.jsonl is incomplete: a write failed", p->dir);
+	show_unused(s);
 	if (p->nfiles && all.n[NONE] == (int)p->nfiles)
 		buf_str(&s->out, "warning: no file had any tests; check the test arguments\n");
 	show_write(s);

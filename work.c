@@ -426,12 +426,18 @@ log_processes(struct attempt *a)
 		"|| $2 in seen { seen[$1]; print } END { exit NR < 2 }'", (long)a->test.pid);
 	static const char head[] = "\nprun: timed out; these were its processes:\n";
 	int fd = open_regular(a->log, O_WRONLY | O_APPEND);
+	struct buf b = { 0 };
 
 	if (fd < 0)
 		return;
 	if (write_all(fd, head, sizeof(head) - 1) < 0
 	|| run_command(a, ps, a->log, proc_clock(a->w) + 2000, true) != 0)
 		buf_str(&a->notes, "- its processes could not be listed (is there a ps?)\n");
+	if (a->db_url)
+		pg_sessions(a->self->pg, a->o, a->db, &b);
+	if (b.n && write_all(fd, b.s, b.n) < 0)
+		buf_fmt(&a->notes, "- %s: %s\n", a->log, strerror(errno));
+	buf_free(&b);
 	close(fd);
 }
 
@@ -646,6 +652,28 @@ verdict(const struct attempt *a)
 
 /* ---- the end of an attempt ---- */
 
+/* Whether the test had its own database and not, unnoticed, somebody else's. */
+static void
+judge_isolation(struct attempt *a)
+{
+	char *env = a->o->db_env.n ? a->o->db_env.v[0] : "PRUN_DB_URL";
+	char *why = str("nobody has connected to its database %s: does the server read %s?",
+		a->db, env);
+	int used;
+
+	if (!a->db_url || !a->out.tested || a->w->cancelled)
+		return;
+	used = pg_used(a->self->pg, a->o, a->db);
+	a->out.connected = used > 0;
+	if (used != 0 || a->out.cause != CAUSE_NONE || a->well != PASS)
+		return;
+	a->out.unused = true;
+	if (a->o->db_unused)
+		fails(a, CAUSE_DATABASE, why);
+	else
+		buf_fmt(&a->notes, "- %s\n", why);
+}
+
 static void
 add_lines(struct buf *to, const char *what, const struct buf *lines)
 {
@@ -791,6 +819,7 @@ attempt(struct self *self, const struct file *f, int number)
 		run_test(&a);
 	look(&a);
 	stop(&a);
+	judge_isolation(&a);
 	a.out.result = verdict(&a);
 	after(&a);
 	keep_or_drop(&a);

@@ -1,0 +1,107 @@
+#!/bin/sh
+# Isolation is proven: whether the clone was used at all; what a hang was about; what
+# a clone has of its template.
+if [ ! "${OWN_PG-}" ]; then
+	OWN_PG=yes
+	export OWN_PG
+	unset PRUN_TEST_PG
+	exec "${0%/*}/with-pg" "$0"
+fi
+. "${0%/*}/lib.sh"
+have psql || skip_all 'no psql'
+[ "${PRUN_TEST_PG-}" ] || skip_all 'no PostgreSQL (t/with-pg starts one)'
+sql() { psql -XAtq "$PRUN_TEST_PG" -c "$1"; }
+server=${PRUN_TEST_PG%/postgres}
+as() { echo "$server/$2" | sed "s/postgres@/$1@/"; }
+databases() { sql "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1" | tr '\n' ' '; }
+idle() { [ "$(sql "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'app_w%'")" = 0 ]; }
+version=$(sql 'SHOW server_version_num')
+sql 'CREATE DATABASE app'
+app=$server/app
+psql -Xq "$app" -c 'CREATE TABLE t (n int)'
+sql 'CREATE ROLE creator LOGIN CREATEDB'
+sql 'CREATE ROLE stranger LOGIN'
+sql 'CREATE ROLE "odd ""role" LOGIN'
+echo 'psql -XAtq "$DATABASE_URL" -c "SELECT 1"' | script t/test_own.sh
+echo 'exec psql -XAtq "$OTHER_URL" -c "SELECT 1"' | script t/test_other.sh
+OTHER_URL=$app
+export OTHER_URL
+
+for way in ${ways:-libpq psql}; do
+	[ $way = libpq ] || { PRUN_LIBPQ=none; export PRUN_LIBPQ; }
+	if [ "$version" -ge 140000 ]; then
+		run -v --db "$app" t/test_other.sh
+		is "$way: a test that ignores its database passes" $status 0
+		has "$way: but that is said" out '^warning: no test connected to its database; does the server read DATABASE_URL\?$'
+		has "$way: and of the file" out 'nobody has connected to its database app_w0_[0-9a-z]{8}: does the server read DATABASE_URL\?'
+		run -d run --db "$app" --db-env 'A_URL B_URL' --db-unused=fail t
+		is "$way: db-unused = fail: it fails" "$status $(grep -c 'FAIL\|ERROR' out)" '1 4'
+		run -d run --db "$app" --db-unused=fail t
+		has "$way: db-unused = fail: only the file that did not connect" out '^2 files: 1 passed, 1 '
+		has "$way: with its cause" out 'nobody has connected to its database app_w0_.*\(prun.database\)'
+		has "$way: results.jsonl says so" run/results.jsonl '"test_other.sh".*"database_used":"no"|t/test_other.sh.*"database_used":"no"'
+		has "$way: and of the other one" run/results.jsonl 't/test_own.sh.*"database_used":"yes"'
+		run -q --clean --db "$app"
+		run --db "$app" t
+		lacks "$way: where one file connects, nothing is said of its suite" out 'no test connected'
+	else
+		skip 'PostgreSQL before 14' "$way: whether a clone was used"
+	fi
+
+	# Two sessions that block each other.
+	cat <<-'END2' | script hang/test_hang.sh
+	psql -Xq "$DATABASE_URL" -c 'BEGIN; LOCK TABLE t' -c 'SELECT pg_sleep(60) AS holds_it' &
+	until [ "$(psql -XAtq "$DATABASE_URL" -c "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock'")" = 1 ]; do sleep 0.1; done
+	psql -Xq "$DATABASE_URL" -c 'INSERT INTO t VALUES (42)'
+	END2
+	rm -rf run
+	run -d run -t 8s --grace 1s --db "$app" hang
+	has "$way: a time-out lists the sessions of the clone" run/0-test_hang.sh/test.log 'holds_it'
+	has "$way: with what they wait for and who blocks them" run/0-test_hang.sh/test.log \
+		'pid [0-9]+, user postgres, psql, active, waits for Lock relation, blocked by [0-9]+, for 00:00:0'
+	has "$way: and their queries" run/0-test_hang.sh/test.log 'INSERT INTO t VALUES \(42\)'
+	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'app_w%'" >/dev/null
+	await idle
+	run -q --clean --db "$app"
+
+	# Somebody whom we may not end sits on the template.
+	sql 'ALTER DATABASE app OWNER TO creator'
+	psql -XAtq "$(as stranger app)" -c 'SELECT pg_sleep(60)' >/dev/null 2>&1 &
+	await sh -c "[ \"\$(psql -XAtq '$PRUN_TEST_PG' -c \"SELECT count(*) FROM pg_stat_activity WHERE usename = 'stranger'\")\" = 1 ]"
+	before=$(date +%s)
+	run -v --db "$(as creator app)" t/test_own.sh
+	is "$way: a session of another role, which may not be ended, gives status 3" $status 3
+	has "$way: and is named" out 'there is a session on app: pid [0-9]+, user stranger'
+	ok "$way: after one wait of five seconds" test $(($(date +%s) - before)) -lt 10
+	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'stranger'" >/dev/null
+	wait
+	sql 'ALTER DATABASE app OWNER TO postgres'
+
+	# What a clone has of its template.
+	sql 'CREATE DATABASE "2024_app"'
+	sql 'REVOKE CONNECT ON DATABASE "2024_app" FROM PUBLIC'
+	sql 'GRANT CONNECT, TEMP ON DATABASE "2024_app" TO "odd ""role" WITH GRANT OPTION'
+	sql "ALTER DATABASE \"2024_app\" SET search_path = ''"
+	cat <<-'END2' | script set/test_set.sh
+	psql -XAtq "$DATABASE_URL" -c "SELECT unnest(datacl) FROM pg_database WHERE datname = current_database() ORDER BY 1" -c 'SHOW search_path' >"out$PRUN_INDEX"
+	END2
+	run -v --db "$server/2024_app" set
+	is "$way: a template whose name begins with a digit is cloned" "$status $(databases)" '0 2024_app app '
+	is "$way: its privileges and an empty search_path are the clone's" "$(tr '\n' ' ' <out0)" \
+		"$(sql "SELECT unnest(datacl) FROM pg_database WHERE datname = '2024_app' ORDER BY 1" | tr '\n' ' ')\"\" "
+	lacks "$way: all of them" out 'not copied'
+	sql 'DROP DATABASE "2024_app"'
+done
+unset PRUN_LIBPQ
+
+# A file template behind a symlink.
+mkdir real
+echo original >real/app.db
+ln -s real/app.db link.db
+echo 'echo more >>"${PRUN_DB_URL#*:///}"' | script f/test_f.sh
+run --db sqlite:///link.db f
+is 'the file behind a symlink is cloned, not the link' "$status $(cat real/app.db)" '0 original'
+echo hot >real/app.db-wal
+run --db sqlite:///link.db f
+is 'and a -wal is looked for beside the file' $status 3
+finish
