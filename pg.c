@@ -84,7 +84,7 @@ struct session {
 	struct session *next;
 };
 
-/* A clone that a first look has found without a living run. */
+/* A clone that a first look has found without a living run; or a copy of ours. */
 struct leftover {
 	const struct opts *o;
 	char *name;
@@ -102,8 +102,8 @@ struct pg {
 	bool brief;             /* in watch(): whatever happens comes first */
 	int64_t answer_ms;      /* how long an answer may take */
 	struct session *sessions;
-	struct leftover *leftovers;
-	size_t nleftovers, capleftovers;
+	struct leftover *leftovers, *copies;
+	size_t nleftovers, capleftovers, ncopies, capcopies;
 };
 
 /* ---- libpq ---- */
@@ -899,34 +899,65 @@ copy_settings(struct pg *pg, struct session *db, const char *name, const char *t
 	reply_clear(&r);
 }
 
+/* The run's copy of the template as the setup has left it, the same for all suites
+ * with this setup and template; NULL where there is no setup. */
+static char *
+copy_name(const struct pg *pg, const struct opts *o)
+{
+	const struct opts *other;
+	size_t i;
+
+	for (i = 0; o->setup && i < pg->plan->nsuites; i++) {
+		other = &pg->plan->suites[i].o;
+		if (other->setup && other->db && !strcmp(other->setup, o->setup)
+		&& !strcmp(other->db, o->db))
+			return url_copy_name(o->db, i, pg->plan->id);
+	}
+	return NULL;
+}
+
+/* Creates name as a copy of from, which keeps as it is meanwhile. */
+static int
+copy_database(struct pg *pg, struct session *db, const struct opts *o, const char *from,
+	const char *name, struct reply *r, struct buf *notes)
+{
+	char *owner;
+
+	if (pg_do(pg, db, r, sql("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE "
+		"datname = %L", from)) < 0)
+		return -1;
+	if (r->fields.n == 0)
+		return set_error(r, "3D000", str("database \"%s\" does not exist", from));
+	owner = str("%s", r->fields.v[0]);
+	if (create_clone(pg, db, o, name, from, owner, r, notes) < 0)
+		return -1;
+	copy_settings(pg, db, name, from, notes);
+	return 0;
+}
+
+/* Clones the run's own copy, or else the template, while no other run's setup may
+ * change it. */
 static int
 clone_postgres(struct pg *pg, const struct opts *o, const char *name, struct reply *r,
 	struct buf *notes)
 {
-	char *template = url_template(o->db), *owner;
+	char *copy = copy_name(pg, o), *template = url_template(o->db);
 	struct session *db = session(pg, o, r, true);
 	struct reply unlocked = { 0 };
 	int failed;
 
-	if (!db || pg_do(pg, db, r, sql("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE "
-		"datname = %L", template)) < 0)
+	if (!db || (!copy && lock_template(pg, db, r, "lock_shared", template) < 0))
 		return -1;
-	if (r->fields.n == 0)
-		return set_error(r, "3D000", str("database \"%s\" does not exist", template));
-	owner = str("%s", r->fields.v[0]);
-	if (lock_template(pg, db, r, "lock_shared", template) < 0)
-		return -1;
-	failed = create_clone(pg, db, o, name, template, owner, r, notes);
+	failed = copy_database(pg, db, o, copy ? copy : template, name, r, notes);
 	if (!failed) {
 		free(pg->made);
 		pg->made = xstrdup(name);
 		pg->unbroken = true;
-		copy_settings(pg, db, name, template, notes);
 	}
-	if (db->open)
+	if (!copy && db->open)
 		lock_template(pg, db, &unlocked, "unlock_shared", template);
 	if (failed && r->error->trouble == IN_USE)
-		end_sessions(pg, o, template, true, notes);
+		end_sessions(pg, o, copy ? copy : template, true, notes);
 	reply_clear(&unlocked);
 	return failed;
 }
@@ -1203,6 +1234,7 @@ pg_close(struct pg *pg)
 		free(db);
 	}
 	free(pg->leftovers);            /* their names go with the process */
+	free(pg->copies);
 	free(pg->made);
 	free(pg);
 }
@@ -1222,6 +1254,8 @@ pg_end(struct pg *pg, struct buf *notes)
 	struct session *db;
 	size_t i;
 
+	for (i = 0; i < pg->ncopies; i++)
+		pg_drop(pg, pg->copies[i].o, pg->copies[i].name, "", NULL, notes);
 	for (i = 0; i < pg->nleftovers; i++) {
 		l = &pg->leftovers[i];
 		proc_pause(pg->w, l->when + SWEEP_MS);
@@ -1331,15 +1365,39 @@ pg_keep(struct pg *pg, const struct opts *o, const char *name, const char *file,
 	reply_clear(&r);
 }
 
+/* Copies a template that setup has finished, so that no other run's setup changes it
+ * under this run, and unlocks it. */
+static int
+make_copy(struct pg *pg, struct session *db, const struct opts *o, struct reply *r,
+	struct buf *notes)
+{
+	struct leftover copy = { o, copy_name(pg, o), 0 };
+	struct reply unlocked = { 0 };
+	int failed;
+
+	copy.name = xstrdup(copy.name);
+	pg->copies = grow(pg->copies, &pg->capcopies, pg->ncopies + 1, sizeof(copy));
+	pg->copies[pg->ncopies++] = copy;
+	failed = copy_database(pg, db, o, url_template(o->db), copy.name, r, notes);
+	if (db->open)
+		lock_template(pg, db, &unlocked, "unlock", url_template(o->db));
+	if (failed && r->error->trouble == IN_USE)
+		end_sessions(pg, o, url_template(o->db), true, notes);
+	reply_clear(&unlocked);
+	return failed;
+}
+
 int
 pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes, struct buf *why)
 {
 	struct reply r = { 0 };
 	struct session *db = NULL;
+	char *template;
 	int failed = 0;
 
 	if (!is_postgres(o))
 		return 0;
+	template = url_template(o->db);
 	/* psql does not tell what would show it. */
 	if (begin && !o->db_admin && !have_libpq() && strstr(o->db, "pgbouncer=true"))
 		buf_str(notes, "- db goes through pgbouncer, and locks do not work with "
@@ -1350,10 +1408,13 @@ pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes, str
 		db = session(pg, o, &r, true);  /* another, if that was lost meanwhile */
 	}
 	/* Exclusive, so that no other run clones what setup is changing. */
-	if (!db || (o->setup && lock_template(pg, db, &r, begin ? "lock" : "unlock",
-		url_template(o->db)) < 0)) {
+	if (!db || (begin && o->setup && lock_template(pg, db, &r, "lock", template) < 0)) {
 		explain(&r, "the database server", why);
 		failed = -1;
+	} else if (!begin) {
+		failed = make_copy(pg, db, o, &r, notes);
+		if (failed)
+			explain(&r, str("cannot copy database %s", template), why);
 	}
 	reply_clear(&r);
 	return failed;

@@ -217,8 +217,8 @@ struct pg;                      /* a worker's sessions with database servers */
 
 /* Connects when first needed. */
 struct pg *pg_open(struct worker *w, const struct plan *p);
-/* The run has no more for this worker: looks again for what dead runs left, not
- * before 5 s after the first look, and drops it. */
+/* The run has no more for this worker: drops the copies that it made, looks again
+ * for what dead runs left, not before 5 s after the first look, and drops that. */
 void pg_end(struct pg *pg, struct buf *notes);
 /* Whether pg_end() has to wait for that. */
 bool pg_waits(const struct pg *pg);
@@ -238,7 +238,8 @@ int pg_drop(struct pg *pg, const struct opts *o, const char *name, const char *d
 void pg_keep(struct pg *pg, const struct opts *o, const char *name, const char *file,
 	struct buf *notes);
 /* Before setup: notes what dead runs of the template left, for pg_end(), and locks
- * it where there is a setup command; after it: unlocks. */
+ * it where there is a setup command; after it: copies it for the run's clones, and
+ * unlocks. */
 int pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes,
 	struct buf *why);
 /* Lists or drops the template's leftovers and kept clones; -1 with the reason
@@ -271,6 +272,8 @@ char *url_file(const char *url);
 char *url_clone_file(const char *url, const char *name, const char *dir);
 /* Clone's name for a template: <template>_w<index>_<run>[r<n>]. */
 char *url_clone_name(const char *url, int index, const char *run, int attempt);
+/* Name of the run's copy of the template as the setup of a suite has left it. */
+char *url_copy_name(const char *url, size_t setup, const char *run);
 /* URL of a clone for the app; dir is the attempt's. */
 char *url_clone(const char *url, const char *name, const char *dir);
 /* The URL as it may be shown: password as ***. */

@@ -402,6 +402,12 @@ url_clone_name(const char *url, int index, const char *run, int attempt)
 	return attempt > 1 ? str("%sr%d", name, attempt) : name;
 }
 
+char *
+url_copy_name(const char *url, size_t setup, const char *run)
+{
+	return str("%s_s%zu_%s", url_stem(url), setup, run);
+}
+
 /* A URL or DSN of PostgreSQL with another database. */
 static char *
 clone_pg(const char *url, const char *name)

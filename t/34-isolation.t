@@ -77,18 +77,32 @@ for way in ${ways:-libpq psql}; do
 	wait
 	sql 'ALTER DATABASE app OWNER TO postgres'
 
+	# Two checkouts with one template and different migrations.
+	migrate() { echo "psql -Xq '$app' -c 'DROP TABLE IF EXISTS v1' -c 'DROP TABLE IF EXISTS v2' -c 'CREATE TABLE $1 (n int)'"; }
+	echo 'touch up; until [ -e go ]; do sleep 0.05; done; psql -XAtq "$DATABASE_URL" -c "\\dt" >tables$PRUN_INDEX' | script two/test_1.sh
+	cp two/test_1.sh two/test_2.sh
+	rm -f up go tables*
+	"$PRUN" -j1 --db "$app" --setup "$(migrate v1)" two >first.out 2>&1 &
+	await test -e up
+	run --db "$app" --setup "$(migrate v2)" t/test_own.sh
+	is "$way: a second run with another setup passes" $status 0
+	touch go
+	wait $!
+	is "$way: the first run's later clones are as its own setup left the template" \
+		"$? $(grep -c v1 tables0) $(grep -c v1 tables1) $(databases)" '0 1 1 app '
+
 	# What a clone has of its template.
 	sql 'CREATE DATABASE "2024_app"'
 	sql 'REVOKE CONNECT ON DATABASE "2024_app" FROM PUBLIC'
 	sql 'GRANT CONNECT, TEMP ON DATABASE "2024_app" TO "odd ""role" WITH GRANT OPTION'
 	sql "ALTER DATABASE \"2024_app\" SET search_path = ''"
 	cat <<-'END2' | script set/test_set.sh
-	psql -XAtq "$DATABASE_URL" -c "SELECT unnest(datacl) FROM pg_database WHERE datname = current_database() ORDER BY 1" -c 'SHOW search_path' >"out$PRUN_INDEX"
+	psql -XAtq "$DATABASE_URL" -c "SELECT unnest(datacl)::text FROM pg_database WHERE datname = current_database() ORDER BY 1" -c 'SHOW search_path' >"out$PRUN_INDEX"
 	END2
 	run -v --db "$server/2024_app" set
 	is "$way: a template whose name begins with a digit is cloned" "$status $(databases)" '0 2024_app app '
 	is "$way: its privileges and an empty search_path are the clone's" "$(tr '\n' ' ' <out0)" \
-		"$(sql "SELECT unnest(datacl) FROM pg_database WHERE datname = '2024_app' ORDER BY 1" | tr '\n' ' ')\"\" "
+		"$(sql "SELECT unnest(datacl)::text FROM pg_database WHERE datname = '2024_app' ORDER BY 1" | tr '\n' ' ')\"\" "
 	lacks "$way: all of them" out 'not copied'
 	sql 'DROP DATABASE "2024_app"'
 done
