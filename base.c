@@ -63,6 +63,16 @@ bad(const char *where, const char *fmt, ...)
 	exit(EXIT_USAGE);
 }
 
+/* fatal() would need some. */
+static void NORETURN
+no_memory(void)
+{
+	static const char text[] = "prun: out of memory\n";
+
+	write_all(2, text, sizeof(text) - 1);
+	exit(EXIT_RUN);
+}
+
 void *
 grow(void *p, size_t *cap, size_t need, size_t size)
 {
@@ -73,7 +83,7 @@ grow(void *p, size_t *cap, size_t need, size_t size)
 	while (n < need)
 		n *= 2;
 	if (n > SIZE_MAX / size || !(p = realloc(p, n * size)))
-		fatal(EXIT_RUN, "out of memory");
+		no_memory();
 	*cap = n;
 	return p;
 }
@@ -92,7 +102,7 @@ xcalloc(size_t n, size_t size)
 	void *p = calloc(n ? n : 1, size);
 
 	if (!p)
-		fatal(EXIT_RUN, "out of memory");
+		no_memory();
 	return p;
 }
 

@@ -25,7 +25,6 @@
  */
 #include "prun.h"
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #ifdef __linux__
@@ -93,17 +92,6 @@ add_pid(struct pids *s, pid_t pid)
 	return true;
 }
 
-static ssize_t
-read_again(int fd, void *to, size_t n)
-{
-	ssize_t r;
-
-	do
-		r = read(fd, to, n);
-	while (r < 0 && errno == EINTR);
-	return r;
-}
-
 static void
 on_signal(int sig)
 {
@@ -116,6 +104,7 @@ on_signal(int sig)
 	errno = saved;
 }
 
+/* SA_RESTART: only poll() is ever interrupted. */
 static void
 handle(int sig, void (*handler)(int))
 {
@@ -153,56 +142,32 @@ open_self(void)
 			fatal(EXIT_RUN, "fcntl:");
 }
 
-/* Descriptors that were open when prun was started are not for children. */
-static void
-close_on_exec_inherited(void)
-{
-	DIR *d = opendir("/dev/fd");
-	struct dirent *e;
-	int fd;
-
-	/* FreeBSD's /dev/fd has 0 to 2 only; others list all that there are. */
-	for (fd = 3; fd < 256; fd++)
-		set_cloexec(fd);
-	while (d && (e = readdir(d))) {
-		fd = atoi(e->d_name);
-		if (fd > 2)
-			set_cloexec(fd);
-	}
-	if (d)
-		closedir(d);
-}
-
 /* Lists our children, but for the known and those that we had from the start,
  * and reaps the dead among them, each by its number: waitpid(-1) would take a
  * leader.  False where the system does not tell. */
 static bool
-list_once(struct pids *c, const pid_t *known, size_t nknown)
+list_children(struct pids *c, const pid_t *known, size_t nknown)
 {
+	char *path = str("/proc/self/task/%ld/children", (long)getpid()), *s;
 	struct buf b = { 0 };
-	bool told = buf_read(&b, str("/proc/self/task/%ld/children", (long)getpid())) == 0;
-	char *s = told ? b.s : NULL;
+	bool told;
+	int tries = 2;
 	pid_t pid;
 
 	c->n = 0;
-	for (; s && *s > ' '; s += *s == ' ') {
-		pid = (pid_t)strtol(s, &s, 10);
-		if (!among(pid, known, nknown) && !among(pid, inherited.v, inherited.n)
-		&& waitpid(pid, NULL, WNOHANG) != pid)
-			add_pid(c, pid);
-	}
+	/* A child that ends meanwhile can hide others: none is believed twice. */
+	do {
+		b.n = 0;
+		told = buf_read(&b, path) == 0;
+		for (s = told ? b.s : NULL; s && *s > ' '; s += *s == ' ') {
+			pid = (pid_t)strtol(s, &s, 10);
+			if (!among(pid, known, nknown) && !among(pid, inherited.v, inherited.n)
+			&& waitpid(pid, NULL, WNOHANG) != pid)
+				add_pid(c, pid);
+		}
+	} while (told && !c->n && --tries);
 	buf_free(&b);
 	return told;
-}
-
-/* One that ends while the list is read can hide those after it from us: no
- * child is only believed when it is said twice. */
-static bool
-list_children(struct pids *c, const pid_t *known, size_t nknown)
-{
-	bool told = list_once(c, known, nknown);
-
-	return told && !c->n ? list_once(c, known, nknown) : told;
 }
 
 void
@@ -211,6 +176,10 @@ proc_init(void)
 	sigset_t none;
 	int fd;
 
+	/* Descriptors that were open when prun was started are not for children.
+	 * Not all systems list them, and there may be room for 10^9. */
+	for (fd = 3; fd < 1024; fd++)
+		set_cloexec(fd);
 	/* env --block-signal=CHLD prun: we would wait for ever. */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -220,7 +189,6 @@ proc_init(void)
 			fatal(EXIT_RUN, "/dev/null:");
 	} while (fd <= 2);
 	close(fd);
-	close_on_exec_inherited();
 }
 
 void
@@ -349,7 +317,7 @@ read_order(struct worker *w)
 {
 	struct order o;
 
-	if (read_again(w->orders, &o, sizeof(o)) != (ssize_t)sizeof(o)) {
+	if (read(w->orders, &o, sizeof(o)) != (ssize_t)sizeof(o)) {
 		/* End of file without QUIT: prun is dead.  No grace. */
 		close(w->orders);
 		w->orders = -1;
@@ -409,12 +377,9 @@ proc_pause(struct worker *w, int64_t deadline)
 void
 proc_tell(struct worker *w, const struct news *n)
 {
-	ssize_t r;
-
-	do
-		r = write(w->news, n, sizeof(*n));
-	while (r < 0 && errno == EINTR);
 	/* EPIPE: prun is dead, which the order pipe will say. */
+	if (write(w->news, n, sizeof(*n)) < 0)
+		errno = 0;
 }
 
 static void
@@ -491,7 +456,7 @@ child(const struct spawn *s, pid_t parent, int gate[2], int report)
 	if (getppid() != parent)        /* it died before we asked */
 		_exit(127);
 	close(gate[1]);
-	if (read_again(gate[0], &c, 1) != 1)
+	if (read(gate[0], &c, 1) != 1)
 		_exit(127);     /* the worker died before it could announce us */
 	close(gate[0]);
 	reset_signals(s->terminal);
@@ -522,8 +487,7 @@ forget(struct worker *w, struct proc *p)
 			w->pids[i] = w->pids[--w->npids];
 	/* First: once it is reaped, its number may be a stranger's. */
 	tell(w, NEWS_REAPED, IDLE, p->pid);
-	while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	waitpid(p->pid, NULL, 0);       /* a zombie of ours: cannot fail */
 	p->pid = 0;
 }
 
@@ -558,7 +522,7 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 	close(report[1]);       /* the child's exec closes the last one */
 	report[1] = -1;
 	status = 0;
-	if (read_again(report[0], &err, sizeof(err)) == (ssize_t)sizeof(err)) {
+	if (read(report[0], &err, sizeof(err)) == (ssize_t)sizeof(err)) {
 		forget(w, p);
 		errno = err;
 		status = -1;
@@ -601,13 +565,6 @@ proc_argv(const char *cmd, const struct list *args)
 
 /* ---- ending ---- */
 
-/* Whether a signal of that number ends a program by default. */
-static bool
-is_deadly(int sig)
-{
-	return (sig > 0 && sig <= SIGTERM) || sig == SIGSYS || sig == SIGXCPU || sig == SIGXFSZ;
-}
-
 /* Exit status, or -signal.  A shell that has run its command says 128 + signal. */
 static int
 status_of(const siginfo_t *si, bool shell)
@@ -616,7 +573,7 @@ status_of(const siginfo_t *si, bool shell)
 
 	if (si->si_code != CLD_EXITED)          /* macOS 10.15 tells no signal */
 		return si->si_status > 0 ? -si->si_status : -SIGKILL;
-	return shell && is_deadly(status - 128) ? 128 - status : status;
+	return shell && status > 128 && status <= 128 + SIGTERM ? 128 - status : status;
 }
 
 bool
@@ -699,26 +656,21 @@ ps_says_gone(pid_t leader)
 	return any && !others;
 }
 
-/* Kills a child that we have not started, and its group: its children may be
- * forking faster than we can list them. */
+/* A signal for the session's groups that have not had it: the leader's, and those
+ * of a shell with job control.  CONT, since a stopped one takes no TERM. */
 static void
-kill_stranger(pid_t pid, const pid_t *keep, size_t nkeep)
+signal_session(const struct proc *p, const struct pids *left, struct pids *done, int sig)
 {
-	pid_t group = getpgid(pid);
+	pid_t group;
+	size_t i;
 
-	if (group > 1 && group != getpgrp() && !among(group, keep, nkeep))
-		killpg(group, SIGKILL);
-	kill(pid, SIGKILL);
-}
-
-/* TERM for a group, once. */
-static void
-terminate_group(struct pids *done, pid_t group)
-{
-	if (group <= 0 || !add_pid(done, group))
-		return;
-	killpg(group, SIGTERM);
-	killpg(group, SIGCONT);         /* a stopped one takes no TERM */
+	for (i = 0; i <= left->n; i++) {
+		group = i ? getpgid(left->v[i - 1]) : p->pid;
+		if (group > 0 && add_pid(done, group)) {
+			killpg(group, sig);
+			killpg(group, SIGCONT);
+		}
+	}
 }
 
 /* Whether nothing is left of a session whose leader is dead, where no list of
@@ -737,63 +689,41 @@ group_is_gone(struct worker *w, const struct proc *p, bool patient)
 	return false;
 }
 
-/* TERM for the session, in whose other groups a shell with job control may have
- * put its jobs, and time to heed it. */
-static void
-terminate(struct worker *w, struct proc *p, int64_t end, bool patient)
-{
-	struct pids c = { 0 };
-	struct pids groups = { 0 };
-	int64_t next;
-	size_t i;
-	bool told;
-
-	terminate_group(&groups, p->pid);
-	for (;;) {
-		told = list_session(w, p, &c);
-		for (i = 0; i < c.n; i++)
-			terminate_group(&groups, getpgid(c.v[i]));
-		if (proc_ended(p) && (told ? c.n == 0 : group_is_gone(w, p, patient)))
-			break;
-		if (w->cancelled && (end < 0 || w->cancel_by < end))
-			end = w->cancel_by;
-		if (proc_late(w, end))
-			break;
-		/* Only where we are the subreaper does every end tell itself. */
-		next = proc_clock(w) + 100;
-		proc_wait(w, NULL, 0, end >= 0 && end < next ? end : next);
-	}
-	free(c.v);
-	free(groups.v);
-}
-
 int
 proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, struct buf *notes)
 {
-	struct pids c = { 0 };
-	int64_t end = proc_clock(w), next;
+	struct pids left = { 0 }, done = { 0 };
+	int64_t now = proc_clock(w), end = grace_ms < 0 ? -1 : now + grace_ms;
+	bool told, killing = !grace_ms || (w->cancelled && w->cancel_by <= now);
 	size_t i;
-	bool late;
 
 	if (!p->pid)
 		return 0;
-	if (grace_ms && (!w->cancelled || w->cancel_by > end))
-		terminate(w, p, grace_ms < 0 ? -1 : end + grace_ms, patient);
-	killpg(p->pid, SIGKILL);
-	end = proc_clock(w) + 5000;
+	end = killing ? now + 5000 : end;
 	for (;;) {
-		list_session(w, p, &c);
-		for (i = 0; i < c.n; i++)
-			kill_stranger(c.v[i], w->pids, w->npids);
-		late = proc_late(w, end);
-		if (late || (proc_ended(p) && !c.n))
+		told = list_session(w, p, &left);
+		signal_session(p, &left, &done, killing ? SIGKILL : SIGTERM);
+		if (proc_ended(p) && (told || killing ? !left.n : group_is_gone(w, p, patient)))
 			break;
-		next = proc_clock(w) + 50;
-		proc_wait(w, NULL, 0, next < end ? next : end);
+		if (!killing && w->cancelled && (end < 0 || w->cancel_by < end))
+			end = w->cancel_by;
+		now = proc_clock(w);
+		if (proc_late(w, end)) {
+			if (killing)
+				break;
+			killing = true;
+			end = now + 5000;
+			done.n = 0;
+			continue;
+		}
+		/* Only where we are the subreaper does every end tell itself. */
+		proc_wait(w, NULL, 0, end >= 0 && end < now + 100 ? end : now + 100);
 	}
-	for (i = 0; i < c.n; i++)
-		buf_fmt(notes, "- process %ld could not be killed\n", (long)c.v[i]);
-	free(c.v);
+	killpg(p->pid, SIGKILL);        /* where we are not told of what is left */
+	for (i = 0; i < left.n; i++)
+		buf_fmt(notes, "- process %ld could not be killed\n", (long)left.v[i]);
+	free(left.v);
+	free(done.v);
 	if (!proc_ended(p)) {
 		buf_fmt(notes, "- process %ld could not be killed\n", (long)p->pid);
 		return -1;
@@ -802,49 +732,37 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 	return 0;
 }
 
-/* Kills our children but those in keep, until there are none or 5 s are over;
- * appends a line for each that lived to names, twenty at most. */
-static int
-kill_children(const pid_t *keep, size_t nkeep, struct buf *names)
+/* Kills a child that we have not started, and its group: its children may be
+ * forking faster than we can list them. */
+static void
+kill_stranger(pid_t pid, const pid_t *keep, size_t nkeep)
 {
-	struct pids c = { 0 };
-	struct pids named = { 0 };
-	int64_t end = clock_ms() + 5000;
-	size_t i;
+	pid_t group = getpgid(pid);
 
-	do {
-		list_children(&c, keep, nkeep);
-		for (i = 0; i < c.n; i++) {
-			if (named.n < 20 && add_pid(&named, c.v[i]) && names)
-				name_process(names, c.v[i]);
-			kill_stranger(c.v[i], keep, nkeep);
-		}
-		if (c.n)
-			proc_poll(NULL, 0, clock_ms() + 5);
-	} while (c.n && clock_ms() < end);
-	free(c.v);
-	free(named.v);
-	return (int)named.n;
+	if (group > 1 && group != getpgrp() && !among(group, keep, nkeep))
+		killpg(group, SIGKILL);
+	kill(pid, SIGKILL);
 }
 
 int
-proc_drain(struct worker *w, struct buf *names)
+proc_drain(const pid_t *keep, size_t n, struct buf *names)
 {
-	struct pids c = { 0 };
-	int64_t until = proc_clock(w) + 100;
+	struct pids c = { 0 }, named = { 0 };
+	int64_t begin = clock_ms();
+	size_t i;
 
-	/* A process that is about to end by itself is nobody's leak. */
-	while (names && !w->cancelled && list_children(&c, w->pids, w->npids) && c.n
-	&& !proc_late(w, until))
-		proc_wait(w, NULL, 0, until);
+	while (list_children(&c, keep, n) && c.n && clock_ms() < begin + 5000) {
+		/* Who is about to end by himself has left nothing. */
+		for (i = 0; i < c.n && (!names || clock_ms() >= begin + 100); i++) {
+			if (named.n < 20 && add_pid(&named, c.v[i]) && names)
+				name_process(names, c.v[i]);
+			kill_stranger(c.v[i], keep, n);
+		}
+		proc_poll(NULL, 0, clock_ms() + 5);
+	}
 	free(c.v);
-	return kill_children(w->pids, w->npids, names);
-}
-
-void
-proc_sweep(const pid_t *keep, size_t n)
-{
-	kill_children(keep, n, NULL);
+	free(named.v);
+	return (int)named.n;
 }
 
 void
@@ -919,62 +837,59 @@ address(struct sockaddr_storage *a, int family, int port, bool any)
 	return sizeof(*in6);
 }
 
-/* A socket bound to port, or to a free one for 0; -1 with errno. */
+/* A socket bound to *port, or to a free one, which it becomes; -1 with errno. */
 static int
-bind_port(int family, int port)
+bind_port(int family, int *port)
 {
 	struct sockaddr_storage a;
-	socklen_t len = address(&a, family, port, true);
+	socklen_t len = address(&a, family, *port, true);
 	int fd, on = 1, off = 0;
 
 	fd = socket(family, SOCK_STREAM, 0);
 	if (fd < 0)
 		return -1;
 	set_cloexec(fd);
-	if ((family == AF_INET || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY,
-			&off, sizeof(off)) == 0)
+	if ((family == AF_INET || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off,
+			sizeof(off)) == 0)
 	&& setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0
-	&& bind(fd, (struct sockaddr *)&a, len) == 0)
+	&& bind(fd, (struct sockaddr *)&a, len) == 0
+	&& getsockname(fd, (struct sockaddr *)&a, &len) == 0) {
+		*port = ntohs(family == AF_INET ? ((struct sockaddr_in *)&a)->sin_port
+			: ((struct sockaddr_in6 *)&a)->sin6_port);
 		return fd;
+	}
 	close_keep(fd);
 	return -1;
 }
 
+/* The same for all of IPv6 and IPv4; for IPv4 alone where there is no IPv6. */
 static int
-port_of(int fd)
+bind_any(int *port)
 {
-	struct sockaddr_storage a;
-	socklen_t len = sizeof(a);
+	int fd = bind_port(AF_INET6, port);
 
-	if (getsockname(fd, (struct sockaddr *)&a, &len) < 0)
-		return -1;
-	return ntohs(a.ss_family == AF_INET ? ((struct sockaddr_in *)&a)->sin_port
-		: ((struct sockaddr_in6 *)&a)->sin6_port);
+	return fd < 0 && errno != EADDRINUSE ? bind_port(AF_INET, port) : fd;
 }
 
 int
 proc_hold(int *port, int *hold)
 {
 	static int holds = -1;  /* whether this system allows holding */
-	int family = AF_INET6, fd, second;
+	int second;
 
-	fd = bind_port(family, 0);
-	if (fd < 0) {
-		family = AF_INET;
-		fd = bind_port(family, 0);
-	}
-	if (fd < 0)
+	*port = 0;
+	*hold = bind_any(port);
+	if (*hold < 0)
 		return -1;
-	*port = port_of(fd);
 	if (holds < 0) {
-		second = bind_port(family, *port);
+		second = bind_any(port);
 		holds = second >= 0 && listen(second, 1) == 0;
-		if (second >= 0)
-			close(second);
+		close_keep(second);
 	}
-	*hold = holds ? fd : -1;
-	if (!holds)
-		close(fd);
+	if (!holds) {
+		close(*hold);
+		*hold = -1;
+	}
 	return 0;
 }
 
@@ -984,13 +899,10 @@ proc_taken(int *hold, int port)
 	int fd = *hold;
 	bool taken;
 
-	if (fd < 0) {
-		fd = bind_port(AF_INET6, port);
-		if (fd < 0 && errno != EADDRINUSE)
-			fd = bind_port(AF_INET, port);
-		if (fd < 0)
-			return errno == EADDRINUSE;
-	}
+	if (fd < 0)
+		fd = bind_any(&port);
+	if (fd < 0)
+		return errno == EADDRINUSE;
 	taken = listen(fd, 1) < 0 && errno == EADDRINUSE;
 	close(fd);
 	*hold = -1;
@@ -1172,21 +1084,24 @@ log_matches(struct probe *p)
 	return yes;
 }
 
-/* Waits for a newline on fd; what is wrong where none will come, or NULL. */
-static const char *
-await_newline(const struct probe *p, int fd)
+/* Waits for a newline on PRUN_READY_FD. */
+static bool
+await_newline(const struct probe *p, struct buf *why)
 {
 	char chunk[64];
 	ssize_t n;
 
-	while (await(p, fd, POLLIN, p->deadline)) {
-		n = read(fd, chunk, sizeof(chunk));
+	while (await(p, p->r->fd, POLLIN, p->deadline)) {
+		n = read(p->r->fd, chunk, sizeof(chunk));
 		if (n > 0 && memchr(chunk, '\n', (size_t)n))
-			return NULL;
-		if (n == 0)
-			return "closed PRUN_READY_FD without a newline";
+			return true;
+		if (n == 0) {
+			buf_str(why, "it closed PRUN_READY_FD without a newline");
+			return false;
+		}
 	}
-	return "wrote no newline to PRUN_READY_FD";
+	buf_str(why, "it wrote no newline to PRUN_READY_FD");
+	return false;
 }
 
 static bool
@@ -1222,26 +1137,10 @@ ask_until_ready(struct probe *p, struct buf *why)
 	}
 }
 
-/* Words for a server that lives and is not ready. */
-static void
-say_not_ready(const struct probe *p, const char *wrong, struct buf *why)
-{
-	if (wrong)
-		buf_fmt(why, "it %s", wrong);
-	else if (p->kind == READY_LOG)
-		buf_fmt(why, "no line of its log matches %s", p->arg);
-	else if (p->kind == READY_COMMAND)
-		buf_fmt(why, "%s did not exit with 0", p->arg);
-	else
-		buf_fmt(why, "nothing %s on port %d of 127.0.0.1 or ::1",
-			p->kind == READY_HTTP ? "says 2xx or 3xx" : "answers", p->r->port);
-}
-
 enum cause
 proc_ready(struct worker *w, struct proc *server, const struct readiness *r, struct buf *why)
 {
 	struct probe p = { .w = w, .server = server, .r = r, .at = r->log_from };
-	const char *wrong = NULL;
 	bool yes;
 
 	p.deadline = r->timeout_ms < 0 ? -1 : proc_clock(w) + r->timeout_ms;
@@ -1250,12 +1149,7 @@ proc_ready(struct worker *w, struct proc *server, const struct readiness *r, str
 		return CAUSE_NONE;
 	if (p.kind == READY_LOG && regcomp(&p.re, p.arg, REG_EXTENDED | REG_NOSUB))
 		fatal(EXIT_RUN, "ready = log %s: bad expression", p.arg);
-	if (p.kind == READY_FD) {
-		wrong = await_newline(&p, r->fd);
-		yes = !wrong;
-	} else {
-		yes = ask_until_ready(&p, why);
-	}
+	yes = p.kind == READY_FD ? await_newline(&p, why) : ask_until_ready(&p, why);
 	if (p.kind == READY_LOG)
 		regfree(&p.re);
 	if (w->cancelled)
@@ -1265,6 +1159,12 @@ proc_ready(struct worker *w, struct proc *server, const struct readiness *r, str
 		return CAUSE_SERVER_DIED;
 	if (yes)
 		return CAUSE_NONE;
-	say_not_ready(&p, wrong, why);
+	if (p.kind == READY_LOG)
+		buf_fmt(why, "no line of its log matches %s", p.arg);
+	else if (p.kind == READY_COMMAND)
+		buf_fmt(why, "%s did not exit with 0", p.arg);
+	else if (p.kind != READY_FD)
+		buf_fmt(why, "nothing %s on port %d of 127.0.0.1 or ::1",
+			p.kind == READY_HTTP ? "says 2xx or 3xx" : "answers", r->port);
 	return CAUSE_SERVER_NOT_READY;
 }

@@ -405,12 +405,12 @@ int proc_stop(struct worker *w, struct proc *p, int64_t grace_ms,
  * its own, named in names (may be NULL), a process a line; reaps the dead
  * among it.  -1 where the system does not tell. */
 int proc_left(struct worker *w, const struct proc *p, struct buf *names);
-/* Kills whatever the worker has inherited; names it.  Returns the number. */
-int proc_drain(struct worker *w, struct buf *names);
+/* Kills all our children that are not in keep: what has left its session, or was
+ * a dead worker's.  names (may be NULL): gets a line for each, twenty at most; who
+ * ends by himself within 100 ms is neither killed nor named.  How many were. */
+int proc_drain(const pid_t *keep, size_t n, struct buf *names);
 /* Kills a session that its worker left behind. */
 void proc_kill(pid_t leader, int sig);
-/* Kills all children of prun that are not in keep: what dead workers left. */
-void proc_sweep(const pid_t *keep, size_t n);
 /* Runs a command to its end, the deadline or, where heed says so, a cancel;
  * its status, or SPAWN_FAILED with errno, or RUN_STOPPED. */
 int proc_run(struct worker *w, const struct spawn *s, int64_t deadline,

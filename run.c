@@ -497,7 +497,7 @@ reap_worker(struct run *r, int i)
 		proc_kill(s->sessions[--s->nsessions], SIGKILL);
 	for (k = 0; k < r->nslots; k++)
 		keep[k] = r->slots[k].pid;
-	proc_sweep(keep, (size_t)r->nslots);
+	proc_drain(keep, (size_t)r->nslots, NULL);
 	free(keep);
 	while (waitpid(s->pid, &status, 0) < 0 && errno == EINTR)
 		;
@@ -974,7 +974,7 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 		kill_workers(&r);
 	else
 		dismiss(&r);
-	proc_sweep(NULL, 0);
+	proc_drain(NULL, 0, NULL);
 	end_files(&r);
 	list_clones(&r);
 	for (i = 0; i < p->workers; i++)

@@ -713,7 +713,7 @@ stop(struct attempt *a)
 	leaked = left_running(a);
 	proc_stop(a->w, &a->test, a->o->grace_ms, false, &a->notes);
 	proc_stop(a->w, &a->server, a->o->grace_ms, true, &a->notes);
-	leaked = proc_drain(a->w, &names) > 0 || leaked;
+	leaked = proc_drain(a->w->pids, a->w->npids, &names) > 0 || leaked;
 	add_lines(&a->notes, "had left its session, killed", &names);
 	if (leaked && a->o->leak)
 		fails(a, CAUSE_LEAK, "processes were left running");
@@ -732,7 +732,7 @@ after(struct attempt *a)
 	if (!a->o->after || !a->env.n)
 		return;
 	status = run_command(a, a->o->after, log, proc_clock(a->w) + most, false);
-	proc_drain(a->w, NULL);
+	proc_drain(a->w->pids, a->w->npids, NULL);
 	if (status == RUN_STOPPED)
 		buf_str(&a->notes, "- after did not end in time and was stopped\n");
 	else if (status < 0 && status != SPAWN_FAILED)
@@ -871,7 +871,7 @@ run_setup(struct attempt *a, const char *log, struct buf *why)
 {
 	int status = run_command(a, a->o->setup, log, -1, true);
 
-	proc_drain(a->w, NULL);
+	proc_drain(a->w->pids, a->w->npids, NULL);
 	if (status == SPAWN_FAILED)
 		buf_fmt(why, "setup failed: it could not be run; see %s", log);
 	else if (status < 0)
@@ -1040,7 +1040,7 @@ work_run(const struct plan *p, int slot, int orders, int news)
 	}
 	end(&self);
 	pg_close(self.pg);
-	proc_drain(w, NULL);
+	proc_drain(w->pids, w->npids, NULL);
 	free(w->pids);
 	_exit(0);
 }
