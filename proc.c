@@ -30,9 +30,6 @@
 #ifdef __linux__
 #include <sys/prctl.h>
 #endif
-#ifdef __TINYC__
-#define __STDC_NO_VLA__ 1       /* tcc cannot read glibc's prototype of regexec else */
-#endif
 #include <regex.h>
 
 extern char **environ;

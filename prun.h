@@ -16,6 +16,10 @@
 #define __BSD_VISIBLE 1
 #endif
 
+#ifdef __TINYC__
+#define __STDC_NO_VLA__ 1       /* else tcc cannot read glibc's regexec() */
+#endif
+
 #include <sys/types.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
