@@ -8,12 +8,16 @@
  * PRUNFLAGS, those of the command line.  The last one wins; a list is replaced
  * by a more specific level and grows by repeats within one.
  *
+ * prun.conf is searched upwards from the first path, else from the current
+ * directory.  Commands run where it is found, and names are relative to that,
+ * the base; paths in words are relative to where the user stands.
+ *
  * Every mistake ends prun with one line, which names the place, and status 2.
  */
 #include "prun.h"
 #include <ctype.h>
 
-enum type { BOOL, INT, JOBS, STR, LIST, BLANKS, DURATION, SIZE, ENUM, URL, READY };
+enum type { BOOL, INT, JOBS, STR, LIST, BLANKS, DURATION, SIZE, ENUM, PATH, URL, READY };
 enum level { DEFAULT, FILE_GLOBAL, SUITE, PRUNFLAGS, COMMAND_LINE };
 /* ARGV: for the command line only; TOP: not in a suite; MAYBE: its value may be
  * left out; LIMITED: it cannot be none. */
@@ -37,14 +41,14 @@ struct option {
 static const struct option table[] = {
 	{ "jobs", 'j', JOBS, TOP, AT(jobs), "N|max", NULL,
 		"Run up to N files at once. Default: CPU count" },
-	{ "config", 'f', STR, ARGV, AT(config), "FILE", NULL,
+	{ "config", 'f', PATH, ARGV, AT(config), "FILE", NULL,
 		"Read FILE instead of prun.conf" },
-	{ "chdir", 'C', STR, ARGV, AT(chdir), "DIR", NULL, "Change to DIR first" },
-	{ "junit", 'o', STR, TOP, AT(junit), "FILE", NULL,
+	{ "chdir", 'C', PATH, ARGV, AT(chdir), "DIR", NULL, "Change to DIR first" },
+	{ "junit", 'o', PATH, TOP, AT(junit), "FILE", NULL,
 		"Write the merged JUnit report to FILE" },
-	{ "history", 0, STR, TOP, AT(history), "FILE", NULL,
+	{ "history", 0, PATH, TOP, AT(history), "FILE", NULL,
 		"History of earlier runs. Default: REPORT.history" },
-	{ "run-dir", 'd', STR, TOP, AT(run_dir), "DIR", NULL,
+	{ "run-dir", 'd', PATH, TOP, AT(run_dir), "DIR", NULL,
 		"Put logs and reports in DIR and keep it" },
 	{ "fail-fast", 'x', BOOL, TOP, AT(fail_fast), NULL, "no",
 		"Stop at the first failing file" },
@@ -76,7 +80,7 @@ static const struct option table[] = {
 	{ "partial", 0, BOOL, ARGV, AT(partial), NULL, "no",
 		"With --merge: accept missing shards" },
 	{ "clean", 0, BOOL, ARGV, AT(clean), NULL, "no", "Drop what earlier runs left" },
-	{ "reopen", 0, STR, ARGV, AT(reopen), "DIR", NULL,
+	{ "reopen", 0, PATH, ARGV, AT(reopen), "DIR", NULL,
 		"Start a kept attempt's server again" },
 	{ "audit", 0, INT, ARGV | MAYBE, AT(audit), "ROUNDS", "0",
 		"Find files that break each other. Default: 5" },
@@ -347,6 +351,7 @@ apply(struct opts *o, const struct setting *s, bool again)
 		*(const char **)at = s->value;
 		break;
 	case STR:
+	case PATH:
 	case URL:
 		*(const char **)at = s->value ? s->value : "";
 		if (s->value && !strcmp(s->value, "none"))
@@ -473,24 +478,52 @@ read_args(struct plan *p, char **words)
 	}
 }
 
+/* Notes words as typed, for running a file again; an option that may leave the file out
+ * is not among them. */
+static void
+note_words(struct reading *r, char **from, char **to)
+{
+	static const char *const choosing[] = { "shard", "last-failed" };
+	const char *last = r->to->n ? r->to->v[r->to->n - 1].opt->name : "";
+
+	if (**from == '-' && find_word(choosing, LEN(choosing), last) < LEN(choosing))
+		return;
+	while (from <= to)
+		list_add(&r->plan->again, *from++);
+}
+
 /* Reads options out of words; paths and test arguments go to the plan. */
 static void
 read_words(struct reading *r, char **words)
 {
+	struct plan *p = r->plan;
+	char **from;
+
 	for (; *words; words++) {
+		from = words;
 		if (r->level == COMMAND_LINE && !strcmp(*words, "--")) {
-			read_args(r->plan, words + 1);
-			return;
+			read_args(p, words + 1);
+			break;
 		}
-		if (starts(*words, "--"))
+		if (starts(*words, "--")) {
 			words = read_long(r, words);
-		else if (**words == '-' && (*words)[1])
+		} else if (**words == '-' && (*words)[1]) {
 			words = read_short(r, words);
-		else if (r->level == PRUNFLAGS)
+		} else if (r->level == PRUNFLAGS) {
 			bad("PRUNFLAGS", "\"%s\" is not an option", *words);
-		else
-			list_add(&r->plan->paths, *words);
+		} else {
+			list_add(&p->paths, *words);
+			if (!p->again_at)
+				p->again_at = p->again.n;
+			continue;
+		}
+		if (r->level == COMMAND_LINE)
+			note_words(r, from, words);
 	}
+	if (!p->again_at)
+		p->again_at = p->again.n;
+	for (; *words; words++)
+		list_add(&p->again, *words);
 }
 
 static void
@@ -595,26 +628,112 @@ read_file(struct reading *r, const char *path)
 	buf_free(&key);
 }
 
-/* The file to read: the one given, or prun.conf here or where the first path
- * is; NULL where there is none. */
-static char *
-find_file(const struct plan *p)
+/* ---- where the user stands, and the base ---- */
+
+char *
+conf_path(const struct plan *p, const char *path)
 {
+	return *path == '/' || !strcmp(p->cwd, p->base) ? str("%s", path)
+		: str("%s/%s", p->cwd, path);
+}
+
+/* The directory that the first path names or is in, without symbolic links. */
+static char *
+first_dir(const struct plan *p)
+{
+	char *path, *slash, *real;
 	struct stat st;
+	size_t n;
+
+	if (!p->paths.n || p->o.merge || p->o.clean || p->o.reopen)
+		return p->cwd;
+	path = p->paths.v[0];
+	n = strcspn(path, "*?[");
+	path = str("%s/%.*s", *path == '/' ? "" : p->cwd, (int)n, path);
+	if (strstr(path, "::"))
+		*strstr(path, "::") = '\0';
+	while (stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
+		slash = strrchr(path, '/');
+		if (slash == path)
+			break;
+		*slash = '\0';
+	}
+	real = realpath(path, NULL);
+	path = str("%s", real ? real : p->cwd);
+	free(real);
+	return path;
+}
+
+/* Whether we may take orders from path: it is ours, root's, or of the owner of the
+ * directory that we stand in (a container's root on a user's files); a link as well as
+ * what it leads to. */
+static bool
+is_trusted(const struct plan *p, const char *path)
+{
+	struct stat st[2], cwd;
+	uid_t us = geteuid(), uid;
+	int i;
+
+	if (stat(path, &st[0]) < 0 || lstat(path, &st[1]) < 0 || stat(p->cwd, &cwd) < 0)
+		return false;
+	for (i = 0; i < 2; i++) {
+		uid = st[i].st_uid;
+		if (uid == us || uid == 0 || uid == cwd.st_uid)
+			continue;
+		warn("%s is skipped: it belongs to user %ld; use -f to read it", path,
+			(long)uid);
+		return false;
+	}
+	return true;
+}
+
+/* Looks for prun.conf from dir upwards, up to the first directory that holds .git. */
+static char *
+find_file(const struct plan *p, char *dir)
+{
 	char *path, *slash;
 
+	for (;;) {
+		path = str("%s/prun.conf", dir);
+		if (access(path, F_OK) == 0 && is_trusted(p, path))
+			return path;
+		slash = strrchr(dir, '/');
+		if (!*dir || access(str("%s/.git", dir), F_OK) == 0)
+			return NULL;
+		*slash = '\0';
+	}
+}
+
+/* Finds where we are, the file to read, and the base, and goes there; the file's path
+ * from there, or NULL. */
+static char *
+find_base(struct plan *p)
+{
+	char *path, *dir, *cwd, *tmp = getenv("TMPDIR");
+
+	if (p->o.chdir && chdir(p->o.chdir) < 0)
+		bad("-C", "%s: %s", p->o.chdir, strerror(errno));
+	cwd = realpath(".", NULL);
+	if (!cwd)
+		bad("current directory", "%s", strerror(errno));
+	p->cwd = p->base = str("%s", cwd);
+	free(cwd);
 	if (p->o.config)
 		return p->o.config;
-	if (stat("prun.conf", &st) == 0)
-		return "prun.conf";
-	if (!p->paths.n)
+	dir = str("%s", first_dir(p));
+	path = find_file(p, strcmp(dir, "/") ? dir : "");
+	if (!path)
 		return NULL;
-	path = str("%s", p->paths.v[0]);
-	slash = strrchr(path, '/');
-	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
-		*(slash ? slash : path) = '\0';
-	path = str("%s%sprun.conf", path, *path ? "/" : "");
-	return stat(path, &st) == 0 ? path : NULL;
+	p->base = str("%.*s", (int)(strrchr(path, '/') - path), path);
+	if (!*p->base)
+		p->base = "/";
+	if (!strcmp(p->base, p->cwd))
+		return "prun.conf";
+	if (tmp && *tmp && setenv("TMPDIR", conf_path(p, tmp), 1) < 0)
+		fatal(EXIT_RUN, "setenv:");
+	if (chdir(p->base) < 0 || setenv("PWD", p->base, 1) < 0)
+		bad(p->base, "%s", strerror(errno));
+	return path;
 }
 
 void
@@ -623,29 +742,33 @@ conf_read(struct plan *p, char **argv)
 	struct settings all = { 0 }, words = { 0 };
 	struct reading r = { p, &words, PRUNFLAGS, NOWHERE };
 	struct list flags = { 0 };
-	char *path;
+	struct setting s;
 	size_t i;
 
 	if (getenv("PRUNFLAGS"))
 		list_words(&flags, getenv("PRUNFLAGS"), " \t\n");
+	list_add(&p->again, argv[0]);
 	if (flags.n)
 		read_words(&r, flags.v);
+	p->again_at = 0;
 	r.level = COMMAND_LINE;
 	read_words(&r, argv + 1);
 	resolve(&words, &p->o, NOWHERE);
 	if (!p->o.help && !p->o.version) {
-		if (p->o.chdir && chdir(p->o.chdir) < 0)
-			bad("-C", "%s: %s", p->o.chdir, strerror(errno));
-		path = find_file(p);
+		p->conf = find_base(p);
 		r.to = &all;
 		r.level = FILE_GLOBAL;
-		if (path)
-			read_file(&r, path);
-		all.v = grow(all.v, &all.cap, all.n + words.n, sizeof(*all.v));
-		for (i = 0; i < words.n; i++)
-			all.v[all.n++] = words.v[i];
+		if (p->conf)
+			read_file(&r, p->conf);
+		for (i = 0; i < words.n; i++) {
+			s = words.v[i];
+			if (s.opt->type == PATH && strcmp(s.value, "-")
+			&& strcmp(s.value, "none"))
+				s.value = conf_path(p, s.value);
+			all.v = grow(all.v, &all.cap, all.n + 1, sizeof(s));
+			all.v[all.n++] = s;
+		}
 		resolve(&all, &p->o, NOWHERE);
-		p->o.config = path && strcmp(path, "prun.conf") ? path : NULL;
 		if (!p->nsuites)
 			add_suite(p, "", 0);
 		for (i = 0; i < p->nsuites; i++)

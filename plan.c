@@ -283,10 +283,71 @@ add_file(struct plan *p, struct suite *s, const char *path, const char *test, si
 	f->expect_ms = -1;
 }
 
-/* The path of a path, FILE::NODE or FILE:LINE, without ./ before and / behind it;
- * *test is the same with the node or line. */
+/* What follows dir in path: "" for dir itself; NULL if it is not below dir. */
+static const char *
+below(const char *dir, const char *path)
+{
+	size_t n = strlen(dir);
+
+	if (!strcmp(dir, "/"))
+		return *path == '/' ? path + 1 : NULL;
+	if (strncmp(dir, path, n) || (path[n] && path[n] != '/'))
+		return NULL;
+	return path + n + (path[n] == '/');
+}
+
+/* A path with .. or from the root as a name: by the real directory that it is in, whose
+ * last component may be a link.  Below the base without it, else absolute. */
 static char *
-plain_path(const char *given, char **test)
+real_name(const struct plan *p, const char *path)
+{
+	char *full = str(*path == '/' ? "%s%s" : "%s/%s", *path == '/' ? "" : p->cwd, path);
+	char *slash = strrchr(full, '/'), *last = slash + 1, *real;
+	const char *name;
+
+	if (!strcmp(last, "..") || !strcmp(last, ".") || !*last)
+		last = "";
+	else
+		*slash = '\0';
+	real = realpath(*full ? full : "/", NULL);
+	if (!real)
+		return str("%s", path);
+	full = str("%s%s%s", strcmp(real, "/") ? real : "", *last || !real[1] ? "/" : "", last);
+	free(real);
+	name = below(p->base, full);
+	if (name)
+		return str("%s", *name ? name : ".");
+	return full;
+}
+
+/* The name, from the base, of a path that the user has typed. */
+static char *
+typed_name(const struct plan *p, char *path)
+{
+	const char *prefix = below(p->base, p->cwd);
+	struct buf b = { 0 };
+
+	if (!prefix || *path == '/' || starts(str("/%s/", path), "/../")
+	|| strstr(str("/%s/", path), "/../"))
+		return real_name(p, path);
+	if (!*prefix)
+		return path;
+	for (; *prefix; prefix++) {
+		if (strchr("*?[\\", *prefix) && strpbrk(path, "*?["))
+			buf_char(&b, '\\');
+		buf_char(&b, *prefix);
+	}
+	if (strcmp(path, "."))
+		buf_fmt(&b, "/%s", path);
+	path = str("%s", b.s);
+	buf_free(&b);
+	return path;
+}
+
+/* The name of what is given, a path, FILE::NODE or FILE:LINE; *test is the same with
+ * the node or line. */
+static char *
+plain_path(const struct plan *p, const char *given, bool typed, char **test)
 {
 	const char *node = strstr(given, "::"), *line = strrchr(given, ':');
 	char *path;
@@ -301,6 +362,10 @@ plain_path(const char *given, char **test)
 		path[--n] = '\0';
 	while (starts(path, "./") && path[2])
 		path += 2;
+	if (typed)
+		path = typed_name(p, path);
+	else if (*path == '/')
+		path = real_name(p, path);
 	*test = str("%s%s", path, node ? node : "");
 	return path;
 }
@@ -313,6 +378,25 @@ how_to_run(const char *path)
 		return "there is no playwright.config.* here, and other runners need test; see "
 			"KINDS OF PROJECT in prun(1)";
 	return "not executable, and no test command is set";
+}
+
+/* A name as the user would type it. */
+static char *
+user_name(const struct plan *p, char *name)
+{
+	const char *prefix = below(p->base, p->cwd), *rest, *s;
+	char *up = "";
+
+	if (*name == '/' || (prefix && !*prefix))
+		return name;
+	if (!prefix)
+		return str("%s/%s", p->base, name);
+	rest = below(prefix, name);
+	if (rest)
+		return str("%s", *rest ? rest : ".");
+	for (s = prefix; s; s = strchr(s + 1, '/'))
+		up = str("%s../", up);
+	return str("%s%s", up, name);
 }
 
 /* The tests in a directory that something can run; says which cannot be. */
@@ -342,9 +426,9 @@ find_tests(const struct suite *s, const char *dir, struct list *tests)
 /* Adds what a path, a glob or FILE::NODE names, and returns how many files that is;
  * -1 where there is no such path. */
 static int
-add_path(struct plan *p, struct suite *s, const char *given)
+add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 {
-	char *test, *path = plain_path(given, &test);
+	char *test, *path = plain_path(p, given, typed, &test);
 	struct list found = { 0 };
 	struct stat st;
 	glob_t g;
@@ -354,7 +438,7 @@ add_path(struct plan *p, struct suite *s, const char *given)
 		if (!strpbrk(path, "*?[") || glob(path, 0, NULL, &g) != 0)
 			return -1;
 		for (i = 0; i < g.gl_pathc; i++)
-			n += add_path(p, s, g.gl_pathv[i]) > 0;
+			n += add_path(p, s, g.gl_pathv[i], false) > 0;
 		globfree(&g);
 		return (int)n;
 	}
@@ -419,7 +503,7 @@ find_files(struct plan *p, struct suite *s, bool typed)
 			"in prun.conf");
 	for (i = 0; i < s->o.files.n; i++) {
 		path = shown(s->o.files.v[i]);
-		n = add_path(p, s, s->o.files.v[i]);
+		n = add_path(p, s, s->o.files.v[i], typed);
 		if (n < 0 && typed)
 			bad(path, "%s", strerror(ENOENT));
 		if (n < 0)
@@ -427,6 +511,9 @@ find_files(struct plan *p, struct suite *s, bool typed)
 		else if (n == 0)
 			warn("%s: no test files found in %s", label(s), path);
 		p->incomplete = p->incomplete || n <= 0;
+		if (typed && p->o.shard && p->nfiles > first
+		&& *p->files[p->nfiles - 1].path == '/')
+			bad(path, "is outside of %s; a shard's files must be below it", p->base);
 	}
 	if (s->o.split == SPLIT_SUITE && p->nfiles > first)
 		join_paths(p, s, first);
@@ -445,25 +532,28 @@ covers(const char *path, const struct file *f)
 		|| (fnmatch(path, f->path, 0) == 0 && access(path, F_OK) < 0);
 }
 
+struct target {
+	char *path, *test;      /* without and with a node */
+	bool hit;
+};
+
 /* Adds the part of f that a path selects; false if that is nothing. */
 static bool
-select_file(struct plan *p, struct file f, const char *given, size_t first)
+select_file(struct plan *p, struct file f, const struct target *t, size_t first)
 {
-	char *test, *path = plain_path(given, &test);
-	bool node = strcmp(path, test) != 0, whole = !node && covers(path, &f), inside = false;
+	bool whole = !strcmp(t->path, t->test) && covers(t->path, &f), inside = false;
 	size_t same, i;
 
-	if (f.suite->o.split == SPLIT_SUITE && access(path, F_OK) == 0) {
-		inside = starts(path, str("%s/", f.path));
+	if (f.suite->o.split == SPLIT_SUITE && access(t->path, F_OK) == 0) {
+		inside = below(f.path, t->path) != NULL;
 		for (i = 0; i < f.more.n && !inside; i++)
-			inside = !strcmp(path, f.more.v[i])
-				|| starts(path, str("%s/", f.more.v[i]));
+			inside = below(f.more.v[i], t->path) != NULL;
 	}
-	if (!whole && !inside && strcmp(path, f.path))
+	if (!whole && !inside && strcmp(t->path, f.path))
 		return false;
 	if (!whole) {
-		f.path = path;
-		f.test = test;
+		f.path = t->path;
+		f.test = t->test;
 		memset(&f.more, 0, sizeof(f.more));
 	}
 	for (same = first; same < p->nfiles && strcmp(p->files[same].test, f.test); same++)
@@ -478,25 +568,30 @@ select_file(struct plan *p, struct file f, const char *given, size_t first)
 static void
 select_paths(struct plan *p)
 {
+	struct target *t = xcalloc(p->paths.n, sizeof(*t));
 	struct file *all = p->files;
 	size_t i, k, first, n = p->nfiles;
-	bool *hit = xcalloc(p->paths.n, sizeof(*hit));
-	char *test;
 
+	for (k = 0; k < p->paths.n; k++)
+		t[k].path = plain_path(p, p->paths.v[k], true, &t[k].test);
 	p->files = NULL;
 	p->nfiles = p->capfiles = 0;
 	for (i = 0; i < n; i++)
 		for (first = p->nfiles, k = 0; k < p->paths.n; k++)
-			if (select_file(p, all[i], p->paths.v[k], first))
-				hit[k] = true;
+			if (select_file(p, all[i], &t[k], first))
+				t[k].hit = true;
 	free(all);
-	for (k = 0; k < p->paths.n && hit[k]; k++)
-		;
-	if (k < p->paths.n && access(plain_path(p->paths.v[k], &test), F_OK) < 0)
-		bad(p->paths.v[k], "%s", strerror(errno));
-	if (k < p->paths.n)
-		bad(p->paths.v[k], "is not in any suite");
-	free(hit);
+	for (k = 0; k < p->paths.n; k++) {
+		if (t[k].hit)
+			continue;
+		if (access(t[k].path, F_OK) < 0 && !strpbrk(t[k].path, "*?["))
+			bad(shown(p->paths.v[k]), "%s", strerror(errno));
+		if (*t[k].path == '/')
+			bad(shown(p->paths.v[k]), "is outside of %s, where the suites are",
+				p->base);
+		bad(shown(p->paths.v[k]), "is not in any suite");
+	}
+	free(t);
 }
 
 /* ---- marks and locks ---- */
@@ -1059,6 +1154,7 @@ plan_make(struct plan *p)
 	deal(p);
 	for (i = 0; i < p->nfiles; i++) {
 		p->files[i].index = (int)i;
+		p->files[i].named = user_name(p, p->files[i].test);
 		if (p->files[i].suite->o.split == SPLIT_FILE)
 			read_marks(p, &p->files[i]);
 		find_locks(p, &p->files[i]);

@@ -30,6 +30,10 @@ print_file(const struct plan *p, const struct file *f)
 	bool program;
 	size_t i;
 
+	if (p->o.quiet) {
+		puts(safe(f->named, strlen(f->named)));
+		return;
+	}
 	if (*text)
 		printf("%s: ", safe(text, strlen(text)));
 	fputs(safe(f->test, strlen(f->test)), stdout);
@@ -45,21 +49,32 @@ print_file(const struct plan *p, const struct file *f)
 	printf("\n    %s\n", safe(text, strlen(text)));
 }
 
+/* Which prun.conf is in use. */
+static const char *
+config_name(const struct plan *p)
+{
+	return p->conf ? safe(p->conf, strlen(p->conf)) : "none";
+}
+
 static void
 print_plan(const struct plan *p)
 {
 	int *order = plan_order(p, p->o.shuffle);
 	size_t i;
 
+	if (!p->o.quiet)
+		printf("config: %s\n", config_name(p));
 	for (i = 0; i < p->nfiles; i++)
 		print_file(p, &p->files[order[i]]);
+	free(order);
+	if (p->o.quiet)
+		return;
 	printf("%zu file%s, %d at once", p->nfiles, p->nfiles == 1 ? "" : "s", p->workers);
 	if (p->o.shard)
 		printf("; shard %d/%d of %zu files", p->shard, p->shards, p->all);
 	if (p->o.shuffle)
 		printf(", shuffle seed %s", safe(p->o.shuffle, strlen(p->o.shuffle)));
 	putchar('\n');
-	free(order);
 }
 
 static bool
@@ -412,7 +427,7 @@ merge_mode(const struct plan *p)
 	if (strcmp(p->o.junit, "-"))
 		make_parents("-o", p->o.junit);
 	for (i = 0; i < p->paths.n; i++)
-		if (!add_input(&parts, p->paths.v[i], p->o.junit))
+		if (!add_input(&parts, conf_path(p, p->paths.v[i]), p->o.junit))
 			warn("%s: no reports found", p->paths.v[i]);
 	n = parts.n;
 	for (i = 0; i < n; i++)
@@ -564,8 +579,8 @@ run(struct plan *p)
 	records = xcalloc(p->nfiles, sizeof(*records));
 	show = show_open(p, records);
 	if (!p->o.quiet)
-		show_say(show, "%zu file%s, %d at once%s%s", p->nfiles,
-			p->nfiles == 1 ? "" : "s", p->workers,
+		show_say(show, "config: %s\n%zu file%s, %d at once%s%s", config_name(p),
+			p->nfiles, p->nfiles == 1 ? "" : "s", p->workers,
 			p->o.shuffle ? ", shuffle seed " : "", p->o.shuffle ? p->o.shuffle : "");
 	if (p->o.shard && !p->o.quiet)
 		show_say(show, "shard %d/%d of %zu files", p->shard, p->shards, p->all);
@@ -613,6 +628,7 @@ static int
 clean_mode(struct plan *p)
 {
 	size_t i, dbs = 0;
+	char *path;
 	int status = 0, fd;
 
 	for (i = 0; i < p->nsuites; i++)
@@ -620,21 +636,21 @@ clean_mode(struct plan *p)
 	if (!dbs && !p->paths.n)
 		bad("--clean", "needs db in prun.conf, or a run directory to remove");
 	for (i = 0; i < p->paths.n; i++) {
-		refuse_foreign(p->paths.v[i]);
-		if (!is_run(p->paths.v[i], false))
-			bad(p->paths.v[i], "is not a run directory");
-		fd = lock_run(p->paths.v[i]);
+		path = conf_path(p, p->paths.v[i]);
+		refuse_foreign(path);
+		if (!is_run(path, false))
+			bad(path, "is not a run directory");
+		fd = lock_run(path);
 		close(fd);
 	}
 	if (dbs)
 		status = run_aside(p);
-	for (i = 0; i < p->paths.n; i++)
-		if (p->o.list)
-			puts(p->paths.v[i]);
-		else if (remove_tree(p->paths.v[i]) < 0)
-			fatal(EXIT_RUN, "%s:", p->paths.v[i]);
-		else
-			printf("removed %s\n", p->paths.v[i]);
+	for (i = 0; i < p->paths.n; i++) {
+		path = conf_path(p, p->paths.v[i]);
+		if (!p->o.list && remove_tree(path) < 0)
+			fatal(EXIT_RUN, "%s:", path);
+		printf("%s%s\n", p->o.list ? "" : "removed ", path);
+	}
 	return status;
 }
 
@@ -681,6 +697,7 @@ find_attempt(struct plan *p)
 		if ((value ? setenv(inherited[i], value, 1) : unsetenv(inherited[i])) < 0)
 			fatal(EXIT_RUN, "setenv:");
 	}
+	p->cwd = p->base;               /* the test is named from there */
 	list_free(&p->paths);
 	list_add(&p->paths, test);
 	list_free(&p->o.suite);

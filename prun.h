@@ -109,6 +109,7 @@ struct file {
 	char *path;             /* PRUN_FILE */
 	char *test;             /* PRUN_TEST: path, or path::node */
 	struct list more;       /* with split = suite: its paths after this one */
+	char *named;            /* test, relative to where the user stands */
 	struct suite *suite;
 	int index;
 	char *dir;              /* of its first attempt, in a run that was read back */
@@ -130,6 +131,11 @@ struct plan {
 	struct list locks;      /* names */
 	struct list args;       /* test arguments, after -- */
 	struct list paths;      /* of the command line */
+	struct list again;      /* its words, less the paths */
+	size_t again_at;        /* where among them a path goes */
+	char *cwd;              /* where the user stands; absolute */
+	char *base;             /* where commands run, and what names are relative to */
+	char *conf;             /* the prun.conf in use, or NULL */
 	uint32_t hash;          /* of the suites' and files' names, and their shards */
 	int shard, shards;      /* ours, from 1, of how many */
 	size_t all;             /* files in all shards */
@@ -207,8 +213,10 @@ void plan_audit(const struct plan *p, const struct record *records, struct buf *
 /* ---- conf.c: the options ---- */
 
 /* Reads command line, PRUNFLAGS and prun.conf into p; all errors end prun
- * with one line and status 2.  Changes directory for -C. */
+ * with one line and status 2.  Changes to the base. */
 void conf_read(struct plan *p, char **argv);
+/* A path that the user has typed, as it is to be opened; scratch memory. */
+char *conf_path(const struct plan *p, const char *path);
 /* Reads a value as the number that the option key takes. */
 int64_t conf_number(const char *key, const char *value, const char *where);
 /* Prints the option table, for --help. */

@@ -134,7 +134,7 @@ put_word(struct show *s, const char *text)
 {
 	size_t n;
 
-	if (!strpbrk(text, " \t\"'$`\\*?[](){}<>|&;#~!")) {
+	if (*text && !strpbrk(text, " \t\"'$`\\*?[](){}<>|&;#~!")) {
 		buf_safe(&s->out, text, strlen(text));
 		return;
 	}
@@ -314,16 +314,24 @@ show_path(struct show *s, const char *what, const char *dir, const char *name)
 		buf_fmt(&s->out, "    %-12s%s\n", what, path);
 }
 
-/* How to run the file again. */
+/* The command line that was typed, with this file for its paths. */
 static void
 show_again(struct show *s, const struct file *f)
 {
-	buf_fmt(&s->out, "    %-12sprun %s", "again", s->plan->o.config ? "-f " : "");
-	if (s->plan->o.config) {
-		put_word(s, s->plan->o.config);
-		buf_char(&s->out, ' ');
+	const struct list *words = &s->plan->again;
+	size_t i;
+
+	buf_fmt(&s->out, "    %-11s", "again");
+	for (i = 0; i <= words->n; i++) {
+		if (i == s->plan->again_at) {
+			buf_char(&s->out, ' ');
+			put_word(s, f->named);
+		}
+		if (i < words->n) {
+			buf_char(&s->out, ' ');
+			put_word(s, words->v[i]);
+		}
 	}
-	put_word(s, f->test);
 	buf_char(&s->out, '\n');
 }
 

@@ -102,13 +102,10 @@ printf '# comment\n  # another\nenv = X=a\n  b\n\n\tc # no comment\nfiles = none
 is '-f names another file; lines continue, # inside is text' "$(run_x -f other.conf t)" \
 	'run t/test_a.sh a b c # no comment'
 mkdir sub
-printf 'env = X=sub\n' >sub/prun.conf
-is '-C changes the directory first' "$(run_x -C sub ../t | head -n 1)" 'run ../t/test_a.sh sub'
-rm prun.conf
-cp other.conf t/prun.conf
-is 'without one here, the first path is asked for prun.conf' "$(run_x t)" \
-	'run t/test_a.sh a b c # no comment'
-rm t/prun.conf
+printf 'env = X=sub\nfiles = .\n' >sub/prun.conf
+cp t/test_a.sh sub
+is '-C changes the directory first' "$(run_x -C sub)" 'run test_a.sh sub'
+rm -r sub prun.conf
 
 printf '[suite one]\nfiles = t/test_a.sh\nenv = X=1\n[suite two]\nfiles = t/test_b.sh\nenv = X=2\n' >prun.conf
 is 'each suite has its own keys' "$(run_x)" "run t/test_a.sh 1

@@ -80,7 +80,7 @@ echo 'def test_a(): pass' >py/test_a.py
 echo 'def test_a(): pass' >py2/test_b.py
 conf "files = py" "split = suite"
 run -n
-has 'its default is what runs all of its files' out '^    .*-m pytest "\$PRUN_TEST"'
+has 'its default is what runs all of its files' out '^    .*-m pytest .*"\$PRUN_TEST"'
 conf 'files = py py2' 'split = suite' 'test = echo $PRUN_TEST $*'
 run -s two -d r
 is 'all paths of a suite that runs as one are run' "$(cat r/0-py/test.log)" 'py py2'

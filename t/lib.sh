@@ -11,6 +11,7 @@ tests=0 failed=0
 dir=$(mktemp -d "${TMPDIR:-/tmp}/t.XXXXXX") && dir=$(cd "$dir" && pwd -P) && cd "$dir" || exit 3
 TMPDIR=$dir
 export TMPDIR
+mkdir .git      # no prun.conf above it is searched for
 trap 'cd /; rm -rf "$dir"' EXIT
 
 have() { command -v "$1" >/dev/null 2>&1; }
