@@ -50,8 +50,8 @@ static const struct option table[] = {
 		"History of earlier runs. Default: REPORT.history" },
 	{ "run-dir", 'd', PATH, TOP, AT(run_dir), "DIR", NULL,
 		"Put logs and reports in DIR and keep it" },
-	{ "fail-fast", 'x', BOOL, TOP, AT(fail_fast), NULL, "no",
-		"Stop at the first failing file" },
+	{ "fail-fast", 'x', INT, TOP | MAYBE, AT(fail_fast), "N", "0",
+		"Stop after N failing files. Default: 1" },
 	{ "retries", 'r', INT, 0, AT(retries), "N", "0", "Retry failed files up to N times" },
 	{ "timeout", 't', DURATION, 0, AT(timeout_ms), "DURATION", "none",
 		"Time limit for the test command" },
@@ -256,9 +256,12 @@ count(const struct setting *s)
 	int64_t n = -1;
 
 	if (!s->value)
-		return 5;               /* --audit: its rounds */
+		return strcmp(s->opt->name, "audit") ? 1 : 5;
 	if (s->opt->type == JOBS && !strcmp(s->value, "max"))
 		return INT_MAX;
+	/* as a flag: yes, no */
+	if (s->opt->flags & MAYBE && (!strcmp(s->value, "yes") || !strcmp(s->value, "no")))
+		return *s->value == 'y';
 	if (s->opt->type == INT && !strcmp(s->value, "none"))
 		return s->opt->def ? strtoll(s->opt->def, NULL, 10) : INT_MAX;
 	if (s->opt->type == JOBS)
@@ -452,7 +455,7 @@ read_short(struct reading *r, char **words)
 			;
 		if (i == LEN(table))
 			bad(where, "unknown option; see prun -h");
-		if (table[i].type != BOOL)
+		if (table[i].type != BOOL && !(table[i].flags & MAYBE))
 			return add_option(r, &table[i], w[1] ? w + 1 : NULL, where, words);
 		add_setting(r, &table[i], NULL, where);
 	}

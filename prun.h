@@ -85,7 +85,8 @@ struct opts {
 	int keep, db_unused, split, server_failure, server_exit, timeout_signal, flaky, leak;
 	int no_tests, github;
 	int64_t audit;          /* rounds; 0: no audit */
-	bool fail_fast, list, quiet, verbose, help, version;
+	int64_t fail_fast;      /* failing files that end the run; 0: none does */
+	bool list, quiet, verbose, help, version;
 	bool last_failed, enabled, db_terminate;
 	bool merge, strict, partial, clean, interactive;
 	char *config, *chdir, *junit, *history, *run_dir, *shuffle, *shard, *reopen;

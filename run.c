@@ -35,6 +35,7 @@ struct run {
 	bool *held;             /* locks that are taken */
 	bool *named;            /* files whose kept clone was told of */
 	int *in_suite;          /* attempts under way in each suite */
+	int64_t failed;         /* files so far, for fail-fast */
 	struct show *show;
 	struct slot *slots;
 	struct slot_view *views;
@@ -343,8 +344,10 @@ take_result(struct run *r, int slot, const struct outcome *o)
 		c->o = before;          /* the first failure stands for it */
 	if (o->fatal && !r->stopping) {
 		give_up(r, str("%s: the run cannot go on", f->test));
-	} else if (is_failure(o) && r->p->o.fail_fast && !audit && !r->stopping) {
-		show_say(r->show, "prun: stopping the rest at the first failure");
+	} else if (is_failure(o) && ++r->failed == r->p->o.fail_fast && !audit
+	&& !r->stopping) {
+		show_say(r->show, "prun: stopping after %" PRId64 " failing file%s", r->failed,
+			r->failed == 1 ? "" : "s");
 		cancel(r, r->p->o.grace_ms);
 	}
 }

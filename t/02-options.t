@@ -27,7 +27,8 @@ bad 'a duration that is none' 'timeout must be a duration like 90s' -t 5x t
 bad 'a duration beyond all time' 'timeout is too large: 9000000000000h' -t 9000000000000h t
 bad 'a grace without an end' 'grace must be a duration like 90s or 5m, not "none"' --grace=none t
 bad 'a word that is not one of the choices' 'keep must be one of: failed, run, always, never' --keep=some t
-bad 'a flag that is neither yes nor no' 'fail-fast must be yes or no' --fail-fast=maybe t
+bad 'a flag that is neither yes nor no' 'quiet must be yes or no' --quiet=maybe t
+bad 'a number of failures that is none' 'fail-fast must be a whole number' --fail-fast=maybe t
 bad 'an option without its value' 'needs a value' t -j
 bad 'a directory that is not there' '-C: /no/such: No such file' -C /no/such t
 bad 'a configuration that is not there' '/no/such.conf: No such file' -f /no/such.conf t

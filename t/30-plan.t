@@ -140,6 +140,17 @@ is '-n without a file gives status 4' "$status $(cat err)" '4 prun: files: no te
 run -n --shuffle a
 has '-n --shuffle prints the seed' out 'shuffle seed [0-9a-z]+$'
 
+# ---- fail-fast
+for i in 1 2 3 4; do echo 'exit 1' | script "x/test_$i.sh"; done
+run -j1 --fail-fast=2 x
+has '--fail-fast=2 stops after the second failing file' out '^4 files: 0 passed, 2 failed, 2 cancelled'
+run -j1 -xr1 x
+has '-x after the first, without retries' out '^4 files: 0 passed, 1 failed, 3 cancelled'
+echo 'fail-fast = yes' >prun.conf
+run -j1 x
+has 'yes is 1' out 'prun: stopping after 1 failing file$'
+rm prun.conf
+
 # ---- directories of what is written
 run -q -o build/deep/r.xml --history=cache/hist -d logs/run a
 is 'missing directories are made' "$status $(ls build/deep/r.xml cache/hist logs/run/summary.json | wc -l | tr -d ' ')" '0 3'
