@@ -116,6 +116,8 @@ run e2e -d out.d/run -o out.d/report.xml --env 'PLAYWRIGHT_BLOB_OUTPUT_FILE=blob
 is 'a failing test fails' $status 1
 ok 'its trace is kept' test -e out.d/run/0-bad.spec.js/test-results/*/trace.zip
 ok 'and its screenshot' test -e out.d/run/0-bad.spec.js/test-results/*/test-failed-1.png
+attachment=$(sed -n 's/.*\[\[ATTACHMENT|\(.*\)\]\].*/\1/p' out.d/report.xml | head -n 1)
+ok 'the report names them as they are found from here' test -s "./$attachment"
 is 'blob reports are written beside ours' "$(echo blob/*)" 'blob/0.zip blob/1.zip'
 PLAYWRIGHT_HTML_OPEN=never node_modules/.bin/playwright merge-reports --reporter=html,line blob \
 	>merged 2>&1

@@ -37,8 +37,9 @@ has 'so are those of its TAP' out '^node/bad.test.mjs +FAIL +3 '
 
 : | files jest .test.js
 cat >prun.conf <<'END'
-test = JEST_JUNIT_OUTPUT_FILE="$PRUN_JUNIT" npx --no-install jest --runTestsByPath
-  --reporters=default --reporters=jest-junit --maxWorkers=$PRUN_CPUS "$@" "$PRUN_TEST"
+test = JEST_JUNIT_OUTPUT_FILE="$PRUN_JUNIT" npx --no-install jest
+  --reporters=default --reporters=jest-junit
+  --maxWorkers=$PRUN_CPUS --runTestsByPath "$@" "$PRUN_TEST"
 END
 run jest
 told jest .test.js
