@@ -290,6 +290,27 @@ read_why(const struct plan *p, const struct file *f, const struct outcome *o)
 	return why;
 }
 
+static bool
+is_link(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+}
+
+/* The path of a file in an attempt's directory; one that cannot be opened where
+ * a run directory of who knows whom leads elsewhere. */
+static char *
+own_file(const char *dir, const char *name, bool foreign)
+{
+	char *path = str("%s/%s", dir, name);
+
+	if (!foreign || (!is_link(dir) && !is_link(path)))
+		return path;
+	warn("%s is behind a symbolic link, which is not followed", path);
+	return "";
+}
+
 static void
 add_file(struct parts *parts, const struct plan *p, const struct file *f,
 	const struct record *c, int source)
@@ -311,8 +332,8 @@ add_file(struct parts *parts, const struct plan *p, const struct file *f,
 		if (source == 0 && c->o.result == CANCEL && !c->o.report)
 			continue;
 		dir = plan_dir(p, f, k);
-		list_add(&part->reports, str("%s/junit.xml", dir));
-		list_add(&part->logs, str("%s/test.log", dir));
+		list_add(&part->reports, own_file(dir, "junit.xml", source > 0));
+		list_add(&part->logs, own_file(dir, "test.log", source > 0));
 	}
 }
 
@@ -504,10 +525,10 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 		plan_history_write(p, records);
 	if (stays)
 		show_say(show, "\nkept: %s", p->dir);
-	show_end(show, status, ms, report);
+	show_end(show, status, cut, ms, report);
 	if (p->o.audit && !cut) {
 		plan_audit(p, records, &found);
-		show_say(show, "%.*s", (int)found.n - 1, found.s);
+		show_say(show, "%s", found.s);
 		buf_free(&found);
 	}
 	if (!stays && remove_tree(p->dir) < 0)

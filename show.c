@@ -25,6 +25,7 @@
 #include <sys/ioctl.h>
 
 #define TESTS_SHOWN 20          /* failing tests of one file */
+#define ANNOTATIONS 10          /* GitHub shows no more of a step */
 #define CHUNK 512               /* a pipe takes as much after POLLOUT: _POSIX_PIPE_BUF */
 
 /* as counted in the last line */
@@ -49,8 +50,10 @@ struct show {
 	size_t written;         /* of out */
 	int jsonl;              /* results.jsonl */
 	bool jsonl_failed;      /* a line could not be written to it */
-	bool screen;            /* a terminal: colours, and lines redrawn in place */
-	bool github;
+	bool colours;           /* on a terminal */
+	bool screen;            /* and lines redrawn in place below the others */
+	char *github;           /* the word that ends stop-commands, or NULL */
+	int annotated;
 	int width, height;
 	int lines;              /* of workers, on the screen now */
 	int done;               /* files that have ended */
@@ -150,16 +153,39 @@ put_word(struct show *s, const char *text)
 	buf_char(&s->out, '\'');
 }
 
+static void
+put_line(struct show *s, const char *text)
+{
+	buf_safe(&s->out, text, strlen(text));
+	buf_char(&s->out, '\n');
+}
+
+/* The name of a file, with its suite where there are several. */
+static char *
+title(const struct show *s, const struct file *f)
+{
+	const char *name = f->test;
+
+	if (s->plan->nsuites > 1)
+		name = str("%s: %s", f->suite->name, f->test);
+	return safe(name, strlen(name));
+}
+
 void
 show_say(struct show *s, const char *fmt, ...)
 {
+	struct buf b = { 0 };
+	char *text, *line;
 	va_list ap;
 
 	erase(s);
 	va_start(ap, fmt);
-	buf_vfmt(&s->out, fmt, ap);
+	buf_vfmt(&b, fmt, ap);
 	va_end(ap);
-	buf_char(&s->out, '\n');
+	text = b.s;
+	while ((line = next_line(&text)))
+		put_line(s, line);
+	buf_free(&b);
 	show_write(s);
 }
 
@@ -178,22 +204,29 @@ measure(struct show *s)
 #endif
 }
 
+/* Cuts text to so many bytes, which are at least as many as the columns. */
+static void
+cut_line(char *text, int bytes)
+{
+	if (strlen(text) <= (size_t)bytes)
+		return;
+	while (bytes > 0 && ((unsigned char)text[bytes] & 0xc0) == 0x80)
+		bytes--;                /* not inside of a character */
+	text[bytes] = '\0';
+}
+
 static void
 draw_slot(struct show *s, const struct slot_view *v, int64_t now)
 {
-	const char *name = v->file < 0 ? "" : s->plan->files[v->file].test;
-	struct buf b = { 0 };
+	char *line = str("%s%-7s %s  %.0fs", s->screen ? "  " : "running: ",
+		phase_name[v->phase], v->file < 0 ? "" : title(s, &s->plan->files[v->file]),
+		seconds(now - v->since));
 
-	buf_fmt(&b, "%s%-7s ", s->screen ? "  " : "running: ", phase_name[v->phase]);
-	buf_safe(&b, name, strlen(name));
-	buf_fmt(&b, "  %.0fs", seconds(now - v->since));
 	/* A line that wraps would be one too many to go up. */
-	if (s->screen && b.n > (size_t)s->width - 1)
-		b.n = (size_t)s->width - 1;
-	buf_add(&s->out, b.s, b.n);
-	buf_char(&s->out, '\n');
+	if (s->screen)
+		cut_line(line, s->width - 1);
+	buf_fmt(&s->out, "%s\n", line);
 	s->lines += s->screen;
-	buf_free(&b);
 }
 
 int64_t
@@ -201,9 +234,10 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 {
 	int64_t t = clock_ms(), every = s->screen ? 1000 : 60000;
 	int64_t pause = s->screen ? 50 : every;
+	size_t mark = scratch_mark();
 	int i;
 
-	if (s->plan->o.quiet || s->plan->o.interactive)
+	if (!now && (s->plan->o.quiet || s->plan->o.interactive))
 		return -1;
 	if (!now && t - s->drawn < pause)
 		return s->drawn + pause;
@@ -216,6 +250,7 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 		if (v[i].phase != IDLE && (!s->screen || s->lines < s->height - 2))
 			draw_slot(s, &v[i], t);
 	s->drawn = t;
+	scratch_release(mark);
 	show_write(s);
 	return t + every;
 }
@@ -235,11 +270,11 @@ split_note(char *line, char *field[FIELDS])
 	}
 }
 
-/* Text of a workflow command of GitHub; a property ends at some characters more. */
+/* Text of a workflow command of GitHub; more characters end a property. */
 static void
 put_github(struct show *s, const char *text, bool property)
 {
-	for (; *text; text++)
+	for (text = safe(text, strlen(text)); *text; text++)
 		if (strchr(property ? "%\r\n:," : "%\r\n", *text))
 			buf_fmt(&s->out, "%%%02X", (unsigned char)*text);
 		else
@@ -249,15 +284,17 @@ put_github(struct show *s, const char *text, bool property)
 static void
 annotate(struct show *s, const struct file *f, char *const note[FIELDS])
 {
-	buf_str(&s->out, "::error file=");
+	if (s->annotated++ >= ANNOTATIONS)
+		return;
+	buf_fmt(&s->out, "::%s::\n::error file=", s->github);
 	put_github(s, *note[SOURCE] ? note[SOURCE] : f->path, true);
 	if (*note[LINE])
-		buf_fmt(&s->out, ",line=%s", note[LINE]);
+		buf_fmt(&s->out, ",line=%d", atoi(note[LINE]));
 	buf_str(&s->out, ",title=");
 	put_github(s, note[NAME], true);
 	buf_str(&s->out, "::");
 	put_github(s, note[MESSAGE], false);
-	buf_char(&s->out, '\n');
+	buf_fmt(&s->out, "\n::stop-commands::%s\n", s->github);
 }
 
 /* Prints the notes, which it takes apart; the number of failing tests in them. */
@@ -270,17 +307,17 @@ show_notes(struct show *s, const struct file *f, bool again, char *notes)
 
 	while ((line = next_line(&notes))) {
 		if (starts(line, "! ")) {
-			buf_fmt(&s->out, "    %s (%s)\n", line + 2, cause);
+			put_line(s, str("    %s (%s)", line + 2, cause));
 			continue;
 		}
 		if (!starts(line, "x ")) {
-			buf_fmt(&s->out, "    %s\n", line + 2);
+			put_line(s, str("    %s", line + 2));
 			continue;
 		}
 		split_note(line + 2, v);
 		if (++tests <= TESTS_SHOWN)
-			buf_fmt(&s->out, "    %s%s%s: %s\n", v[CLASS], *v[CLASS] ? " " : "",
-				v[NAME], v[MESSAGE]);
+			put_line(s, str("    %s%s%s: %s", v[CLASS], *v[CLASS] ? " " : "",
+				v[NAME], v[MESSAGE]));
 		if (s->github && !again)
 			annotate(s, f, v);
 	}
@@ -314,11 +351,13 @@ show_path(struct show *s, const char *what, const char *dir, const char *name)
 		buf_fmt(&s->out, "    %-12s%s\n", what, path);
 }
 
-/* The command line that was typed, with this file for its paths. */
+/* The command line that was typed, with this file for its paths.  A password in
+ * it is shown as ***. */
 static void
 show_again(struct show *s, const struct file *f)
 {
 	const struct list *words = &s->plan->again;
+	const char *word;
 	size_t i;
 
 	buf_fmt(&s->out, "    %-11s", "again");
@@ -328,8 +367,11 @@ show_again(struct show *s, const struct file *f)
 			put_word(s, f->named);
 		}
 		if (i < words->n) {
+			word = words->v[i];
+			if (strstr(word, "://") || strstr(word, "password="))
+				word = url_masked(word);
 			buf_char(&s->out, ' ');
-			put_word(s, words->v[i]);
+			put_word(s, word);
 		}
 	}
 	buf_char(&s->out, '\n');
@@ -369,10 +411,9 @@ show_line(struct show *s, const struct file *f, bool again)
 	struct buf *out = &s->out;
 	int width = snprintf(NULL, 0, "%zu", s->plan->nfiles);
 
-	buf_fmt(out, "[%*d/%zu] %s%-4s%s  ", width, s->done, s->plan->nfiles,
-		s->screen ? colour[o->result] : "", result_name[o->result],
-		s->screen ? "\033[m" : "");
-	buf_safe(out, f->test, strlen(f->test));
+	buf_fmt(out, "[%*d/%zu] %s%-4s%s  %s", width, s->done, s->plan->nfiles,
+		s->colours ? colour[o->result] : "", result_name[o->result],
+		s->colours ? "\033[m" : "", title(s, f));
 	if (o->attempt > 1 || again)
 		buf_fmt(out, "  attempt %d", o->attempt);
 	if (o->report)
@@ -445,6 +486,8 @@ write_plan(struct show *s)
 	json_text(&b, "run", p->id);
 	json_text(&b, "plan", str("%08" PRIx32, p->hash));
 	json_text(&b, "shard", str("%d/%d", p->shard, p->shards));
+	if (p->o.audit)
+		json_number(&b, "audit", p->o.audit);
 	json_key(&b, "files");
 	buf_char(&b, '[');
 	for (i = 0; i < p->nfiles; i++) {
@@ -550,11 +593,13 @@ read_ended(struct plan *p, struct record *records, const char *object)
 {
 	long i = json_long(object, "index"), attempt = json_long(object, "attempt");
 	struct outcome *o;
-	char *message, *dash;
+	char *message, *dash, *dir;
 
 	if (i < 0 || (size_t)i >= p->nfiles)
 		return;
 	o = &records[i].o;
+	if (p->o.audit && records[i].attempts && o->result >= FAIL)
+		return;                 /* the first failure stands for the file */
 	o->attempt = attempt >= 1 && attempt <= 1000 ? (int)attempt : 1;
 	o->result = (enum result)json_word(object, "result", result_name, RESULTS);
 	o->cause = (enum cause)json_word(object, "cause", cause_name, CAUSES);
@@ -567,7 +612,10 @@ read_ended(struct plan *p, struct record *records, const char *object)
 		snprintf(o->why, sizeof(o->why), "! %.190s", message);
 	records[i].attempts = o->attempt;
 	/* The name may hold what JSON cannot: the directory's is safe. */
-	p->files[i].dir = json_value(object, "dir");
+	dir = json_value(object, "dir");
+	if (!*dir || *dir == '.' || strchr(dir, '/'))
+		return;                 /* prun has not written that */
+	p->files[i].dir = dir;
 	dash = strrchr(p->files[i].dir, '-');
 	if (o->attempt > 1 && dash)
 		*dash = '\0';
@@ -584,6 +632,7 @@ read_plan(struct plan *p, struct record **records, const char *line)
 	p->hash = (uint32_t)strtoul(json_value(line, "plan"), NULL, 16);
 	p->shard = (int)strtol(shard, &shard, 10);
 	p->shards = (int)strtol(shard + (*shard == '/'), NULL, 10);
+	p->o.audit = json_long(line, "audit");
 	for (; object; object = strstr(object + 1, "{\"index\""))
 		read_planned(p, records, &cap, object);
 }
@@ -622,9 +671,8 @@ show_open(const struct plan *p, const struct record *records)
 	s->plan = p;
 	s->records = records;
 	open_output(s);
-	s->screen = isatty(1) && !p->o.quiet && !getenv("NO_COLOR") && term
-		&& strcmp(term, "dumb");
-	s->github = p->o.github == 0 && github && !strcmp(github, "true");
+	s->colours = isatty(1) && !getenv("NO_COLOR") && term && strcmp(term, "dumb");
+	s->screen = s->colours && !p->o.quiet && !p->o.interactive;
 	s->began = s->drawn = clock_ms();
 	s->jsonl = open_regular(path, O_WRONLY | O_APPEND | O_NOFOLLOW);
 	if (s->jsonl < 0)
@@ -632,6 +680,12 @@ show_open(const struct plan *p, const struct record *records)
 	write_plan(s);
 	if (s->jsonl_failed)
 		fatal(EXIT_RUN, "%s:", path);
+	/* What tests print is no command of theirs: they cannot know the word. */
+	if (p->o.github == 0 && github && !strcmp(github, "true") && !p->o.clean
+	&& !p->o.reopen) {
+		s->github = str("%016" PRIx64, random_bits());
+		buf_fmt(&s->out, "::stop-commands::%s\n", s->github);
+	}
 	return s;
 }
 
@@ -670,20 +724,19 @@ show_table(struct show *s)
 {
 	const struct plan *p = s->plan;
 	const struct outcome *o;
-	const char *name;
 	size_t i, width = 4, n;
 
 	for (i = 0; i < p->nfiles; i++) {
-		n = strlen(p->files[i].test);
+		n = strlen(title(s, &p->files[i]));
 		width = n > width ? n : width;
 	}
 	width = width > 60 ? 60 : width;
 	buf_fmt(&s->out, "\n%-*s  Result   Tests  Duration\n", (int)width, "File");
 	for (i = 0; i < p->nfiles; i++) {
 		o = &s->records[i].o;
-		name = p->files[i].test;
-		buf_fmt(&s->out, "%-*s  %-7s  %5s  %7.1fs\n", (int)width,
-			safe(name, strlen(name)), result_name[o->result],
+		buf_fmt(&s->out, "%-*s  %s%-7s%s  %5s  %7.1fs\n", (int)width,
+			title(s, &p->files[i]), s->colours ? colour[o->result] : "",
+			result_name[o->result], s->colours ? "\033[m" : "",
 			o->report ? str("%" PRId64, o->tests) : "-", seconds(o->ms));
 	}
 }
@@ -694,13 +747,14 @@ struct sums {
 	int64_t ms;             /* of all together */
 	int64_t wall;           /* from the first one's begin to the last one's end */
 	int slowest;            /* index of a file, or -1 */
+	int64_t longest, second;        /* time of it, and of the next one */
 };
 
 static struct sums
 sum_up(const struct show *s, const struct suite *suite)
 {
 	struct sums sums = { .slowest = -1 };
-	int64_t from = INT64_MAX, to = 0, longest = 0;
+	int64_t from = INT64_MAX, to = 0;
 	const struct outcome *o;
 	size_t i;
 
@@ -710,9 +764,12 @@ sum_up(const struct show *s, const struct suite *suite)
 			continue;
 		sums.n[o->result]++;
 		sums.ms += o->ms;
-		if (o->ms > longest) {
-			longest = o->ms;
+		if (o->ms > sums.longest) {
+			sums.second = sums.longest;
+			sums.longest = o->ms;
 			sums.slowest = (int)i;
+		} else if (o->ms > sums.second) {
+			sums.second = o->ms;
 		}
 		if (o->ms && o->begin < from)
 			from = o->begin;
@@ -797,23 +854,24 @@ show_unused(struct show *s)
 	}
 }
 
-/* Says which file a faster run would have to split. */
+/* Names the file that has to be split for a faster run: the others would have
+ * ended well before it. */
 static void
 show_slowest(struct show *s, const struct sums *all, int64_t ms)
 {
-	int64_t longest = all->slowest < 0 ? 0 : s->records[all->slowest].o.ms;
-	const char *name;
+	int64_t others = all->ms / s->plan->workers;
 
-	if (s->plan->nfiles < 3 || ms < 2000 || longest <= ms * 9 / 10
-	|| all->ms <= longest * 3 / 2)
+	if (all->second > others)
+		others = all->second;
+	if (s->plan->nfiles < 3 || ms < 2000 || all->longest <= ms * 9 / 10
+	|| all->longest * 3 / 4 <= others)
 		return;
-	name = s->plan->files[all->slowest].test;
 	buf_fmt(&s->out, "the slowest file limits the run: %s, %.1fs\n",
-		safe(name, strlen(name)), seconds(longest));
+		title(s, &s->plan->files[all->slowest]), seconds(all->longest));
 }
 
 void
-show_end(struct show *s, int status, int64_t ms, const char *report)
+show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 {
 	const struct plan *p = s->plan;
 	struct sums all = sum_up(s, NULL);
@@ -826,16 +884,18 @@ show_end(struct show *s, int status, int64_t ms, const char *report)
 	buf_fmt(&s->out, "\n%zu file%s: ", p->nfiles, plural((int64_t)p->nfiles));
 	put_counts(s, all.n);
 	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));
-	if (!p->o.quiet)
+	if (!p->o.quiet && !cut)
 		show_slowest(s, &all, ms);
 	if (report)
-		buf_fmt(&s->out, "report: %s\n", report);
+		put_line(s, str("report: %s", report));
 	write_summary(s, &all, status, ms);
 	if (s->jsonl_failed)
 		warn("%s/results.jsonl is incomplete: a write failed", p->dir);
 	show_unused(s);
 	if (p->nfiles && all.n[NONE] == (int)p->nfiles)
 		buf_str(&s->out, "warning: no file had any tests; check the test arguments\n");
+	if (s->github)
+		buf_fmt(&s->out, "::%s::\n", s->github);
 	show_write(s);
 }
 
