@@ -482,17 +482,20 @@ read_args(struct plan *p, char **words)
 }
 
 /* Notes words as typed, for running a file again; an option that may leave the file out
- * is not among them. */
+ * is not among them, and passwords are shown as ***. */
 static void
 note_words(struct reading *r, char **from, char **to)
 {
 	static const char *const choosing[] = { "shard", "last-failed" };
 	const char *last = r->to->n ? r->to->v[r->to->n - 1].opt->name : "";
+	bool secret;
 
 	if (**from == '-' && find_word(choosing, LEN(choosing), last) < LEN(choosing))
 		return;
-	while (from <= to)
-		list_add(&r->plan->again, *from++);
+	for (; from <= to; from++) {
+		secret = strstr(*from, "://") || strstr(*from, "password=");
+		list_add(&r->plan->again, secret ? url_masked(*from) : *from);
+	}
 }
 
 /* Reads options out of words; paths and test arguments go to the plan. */

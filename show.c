@@ -351,13 +351,11 @@ show_path(struct show *s, const char *what, const char *dir, const char *name)
 		buf_fmt(&s->out, "    %-12s%s\n", what, path);
 }
 
-/* The command line that was typed, with this file for its paths.  A password in
- * it is shown as ***. */
+/* The command line that was typed, with this file for its paths. */
 static void
 show_again(struct show *s, const struct file *f)
 {
 	const struct list *words = &s->plan->again;
-	const char *word;
 	size_t i;
 
 	buf_fmt(&s->out, "    %-11s", "again");
@@ -367,11 +365,8 @@ show_again(struct show *s, const struct file *f)
 			put_word(s, f->named);
 		}
 		if (i < words->n) {
-			word = words->v[i];
-			if (strstr(word, "://") || strstr(word, "password="))
-				word = url_masked(word);
 			buf_char(&s->out, ' ');
-			put_word(s, word);
+			put_word(s, words->v[i]);
 		}
 	}
 	buf_char(&s->out, '\n');
