@@ -12,13 +12,9 @@
  * at last, else the first.  A first pass collects the failures of the other
  * attempts; then the base's cases are written, and each carries its failures
  * elsewhere as flaky or rerun elements.
- *
- * TAP, the last section, is made a report of before that.
  */
 #include "prun.h"
-#include <ctype.h>
 #include <dirent.h>
-#include <strings.h>
 
 #define TOTALS 150              /* columns kept free in a start tag */
 #define CHUNK 65536             /* bytes written at once */
@@ -430,7 +426,8 @@ add_result(struct testcase *c, enum kind kind, const char *attrs, const char *me
 	struct buf *to = &c->child[kind];
 	bool said;
 
-	text = text[strspn(text, " \t\n")] ? text : "";       /* dorny's parser dies of blanks */
+	/* dorny's parser dies of a blank text */
+	text = text[strspn(text, " \t\n")] ? text : "";
 	message = message[strspn(message, " \t\n")] ? message : "";
 	if (kind != K_SKIPPED && !*text && !*message)
 		text = kind_name[kind];
@@ -1007,8 +1004,8 @@ end_suite(struct merger *m, const struct frame *f, bool forced)
 
 	if (f->declared && m->nbad == f->nbad && !forced && (f->kind == K_SUITE || !inner))
 		add_case(m, "[suite error]", K_ERROR, cause_name[CAUSE_REPORT],
-			str("%s declares %" PRId64 " failures or errors, and no case of it failed",
-			f->kind == K_SUITE ? "the suite" : "the report", f->declared), "", 0);
+			str("%s declares %" PRId64 " failures or errors, and no case of it "
+			"failed", f->kind == K_SUITE ? "the suite" : "the report", f->declared), "", 0);
 	if (f->kind == K_SUITES)
 		return;
 	head = at->heads.s + f->head;
@@ -1183,7 +1180,8 @@ merger_free(struct merger *m)
 	struct text *t = &m->t;
 	struct buf *all[] = { &m->out.b, &m->at.path, &m->at.heads, &m->props, &m->suite_out,
 		&m->suite_err, &c->classname, &c->name, &c->file, &c->line, &c->attrs,
-		&c->bad_attrs, &c->bad_text, &c->said, &t->outer_text.b, &t->inner_text.b, &t->attrs,
+		&c->bad_attrs, &c->bad_text, &c->said, &t->outer_text.b, &t->inner_text.b,
+		&t->attrs,
 		&t->message, &t->property, &t->stack, &t->nested };
 	size_t i;
 
@@ -1438,297 +1436,4 @@ junit_merge(const struct merge *o, const struct part *parts, size_t n, const cha
 		warn("%s has %" PRId64 " MB; GitLab reads no more than 30: see report-limit",
 			out, (int64_t)m.out.flushed >> 20);
 	return 0;
-}
-
-/* ---- TAP ---- */
-
-#define LEVELS 8
-#define TEXT_MAX (1 << 20)      /* bytes of a test's diagnostics */
-
-struct result_line {
-	char *title, *text, *message;   /* message: of a skip or an error */
-	int level;
-	bool bad, skip, error;
-};
-
-struct tap {
-	struct result_line *v;
-	size_t n, cap;
-	struct buf text;        /* since the last result */
-	bool is_tap, takes_text, yaml;
-	int depth;              /* level of the last line that had one */
-	int64_t planned[LEVELS + 1], seen[LEVELS + 1];  /* planned -1: no plan */
-	char *subtest, *bail;
-};
-
-/* What has been said since the last result is about that one. */
-static void
-end_text(struct tap *t)
-{
-	if (t->takes_text && t->text.n)
-		t->v[t->n - 1].text = str("%s", t->text.s);
-	t->takes_text = false;
-	t->text.n = 0;
-}
-
-static struct result_line *
-add_line(struct tap *t, int level, char *title)
-{
-	t->v = grow(t->v, &t->cap, t->n + 1, sizeof(*t->v));
-	memset(&t->v[t->n], 0, sizeof(*t->v));
-	t->v[t->n].title = title;
-	t->v[t->n].level = level;
-	t->v[t->n].text = t->v[t->n].message = "";
-	return &t->v[t->n++];
-}
-
-/* A level is over: as many tests as planned? */
-static void
-check_plan(struct tap *t, int level)
-{
-	struct result_line *r;
-
-	if (t->planned[level] >= 0 && t->planned[level] != t->seen[level]) {
-		r = add_line(t, level, str("[plan]"));
-		r->error = true;
-		r->message = str("%" PRId64 " tests were planned, %" PRId64 " were run",
-			t->planned[level], t->seen[level]);
-	}
-	t->planned[level] = -1;
-	t->seen[level] = 0;
-}
-
-/* The # of a directive in s, or its end. */
-static const char *
-find_directive(const char *s, bool *skip, bool *todo)
-{
-	const char *mark, *word;
-
-	for (mark = strchr(s, '#'); mark; mark = strchr(mark + 1, '#')) {
-		word = mark + 1 + strspn(mark + 1, " ");
-		if (mark > s && mark[-1] == '\\')
-			continue;
-		*skip = !strncasecmp(word, "skip", 4);
-		*todo = !strncasecmp(word, "todo", 4);
-		if (*skip || *todo)
-			return mark;
-	}
-	return s + strlen(s);
-}
-
-/* Names the results of a subtest after it; false if none of them is bad. */
-static bool
-name_subtest(struct tap *t, size_t first, int level, const char *title, bool todo)
-{
-	struct result_line *r;
-	bool bad = false;
-	size_t i;
-
-	for (i = first; i < t->n; i++) {
-		r = &t->v[i];
-		r->title = str("%s/%s", title, r->title);
-		r->level = level;
-		r->bad = r->bad && !todo;
-		bad = bad || r->bad || r->error;
-	}
-	return bad;
-}
-
-/* The text behind "ok" or "not ok": 3 - name # SKIP why. */
-static void
-read_result(struct tap *t, const char *s, int level, bool ok)
-{
-	struct result_line *r;
-	bool todo = false, skip = false, bad;
-	const char *mark, *reason;
-	char *title;
-	size_t first, n;
-	int i;
-
-	end_text(t);
-	for (i = LEVELS; i > level; i--)
-		check_plan(t, i);
-	t->seen[level]++;
-	s += strspn(s, " 0123456789");
-	s += *s == '-' ? 1 + strspn(s + 1, " ") : 0;
-	mark = find_directive(s, &skip, &todo);
-	for (n = (size_t)(mark - s); n && isspace((unsigned char)s[n - 1]); n--)
-		;
-	title = safe(s, n);
-	if (!*title && t->subtest)
-		title = t->subtest;     /* Perl: a subtest that was skipped */
-	if (!*title)
-		title = str("test %" PRId64, t->seen[level]);
-	t->subtest = NULL;
-	for (first = t->n; first && t->v[first - 1].level > level; first--)
-		;
-	bad = name_subtest(t, first, level, title, todo);
-	ok = ok || todo || skip;
-	if (first < t->n && (ok || bad))
-		return;
-	reason = mark + (*mark == '#');
-	reason += strspn(reason, " ");
-	reason += strcspn(reason, " ");
-	reason += strspn(reason, " ");
-	r = add_line(t, level, title);
-	r->bad = !ok;
-	r->skip = skip;
-	r->message = safe(reason, strlen(reason));
-	t->takes_text = true;
-}
-
-/* A plan: 1..4, or 1..0 # SKIP why; false if it is none. */
-static bool
-read_plan(struct tap *t, const char *s, int level)
-{
-	struct result_line *r;
-	int64_t planned;
-	char *end;
-
-	if (!starts(s, "1..") || !isdigit((unsigned char)s[3]))
-		return false;
-	planned = strtoll(s + 3, &end, 10);
-	if (end[strspn(end, " ")] && end[strspn(end, " ")] != '#')
-		return false;           /* 1..5 of something */
-	t->is_tap = t->is_tap || level == 0;
-	t->planned[level] = planned;
-	if (level == 0 && !t->planned[0] && (s = strchr(end, '#'))) {
-		s += 1 + strspn(s + 1, " ");
-		s += strcspn(s, " ");
-		r = add_line(t, 0, str("[plan]"));
-		r->skip = true;
-		r->message = safe(s + strspn(s, " "), strlen(s + strspn(s, " ")));
-	}
-	return true;
-}
-
-static void
-read_line(struct tap *t, char *line)
-{
-	size_t indent = strspn(line, " ");
-	int level = indent / 4 > LEVELS ? LEVELS : (int)(indent / 4);
-	const char *s = line + indent;
-	bool has_level = indent % 4 == 0 && level <= t->depth + 1 && !t->yaml;
-	bool ok = starts(s, "ok");
-
-	if (t->yaml || (t->takes_text && indent && !strcmp(s, "---")))
-		t->yaml = strcmp(s, "...") != 0;
-	if (has_level && !t->yaml && (ok || starts(s, "not ok"))) {
-		s += ok ? 2 : 6;
-		/* Below the first level only what has a number: it may be any output. */
-		if (level ? *s == ' ' && isdigit((unsigned char)s[1]) : !*s || *s == ' ') {
-			t->depth = level;
-			read_result(t, s, level, ok);
-			return;
-		}
-	} else if (has_level && read_plan(t, s, level)) {
-		t->depth = level;
-		return;
-	} else if (has_level && starts(s, "# Subtest")) {
-		s += strcspn(s, ":");
-		s += *s == ':' ? 1 + strspn(s + 1, " ") : 0;
-		t->subtest = safe(s, strlen(s));
-		t->depth = level;
-		return;
-	} else if (has_level && starts(s, "Bail out!")) {
-		t->bail = safe(s, strlen(s));
-		return;
-	} else if (starts(line, "TAP version ")) {
-		t->is_tap = true;
-		return;
-	}
-	if (t->takes_text && t->text.n < TEXT_MAX)
-		buf_fmt(&t->text, "%s\n", line);
-}
-
-/* The log is over: what never came. */
-static void
-end_log(struct tap *t)
-{
-	struct result_line *r;
-	size_t i;
-	int level;
-
-	end_text(t);
-	for (level = LEVELS; level > 0; level--)
-		check_plan(t, level);
-	for (i = t->n; i && t->v[i - 1].level > 0; i--)
-		if (t->subtest && *t->subtest)
-			t->v[i - 1].title = str("%s/%s", t->subtest, t->v[i - 1].title);
-	if (t->bail || (t->planned[0] < 0 && !t->seen[0])) {
-		r = add_line(t, 0, str("[plan]"));
-		r->error = true;
-		r->message = t->bail ? t->bail : "there is neither a plan nor a test";
-	} else {
-		check_plan(t, 0);
-	}
-}
-
-static void
-write_result(struct buf *b, const struct result_line *r, const char *name)
-{
-	enum kind kind = r->error ? K_ERROR : K_SKIPPED;
-	struct sink text;
-
-	buf_str(b, "<testcase");
-	xml_attribute(b, "name", r->title);
-	xml_attribute(b, "classname", name);
-	buf_char(b, '>');
-	if (r->bad || r->error || r->skip) {
-		memset(&text, 0, sizeof(text));
-		sink_begin(&text, TEXT_MAX, true);
-		sink_text(&text, r->text, strlen(r->text), true);
-		sink_end(&text);
-		if (r->bad)
-			kind = K_FAILURE;
-		buf_fmt(b, "<%s", kind_name[kind]);
-		xml_attribute(b, "message", r->bad ? "not ok" : r->message);
-		buf_fmt(b, ">%s</%s>", r->skip ? "" : text.b.s, kind_name[kind]);
-		buf_free(&text.b);
-	}
-	buf_str(b, "</testcase>\n");
-}
-
-int
-junit_tap(const char *log, const char *path, const char *name)
-{
-	FILE *f = fopen(log, "r");
-	struct tap t;
-	struct buf all = { 0 };
-	char line[16384];
-	size_t n, i;
-	bool cut = false;
-	int r = 0;
-
-	if (!f)
-		return 0;
-	memset(&t, 0, sizeof(t));
-	for (i = 0; i <= LEVELS; i++)
-		t.planned[i] = -1;
-	while (fgets(line, sizeof(line), f)) {
-		n = strlen(line);
-		r = n == sizeof(line) - 1 && line[n - 1] != '\n';
-		while (n && isspace((unsigned char)line[n - 1]))
-			line[--n] = '\0';
-		if (!cut)               /* the rest of a long line is not looked at */
-			read_line(&t, line);
-		cut = r;
-	}
-	r = 0;
-	end_log(&t);
-	if (t.is_tap) {
-		name = safe(name, strlen(name));
-		buf_str(&all, "<testsuite");
-		xml_attribute(&all, "name", name);
-		buf_str(&all, ">\n");
-		for (i = 0; i < t.n; i++)
-			write_result(&all, &t.v[i], name);
-		buf_str(&all, "</testsuite>\n");
-		r = file_write(path, all.s, all.n, 0666) < 0 ? -1 : 1;
-	}
-	fclose(f);
-	free(t.v);
-	buf_free(&t.text);
-	buf_free(&all);
-	return r;
 }

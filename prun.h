@@ -516,14 +516,17 @@ struct merge {
  * when one of them is broken (why says how). */
 int junit_count(const char *path, const char *file, struct counts *c, struct buf *notes,
 	struct buf *why);
-/* Writes the JUnit report of a TAP log to path; 1 if there was TAP, 0 if not,
- * -1 on failure. */
-int junit_tap(const char *log, const char *path, const char *name);
 /* Merges parts into out ("-": standard output), which is replaced as a whole.
  * -1 with errno, or with 0 there where shards do not go together, which it has
  * said. */
 int junit_merge(const struct merge *m, const struct part *parts, size_t n,
 	const char *out, struct counts *total);
+
+/* ---- tap.c: TAP ---- */
+
+/* Writes the JUnit report of a TAP log to path; ms: how long the test took.
+ * 1 if there was TAP, 0 if not, -1 on failure. */
+int tap_read(const char *log, const char *path, const char *name, int64_t ms);
 
 /* ---- xml.c: text and the reader of XML ---- */
 
