@@ -553,30 +553,83 @@ file_open_aside(const char *path, mode_t mode, char **aside)
 	return fd;
 }
 
-int
-file_write(const char *path, const char *s, size_t n, mode_t mode)
+/* A file without a name. */
+static int
+open_spool(void)
 {
-	bool special = is_special(path);
-	char *aside = NULL;
-	int fd, failed, err;
+	FILE *f = tmpfile();
+	int fd = f ? dup(fileno(f)) : -1;
 
-	if (special)
-		fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (f)
+		fclose(f);              /* nothing was written */
+	if (fd >= 0 && set_cloexec(fd) < 0) {
+		close_keep(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+/* Copies what was spooled in fd to path, which is no regular file. */
+static int
+copy_out(int fd, const char *path)
+{
+	int to = strcmp(path, "-") ? open(path, O_WRONLY | O_CLOEXEC) : 1;
+	int result = to < 0 ? -1 : 0;
+	char chunk[8192];
+	off_t at = 0;
+	ssize_t n = 1;
+
+	while (!result && n > 0) {
+		n = pread(fd, chunk, sizeof(chunk), at);
+		at += n;
+		result = n < 0 ? -1 : write_all(to, chunk, (size_t)n);
+	}
+	if (to > 1 && result)
+		close_keep(to);
+	else if (to > 1)
+		result = close(to);
+	return result;
+}
+
+int
+file_begin(const char *path, mode_t mode, char **aside)
+{
+	*aside = NULL;
+	if (!strcmp(path, "-") || is_special(path))
+		return open_spool();
+	return file_open_aside(path, mode, aside);
+}
+
+int
+file_end(const char *path, int fd, const char *aside, bool good)
+{
+	int result = good ? 0 : -1, err;
+
+	if (!result && !aside)
+		result = copy_out(fd, path);
+	if (result)
+		close_keep(fd);
 	else
-		fd = file_open_aside(path, mode, &aside);
-	if (fd < 0)
-		return -1;
-	failed = write_all(fd, s, n);
-	if (close(fd) < 0)
-		failed = -1;
-	if (!failed && !special)
-		failed = rename(aside, path);
-	if (failed && !special) {
+		result = close(fd);
+	if (!result && aside)
+		result = rename(aside, path);
+	if (result && aside) {
 		err = errno;
 		unlink(aside);
 		errno = err;
 	}
-	return failed;
+	return result;
+}
+
+int
+file_write(const char *path, const char *s, size_t n, mode_t mode)
+{
+	char *aside;
+	int fd = file_begin(path, mode, &aside);
+
+	if (fd < 0)
+		return -1;
+	return file_end(path, fd, aside, write_all(fd, s, n) == 0);
 }
 
 /* ---- removing a tree ----

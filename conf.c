@@ -79,6 +79,8 @@ static const struct option table[] = {
 		"With --merge: exit 1 if there are failures" },
 	{ "partial", 0, BOOL, ARGV, AT(partial), NULL, "no",
 		"With --merge: accept missing shards" },
+	{ "rerun", 0, BOOL, ARGV, AT(rerun), NULL, "no",
+		"With --merge: of files that are there twice the later run counts" },
 	{ "clean", 0, BOOL, ARGV, AT(clean), NULL, "no", "Drop what earlier runs left" },
 	{ "reopen", 0, PATH, ARGV, AT(reopen), "DIR", NULL,
 		"Start a kept attempt's server again" },
@@ -749,6 +751,7 @@ conf_read(struct plan *p, char **argv)
 	struct reading r = { p, &words, PRUNFLAGS, NOWHERE };
 	struct list flags = { 0 };
 	struct setting s;
+	bool out;
 	size_t i;
 
 	if (getenv("PRUNFLAGS"))
@@ -760,6 +763,7 @@ conf_read(struct plan *p, char **argv)
 	r.level = COMMAND_LINE;
 	read_words(&r, argv + 1);
 	resolve(&words, &p->o, NOWHERE);
+	out = p->o.junit != NULL;
 	if (!p->o.help && !p->o.version) {
 		p->conf = find_base(p);
 		r.to = &all;
@@ -775,6 +779,8 @@ conf_read(struct plan *p, char **argv)
 			all.v[all.n++] = s;
 		}
 		resolve(&all, &p->o, NOWHERE);
+		if (p->o.merge && !out)         /* never over the last run's report */
+			p->o.junit = NULL;
 		if (!p->nsuites)
 			add_suite(p, "", 0);
 		for (i = 0; i < p->nsuites; i++)
@@ -802,7 +808,7 @@ conf_help(FILE *out)
 	size_t i;
 
 	fputs("usage: prun [options] [path ...] [-- test arguments ...]\n"
-		"       prun --merge -o OUT path ...\n"
+		"       prun --merge -o OUT [NAME=]path ...\n"
 		"       prun --clean [-n] [run-directory ...]\n"
 		"       prun --reopen DIR\n"
 		"       prun --audit[=ROUNDS] [path ...]\n\n"

@@ -15,6 +15,7 @@
  */
 #include "prun.h"
 #include <dirent.h>
+#include <strings.h>
 
 #define TOTALS 150              /* columns kept free in a start tag */
 #define CHUNK 65536             /* bytes written at once */
@@ -96,13 +97,6 @@ static const char *const synthetic[CAUSES] = {
 	"[server]", "[port]", "[database]", "[spawn]", "[worker]", "[report]", "[cancelled]"
 };
 
-/* Of which something was in an input. */
-struct shard {
-	char plan[16];
-	long i, n;
-	long source;            /* of the part */
-};
-
 struct merger {
 	const struct merge *o;
 	const struct part *part;
@@ -126,10 +120,10 @@ struct merger {
 	bool collect;           /* failing cases go to retries */
 	struct retry *retries;
 	size_t nretries, capretries, retry_bytes;
-
-	struct shard *shards;
-	size_t nshards, capshards;
-	char plan[16];          /* prun.plan of the suite under way */
+	bool in_unit;           /* the suite has said of which file of a run it is */
+	bool after_unit;        /* such a suite has been written */
+	bool dropping;          /* it is of a file that a rerun has replaced */
+	size_t unit;            /* its number in this part */
 };
 
 static void
@@ -229,62 +223,6 @@ tell_left_out(struct buf *out, int64_t *n)
 	*n = 0;
 }
 
-/* ---- shards ---- */
-
-/* Notes of which shard of which plan the input under way has something. */
-static void
-note_shard(struct merger *m, const char *plan, const char *shard)
-{
-	struct shard s;
-	char *end;
-	size_t i;
-
-	memset(&s, 0, sizeof(s));
-	s.source = m->part->source;
-	s.i = strtol(shard, &end, 10);
-	s.n = *end == '/' ? strtol(end + 1, NULL, 10) : 0;
-	snprintf(s.plan, sizeof(s.plan), "%s", plan);
-	if (s.n == 1 || !s.source)      /* all there was; or the run's own report */
-		return;
-	for (i = 0; i < m->nshards; i++)
-		if (!memcmp(&m->shards[i], &s, sizeof(s)))
-			return;
-	m->shards = grow(m->shards, &m->capshards, m->nshards + 1, sizeof(s));
-	m->shards[m->nshards++] = s;
-}
-
-/* Says what is wrong with the shards that were merged; false if anything is. */
-static bool
-check_shards(const struct merger *m)
-{
-	const struct shard *s = m->shards;
-	size_t i, k, missing = 0;
-	bool good = true;
-	long n;
-
-	for (i = 0; i < m->nshards; i++) {
-		if (strcmp(s[i].plan, s->plan) || s[i].n != s->n || s[i].i < 1
-		|| s[i].i > s[i].n) {
-			warn("shard %ld/%ld of plan %s does not go with shard %ld/%ld of plan "
-				"%s: their machines had other files or another history", s[i].i,
-				s[i].n, s[i].plan, s->i, s->n, s->plan);
-			return false;
-		}
-		for (k = 0; k < i && s[k].i != s[i].i; k++)
-			;
-		if (k < i)
-			warn("shard %ld/%ld is there twice", s[i].i, s[i].n);
-		good = good && k == i;
-	}
-	for (n = 1; m->nshards && n <= s->n && missing < 10; n++) {
-		for (i = 0; i < m->nshards && s[i].i != n; i++)
-			;
-		if (i == m->nshards && ++missing)
-			warn("shard %ld/%ld is missing", n, s->n);
-	}
-	return good && !missing;
-}
-
 /* ---- suites ---- */
 
 static void
@@ -295,6 +233,7 @@ add_own_properties(struct merger *m)
 
 	if (p->file) {          /* else of an empty shard */
 		add_property(b, "prun.file", p->file);
+		add_property(b, "prun.suite", p->suite);
 		add_property(b, "prun.result", result_name[p->result]);
 		add_property(b, "prun.seconds", str("%.3f", (double)p->ms / 1000));
 		add_property(b, "prun.attempts", str("%d", p->attempts));
@@ -302,7 +241,10 @@ add_own_properties(struct merger *m)
 	add_property(b, "prun.run", p->run);
 	add_property(b, "prun.plan", p->plan);
 	add_property(b, "prun.shard", p->shard);
-	note_shard(m, p->plan, p->shard);
+	add_property(b, "prun.started", p->started);
+	if (p->name)
+		add_property(b, "prun.name", p->name);
+	m->after_unit = true;
 }
 
 /* Name for what has none: the suites that are open, else the file. */
@@ -316,6 +258,13 @@ here(const struct merger *m)
 	return m->report ? m->report : "tests";
 }
 
+/* Whether what is read is not written. */
+static bool
+is_silent(const struct merger *m)
+{
+	return m->collect || m->dropping;
+}
+
 /* Begins a suite in the output, named as the suites that are open. */
 static void
 open_suite(struct merger *m)
@@ -323,12 +272,13 @@ open_suite(struct merger *m)
 	const char *own = "";
 	size_t i;
 
-	if (m->open || m->collect)
+	if (m->open || is_silent(m))
 		return;
 	m->open = true;
-	buf_str(&m->out.b, " <testsuite");
-	xml_attribute(&m->out.b, "name", here(m));
-	buf_fmt(&m->out.b, " id=\"%d\"", m->id++);
+	buf_fmt(&m->out.b, " <testsuite name=\"%s%s", m->part->name ? m->part->name : "",
+		m->part->name ? "/" : "");
+	xml_escape(&m->out.b, here(m), true);
+	buf_fmt(&m->out.b, "\" id=\"%d\"", m->id++);
 	m->suite_at = leave_room(&m->out);
 	for (i = m->at.n; i && m->at.v[i - 1].kind != K_SUITE; i--)
 		;
@@ -344,6 +294,8 @@ open_suite(struct merger *m)
 	buf_str(&m->out.b, ">\n");
 	if (m->first && m->part->synthetic)
 		add_own_properties(m);
+	else if (m->first && m->after_unit && !m->props.n)
+		add_property(&m->props, "prun.file", "");       /* the run's suites end here */
 	m->first = false;
 	if (m->props.n)
 		buf_fmt(&m->out.b, "  <properties>\n%s  </properties>\n", m->props.s);
@@ -356,7 +308,7 @@ static void
 close_suite(struct merger *m)
 {
 	tell_left_out(&m->suite_out, &m->left_out);
-	if (m->collect)
+	if (is_silent(m))
 		m->props.n = m->suite_out.n = m->suite_err.n = 0;
 	if (m->props.n || m->suite_out.n || m->suite_err.n)
 		open_suite(m);
@@ -653,7 +605,7 @@ end_case(struct merger *m)
 		add_result(c, K_SKIPPED, "", "", "");
 	if (m->collect && bad)
 		collect_case(m);
-	if (!m->collect) {
+	if (!is_silent(m)) {
 		if (m->notes && bad)
 			note_failure(m);
 		add_retries(m);
@@ -705,6 +657,7 @@ read_case(struct merger *m, const struct reader *r)
 	struct testcase *c = &m->c;
 
 	begin_case(m, attr(r, "name"));
+	m->in_unit = true;
 	c->open = true;
 	c->hanging = is_late(m) && !*attr(r, "name");
 	if (c->hanging)
@@ -886,16 +839,27 @@ begin_leaf(struct merger *m, enum kind kind)
 	sink_begin(&m->t.inner_text, m->o->limit, kind != K_PROP);
 }
 
+/* The suites from here on are of another file of a run. */
+static void
+begin_unit(struct merger *m)
+{
+	const struct part *p = m->part;
+
+	m->in_unit = m->after_unit = true;
+	m->dropping = m->unit < p->nreplaced && p->replaced[m->unit];
+	m->unit++;
+	if (p->name)
+		add_property(&m->props, "prun.name", p->name);
+}
+
 /* A property; true if its text is the value. */
 static bool
 read_property(struct merger *m, const struct reader *r)
 {
 	const char *name = attr(r, "name"), *value = xml_attr(r, "value");
 
-	if (value && !m->c.open && !strcmp(name, "prun.plan"))
-		snprintf(m->plan, sizeof(m->plan), "%s", value);
-	if (value && !m->c.open && !strcmp(name, "prun.shard"))
-		note_shard(m, m->plan, value);
+	if (!m->in_unit && starts(name, "prun."))
+		begin_unit(m);
 	if (!value)
 		set(&m->t.property, name);
 	else if (takes(m))
@@ -958,6 +922,7 @@ start_tag(struct merger *m, const struct reader *r)
 	case K_SUITE:
 	case K_SUITES:
 		if (f.kind == K_SUITE) {
+			m->in_unit = false;
 			close_suite(m);
 			begin_suite(m, r);
 			m->nsuites++;
@@ -1121,7 +1086,9 @@ read_report(struct merger *m, const char *path, struct buf *why)
 static int
 is_xml(const struct dirent *e)
 {
-	return *e->d_name != '.' && ends(e->d_name, ".xml");
+	size_t n = strlen(e->d_name);
+
+	return *e->d_name != '.' && n > 4 && !strcasecmp(e->d_name + n - 4, ".xml");
 }
 
 /* Reads a report or all in a directory; their number, -1 if one is broken. */
@@ -1191,7 +1158,6 @@ merger_free(struct merger *m)
 		buf_free(&c->child[i]);
 	free_retries(m);
 	free(m->retries);
-	free(m->shards);
 	free(m->at.v);
 }
 
@@ -1318,7 +1284,8 @@ merge_part(struct merger *m, const struct part *p)
 
 	m->part = p;
 	m->first = true;
-	m->told = false;
+	m->told = m->dropping = false;
+	m->unit = 0;
 	m->retry_bytes = 0;
 	memset(&m->sum, 0, sizeof(m->sum));
 	collect_attempts(m, base, &why);
@@ -1340,72 +1307,12 @@ merge_part(struct merger *m, const struct part *p)
 	scratch_release(mark);
 }
 
-/* Copies the report that was spooled in fd to out, which is no regular file. */
-static int
-copy_out(int fd, const char *out)
-{
-	int to = strcmp(out, "-") ? open(out, O_WRONLY | O_CLOEXEC) : 1;
-	int result = to < 0 ? -1 : 0;
-	char chunk[8192];
-	off_t at = 0;
-	ssize_t n = 1;
-
-	while (!result && n > 0) {
-		n = pread(fd, chunk, sizeof(chunk), at);
-		at += n;
-		result = n < 0 ? -1 : write_all(to, chunk, (size_t)n);
-	}
-	if (to > 1 && result)
-		close_keep(to);
-	else if (to > 1)
-		result = close(to);
-	return result;
-}
-
-/* Puts the finished report in its place, or (drop) does away with it. */
-static int
-place_report(int fd, const char *aside, const char *out, bool drop)
-{
-	int result = drop ? -1 : 0, err;
-
-	if (!result && !aside)
-		result = copy_out(fd, out);
-	if (result)
-		close_keep(fd);
-	else
-		result = close(fd);
-	if (!result && aside)
-		result = rename(aside, out);
-	if (result && aside) {
-		err = errno;
-		unlink(aside);
-		errno = err;
-	}
-	return result;
-}
-
-/* A file without a name, for what is to be copied. */
-static int
-open_spool(void)
-{
-	FILE *f = tmpfile();
-	int fd = f ? dup(fileno(f)) : -1;
-
-	if (f)
-		fclose(f);              /* nothing was written */
-	if (fd >= 0)
-		set_cloexec(fd);
-	return fd;
-}
-
 int
 junit_merge(const struct merge *o, const struct part *parts, size_t n, const char *out,
 	struct counts *total)
 {
-	/* What is no file cannot be replaced, nor written twice. */
-	bool refused = false, spool = !strcmp(out, "-") || is_special(out);
-	char *aside = NULL;
-	int fd = spool ? open_spool() : file_open_aside(out, 0666, &aside);
+	char *aside;
+	int fd = file_begin(out, 0666, &aside);
 	struct merger m;
 	off_t root_at;
 	size_t i;
@@ -1419,18 +1326,15 @@ junit_merge(const struct merge *o, const struct part *parts, size_t n, const cha
 	root_at = leave_room(&m.out);
 	buf_str(&m.out.b, ">\n");
 	for (i = 0; i < n; i++)
-		merge_part(&m, &parts[i]);
+		if (!parts[i].skip)
+			merge_part(&m, &parts[i]);
 	buf_str(&m.out.b, "</testsuites>\n");
 	out_flush(&m.out);
 	fill_room(&m.out, root_at, &m.total, o->ms < 0 ? m.total_us : o->ms * 1000);
 	*total = m.total;
-	if (!check_shards(&m) && !o->partial) {
-		warn("%s is not written; --partial would merge them all the same", out);
-		refused = true;
-	}
 	merger_free(&m);
 	errno = m.out.error;
-	if (place_report(fd, aside, out, refused || m.out.error) < 0)
+	if (file_end(out, fd, aside, !m.out.error) < 0)
 		return -1;
 	if (m.out.flushed > REPORT_MAX)
 		warn("%s has %" PRId64 " MB; GitLab reads no more than 30: see report-limit",

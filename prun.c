@@ -14,10 +14,28 @@
  */
 #include "prun.h"
 #include <dirent.h>
+#include <strings.h>
 #include <sys/resource.h>
+
+#define PROPERTY 65536          /* bytes of one, at most */
 
 struct parts {
 	struct part *v;
+	size_t n, cap;
+};
+
+/* A file of a run, or an empty shard of one, as a part of a merge tells it.
+ * Strings are scratch memory, "" where it tells nothing. */
+struct unit {
+	size_t part, number;    /* which of that part's units it is */
+	char *name, *suite, *file, *plan, *shard, *started;
+	enum result result;     /* RESULTS: unknown */
+	int64_t ms;
+	bool replaced;
+};
+
+struct units {
+	struct unit *v;
 	size_t n, cap;
 };
 
@@ -270,6 +288,8 @@ add_run_part(struct parts *parts, const struct plan *p, int source)
 	part->run = p->id;
 	part->plan = str("%08" PRIx32, p->hash);
 	part->shard = str("%d/%d", p->shard, p->shards);
+	part->started = p->started;
+	part->input = p->dir;
 	part->synthetic = true;
 	part->result = NONE;
 	return part;
@@ -320,6 +340,7 @@ add_file(struct parts *parts, const struct plan *p, const struct file *f,
 	int k;
 
 	part->file = safe(f->test, strlen(f->test));
+	part->suite = safe(f->suite->name, strlen(f->suite->name));
 	part->result = c->o.result;
 	part->cause = c->o.cause;
 	part->ms = c->o.ms;
@@ -350,21 +371,22 @@ add_run(struct parts *parts, const struct plan *p, const struct record *records,
 		add_run_part(parts, p, source);
 }
 
-/* Merges the parts into path, and frees them; -1 with what there is to say said. */
+/* Merges the parts into path, and frees them; -1 after a message. */
 static int
 merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 	struct counts *total)
 {
-	struct merge m = { .name = "prun", .ms = ms, .partial = p->o.partial };
+	struct merge m = { .name = "prun", .ms = ms };
 	int r;
 
 	m.limit = p->o.report_limit < 0 ? INT64_MAX / 2 : p->o.report_limit;
 	r = junit_merge(&m, parts->v, parts->n, path, total);
-	if (r < 0 && errno)
+	if (r < 0)
 		warn("%s cannot be written, the previous file is unchanged:", path);
 	while (parts->n) {
 		list_free(&parts->v[--parts->n].reports);
 		list_free(&parts->v[parts->n].logs);
+		free(parts->v[parts->n].replaced);
 	}
 	free(parts->v);
 	return r;
@@ -381,10 +403,11 @@ is_same_file(const char *path, const char *out)
 }
 
 static bool
-add_run_dir(struct parts *parts, const char *path)
+add_run_dir(struct parts *parts, const char *name, const char *path)
 {
 	struct plan *run = memset(scratch(sizeof(*run)), 0, sizeof(*run));
 	struct record *records;
+	size_t i = parts->n;
 	int r;
 
 	if (access(str("%s/results.jsonl", path), F_OK) < 0)
@@ -394,29 +417,42 @@ add_run_dir(struct parts *parts, const char *path)
 		add_run(parts, run, records, (int)parts->n + 1);
 	else
 		warn("%s/results.jsonl cannot be read; merging only the reports", path);
+	for (; i < parts->n; i++)
+		parts->v[i].name = name;
 	free(records);
 	return r == 0;
+}
+
+static bool
+is_xml(const char *name)
+{
+	size_t n = strlen(name);
+
+	return n > 4 && !strcasecmp(name + n - 4, ".xml");
 }
 
 /* Adds what path names: a report, a run directory, or all reports and run
  * directories below a directory; returns how many there were. */
 static size_t
-add_input(struct parts *parts, const char *path, const char *out)
+add_input(struct parts *parts, const char *name, const char *path, const char *out, bool found)
 {
 	struct dirent **e;
 	struct stat st;
 	struct part *part;
-	size_t found = 0;
-	char *name;
+	size_t count = 0;
+	char *entry;
 	int i, n;
 
 	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
 		part = add_part(parts);
 		part->source = (int)parts->n;
+		part->name = name;
+		part->input = path;
+		part->found = found;
 		list_add(&part->reports, path);
 		return 1;
 	}
-	if (add_run_dir(parts, path))
+	if (add_run_dir(parts, name, path))
 		return 1;
 	n = scandir(path, &e, is_entry, alphasort);
 	if (n < 0) {
@@ -424,38 +460,405 @@ add_input(struct parts *parts, const char *path, const char *out)
 		return 0;
 	}
 	for (i = 0; i < n; i++) {
-		name = str("%s/%s", path, e[i]->d_name);
-		if (lstat(name, &st) == 0 && (S_ISDIR(st.st_mode)
-		|| (ends(name, ".xml") && !is_same_file(name, out))))
-			found += add_input(parts, name, out);
+		entry = str("%s/%s", path, e[i]->d_name);
+		if (lstat(entry, &st) == 0 && (S_ISDIR(st.st_mode)
+		|| (is_xml(e[i]->d_name) && !is_same_file(entry, out))))
+			count += add_input(parts, name, entry, out, true);
 		free(e[i]);
 	}
 	free(e);
-	return found;
+	return count;
 }
 
-/* prun --merge -o OUT path ... */
+/* The NAME of an argument NAME=PATH, or NULL; moves *arg to PATH. */
+static const char *
+input_name(const struct plan *p, const char **arg)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		"0123456789._-";
+	size_t n = strspn(*arg, letters);
+	const char *name;
+
+	if (!n || (*arg)[n] != '=' || access(conf_path(p, *arg), F_OK) == 0)
+		return NULL;
+	name = str("%.*s", (int)n, *arg);
+	*arg += n + 1;
+	return name;
+}
+
+/* ---- files and shards of what is merged: a pass before the merge ---- */
+
+static const char *const report_roots[] = { "testsuites", "testsuite", NULL };
+
+/* Whether path is a well-formed document of another kind: a coverage report, a
+ * summary; not a page of HTML, which says that something went wrong. */
+static bool
+is_foreign(const char *path)
+{
+	struct reader *r = xml_open(path, NULL, PROPERTY, INT64_MAX);
+	int64_t depth = 0, byte, tags = 0;
+	enum event e;
+	bool other;
+
+	if (!r)
+		return false;
+	while (depth >= 0 && (e = xml_next(r, depth == 0)) != EOD) {
+		if (e == TEXT || e == DATA)
+			xml_text(r, NULL, e);
+		else if (e == START && !tags && !strcasecmp(xml_name(r), "html"))
+			depth = -1;
+		else
+			depth += e == START ? 1 : -1;
+		tags += e == START;
+	}
+	other = tags && depth == 0 && !xml_broken(r, &byte);
+	xml_close(r);
+	return other;
+}
+
+/* Takes a property of a suite into the unit. */
+static void
+read_unit(struct unit *u, const struct reader *r)
+{
+	const char *name = xml_attr(r, "name"), *value = xml_attr(r, "value");
+
+	if (!value)
+		return;
+	if (!strcmp(name, "prun.file"))
+		u->file = str("%s", value);
+	else if (!strcmp(name, "prun.suite"))
+		u->suite = str("%s", value);
+	else if (!strcmp(name, "prun.plan"))
+		u->plan = str("%s", value);
+	else if (!strcmp(name, "prun.shard"))
+		u->shard = str("%s", value);
+	else if (!strcmp(name, "prun.started"))
+		u->started = str("%s", value);
+	else if (!strcmp(name, "prun.name"))
+		u->name = str("%s%s%s", u->name, *u->name ? "/" : "", value);
+	else if (!strcmp(name, "prun.result"))
+		u->result = (enum result)find_word(result_name, RESULTS, value);
+	else if (!strcmp(name, "prun.seconds"))
+		u->ms = (int64_t)(strtod(value, NULL) * 1000 + 0.5);
+}
+
+static struct unit *
+add_unit(struct units *u, size_t part, size_t number)
+{
+	struct unit new = { .part = part, .number = number, .result = RESULTS, .name = "",
+		.suite = "", .file = "", .plan = "", .shard = "", .started = "" };
+
+	u->v = grow(u->v, &u->cap, u->n + 1, sizeof(new));
+	u->v[u->n] = new;
+	return &u->v[u->n++];
+}
+
+/* Appends the files of runs that the report at path has, under a name or NULL.
+ * False if it is XML, but no report. */
+static bool
+read_report_units(const char *path, size_t part, const char *name, struct units *u)
+{
+	struct reader *r = xml_open(path, report_roots, PROPERTY, INT64_MAX);
+	struct unit *now = NULL;
+	bool seen = false, past = false;        /* past: the suite's properties */
+	size_t number = 0;
+	enum event e;
+
+	if (!r)
+		return true;            /* which is told when it is merged */
+	while ((e = xml_next(r, !seen)) != EOD) {
+		if (e == TEXT || e == DATA)
+			xml_text(r, NULL, e);
+		if (e != START)
+			continue;
+		seen = true;
+		if (!strcmp(xml_name(r), "testsuite")) {
+			now = NULL;
+			past = false;
+		} else if (!strcmp(xml_name(r), "testcase")) {
+			past = true;
+		} else if (!past && !strcmp(xml_name(r), "property")
+		&& xml_attr(r, "name") && starts(xml_attr(r, "name"), "prun.")) {
+			if (!now) {
+				now = add_unit(u, part, number++);
+				now->name = name ? str("%s", name) : "";
+			}
+			read_unit(now, r);
+		}
+	}
+	xml_close(r);
+	return seen || !is_foreign(path);
+}
+
+static int
+by_file(const void *a, const void *b)
+{
+	const struct unit *s = a, *t = b;
+	int suite = strcmp(s->suite, t->suite);
+
+	return suite ? suite : strcmp(s->file, t->file);
+}
+
+/* By name and file; the one that counts is the last: of the later run, or else
+ * the one that was named later. */
+static int
+by_name(const void *a, const void *b)
+{
+	const struct unit *s = a, *t = b;
+	int order = strcmp(s->name, t->name);
+
+	if (!order)
+		order = by_file(s, t);
+	if (!order)
+		order = strcmp(s->started, t->started);
+	if (order)
+		return order;
+	return s->part < t->part ? -1 : s->part > t->part;
+}
+
+/* All files and shards that the parts tell of.  What was found in a directory
+ * and is no report is not merged. */
+static void
+read_units(struct parts *parts, struct units *u)
+{
+	struct part *p;
+	struct unit *new;
+	size_t i;
+
+	for (i = 0; i < parts->n; i++) {
+		p = &parts->v[i];
+		if (!p->synthetic) {
+			p->skip = !read_report_units(p->input, i, p->name, u) && p->found;
+			if (p->skip)
+				warn("%s is XML, but not a test report; skipped", p->input);
+			continue;
+		}
+		new = add_unit(u, i, 0);
+		new->name = str("%s", p->name ? p->name : "");
+		new->suite = str("%s", p->suite ? p->suite : "");
+		new->file = str("%s", p->file ? p->file : "");
+		new->plan = str("%s", p->plan);
+		new->shard = str("%s", p->shard);
+		new->started = str("%s", p->started);
+		new->result = p->result;
+		new->ms = p->ms;
+	}
+	if (u->n)
+		qsort(u->v, u->n, sizeof(*u->v), by_name);
+}
+
+static void
+tell_twice(const struct parts *parts, const char *what, const struct unit *a,
+	const struct unit *b)
+{
+	warn("%s%s%s is there twice, in %s and in %s: name the inputs (NAME=PATH) if they are "
+		"platforms; give --rerun if one repeats the other", a->name, *a->name ? ": " : "",
+		what, parts->v[a->part].input, parts->v[b->part].input);
+}
+
+struct shard {
+	long i, n;
+	const struct unit *unit;
+};
+
+/* Adds the shard of a unit, if it is one and not there yet. */
+static size_t
+add_shard(const struct parts *parts, struct shard *s, size_t n, const struct unit *u)
+{
+	struct shard new = { .unit = u };
+	char *end;
+	size_t i;
+
+	new.i = strtol(u->shard, &end, 10);
+	new.n = *end == '/' ? strtol(end + 1, NULL, 10) : 0;
+	if (!*u->shard || new.n == 1)
+		return n;               /* all there was */
+	for (i = 0; i < n; i++)
+		if (s[i].i == new.i && !strcmp(s[i].unit->plan, u->plan)
+		&& parts->v[s[i].unit->part].source == parts->v[u->part].source)
+			return n;
+	s[n] = new;
+	return n + 1;
+}
+
+/* Whether the shards of one name are whole: of one plan, none missing; says what
+ * is not.  *twice: one is there twice. */
+static bool
+check_shards(const struct plan *p, const struct parts *parts, const struct unit *u, size_t n,
+	bool *twice)
+{
+	struct shard *s = xcalloc(n, sizeof(*s));
+	size_t i, k, count = 0, missing = 0;
+	bool good = true;
+	long want;
+
+	for (i = 0; i < n; i++)
+		count = add_shard(parts, s, count, &u[i]);
+	for (i = 0; i < count && good; i++) {
+		good = !strcmp(s[i].unit->plan, s->unit->plan) && s[i].n == s->n && s[i].i >= 1
+			&& s[i].i <= s[i].n;
+		if (!good)
+			warn("shard %ld/%ld of plan %s (%s) does not go with shard %ld/%ld of "
+				"plan %s (%s): their machines had other files or another history",
+				s[i].i, s[i].n, s[i].unit->plan, parts->v[s[i].unit->part].input,
+				s->i, s->n, s->unit->plan, parts->v[s->unit->part].input);
+		for (k = 0; k < i && s[k].i != s[i].i; k++)
+			;
+		if (good && k < i && !p->o.rerun) {
+			tell_twice(parts, str("shard %ld/%ld", s[i].i, s[i].n), s[k].unit, s[i].unit);
+			*twice = true;
+		}
+	}
+	for (want = 1; good && count && want <= s->n && missing < 10; want++) {
+		for (i = 0; i < count && s[i].i != want; i++)
+			;
+		if (i < count)
+			continue;
+		missing++;
+		warn("%s%sshard %ld/%ld is missing", u->name, *u->name ? ": " : "", want, s->n);
+	}
+	free(s);
+	return good && !missing;
+}
+
+/* Whether no file is there twice under one name; of a rerun the last one counts. */
+static bool
+check_files(const struct plan *p, struct parts *parts, struct units *u)
+{
+	struct unit *a, *b;
+	struct part *part;
+	size_t i, twice = 0;
+
+	for (i = 1; i < u->n; i++) {
+		a = &u->v[i - 1];
+		b = &u->v[i];
+		if (!*b->file || strcmp(a->name, b->name) || by_file(a, b))
+			continue;
+		if (!p->o.rerun && twice++ < 10)
+			tell_twice(parts, b->file, a, b);
+		part = &parts->v[a->part];
+		a->replaced = true;
+		if (part->synthetic) {
+			part->skip = true;
+			continue;
+		}
+		if (!part->replaced) {          /* it has no more than all have */
+			part->replaced = xcalloc(u->n, sizeof(*part->replaced));
+			part->nreplaced = u->n;
+		}
+		part->replaced[a->number] = true;
+	}
+	return !twice;
+}
+
+/* Whether all may be merged: each file once under its name, and whole shards. */
+static bool
+check_units(const struct plan *p, struct parts *parts, struct units *u)
+{
+	bool whole = true, twice = false;
+	size_t i, from = 0;
+
+	for (i = 1; i <= u->n; i++) {
+		if (i < u->n && !strcmp(u->v[i].name, u->v[from].name))
+			continue;
+		whole = check_shards(p, parts, u->v + from, i - from, &twice) && whole;
+		from = i;
+	}
+	if (twice || !check_files(p, parts, u)) {
+		warn("%s is not written", p->o.junit);
+		return false;
+	}
+	if (!whole && !p->o.partial)
+		warn("%s is not written; --partial merges incomplete shards", p->o.junit);
+	return whole || p->o.partial;
+}
+
+/* Whether the files under each name are of one plan, so that the next run's
+ * shards may start from them. */
+static bool
+is_one_plan(const struct units *u)
+{
+	size_t i;
+
+	for (i = 1; i < u->n; i++)
+		if (!strcmp(u->v[i].name, u->v[i - 1].name) && !u->v[i].replaced
+		&& !u->v[i - 1].replaced && strcmp(u->v[i].plan, u->v[i - 1].plan))
+			return false;
+	return true;
+}
+
+/* Writes the history of the files that were merged: of several names' the
+ * longest time and the worst result. */
+static void
+write_history(const struct plan *p, struct units *u)
+{
+	struct plan all = { .o = p->o };
+	struct record *records = xcalloc(u->n, sizeof(*records));
+	struct outcome *o;
+	struct suite *suite = NULL;
+	const struct unit *v;
+	size_t i;
+
+	all.files = xcalloc(u->n, sizeof(*all.files));
+	qsort(u->v, u->n, sizeof(*u->v), by_file);
+	for (i = 0; i < u->n; i++) {
+		v = &u->v[i];
+		if (!*v->file || v->replaced || v->result == RESULTS)
+			continue;
+		if (!suite || strcmp(suite->name, v->suite)) {
+			suite = memset(scratch(sizeof(*suite)), 0, sizeof(*suite));
+			suite->name = v->suite;
+		}
+		if (!all.nfiles || all.files[all.nfiles - 1].suite != suite
+		|| strcmp(all.files[all.nfiles - 1].test, v->file)) {
+			all.files[all.nfiles].suite = suite;
+			all.files[all.nfiles].test = v->file;
+			all.nfiles++;
+		}
+		records[all.nfiles - 1].attempts = 1;
+		o = &records[all.nfiles - 1].o;
+		o->ms = v->ms > o->ms ? v->ms : o->ms;
+		o->result = v->result > o->result ? v->result : o->result;
+	}
+	if (all.nfiles)
+		plan_history_write(&all, records);
+	free(all.files);
+	free(records);
+}
+
+/* prun --merge -o OUT [NAME=]path ... */
 static int
 merge_mode(const struct plan *p)
 {
 	struct parts parts = { 0 };
+	struct units units = { 0 };
 	struct counts total;
-	const char *what = "report";
-	size_t i, n;
+	const char *what = "report", *path, *name;
+	size_t i, n = 0;
 
 	if (!p->o.junit || !p->paths.n)
 		bad("--merge", "needs -o OUT and the reports or run directories to merge");
 	if (strcmp(p->o.junit, "-"))
 		make_parents("-o", p->o.junit);
-	for (i = 0; i < p->paths.n; i++)
-		if (!add_input(&parts, conf_path(p, p->paths.v[i]), p->o.junit))
-			warn("%s: no reports found", p->paths.v[i]);
-	n = parts.n;
-	for (i = 0; i < n; i++)
+	for (i = 0; i < p->paths.n; i++) {
+		path = p->paths.v[i];
+		name = input_name(p, &path);
+		if (!add_input(&parts, name, conf_path(p, path), p->o.junit, false))
+			warn("%s: no reports found", path);
+	}
+	read_units(&parts, &units);
+	if (!check_units(p, &parts, &units))
+		return EXIT_RUN;
+	for (i = 0; i < parts.n; i++) {
+		n += !parts.v[i].skip;
 		if (parts.v[i].synthetic)
 			what = "file";
+	}
 	if (merge(p, &parts, p->o.junit, -1, &total) < 0)
 		return EXIT_RUN;
+	if (units.n && (p->o.rerun || is_one_plan(&units)))
+		write_history(p, &units);
+	free(units.v);
 	if (strcmp(p->o.junit, "-") && !p->o.quiet)
 		printf("%s: %" PRId64 " test%s from %zu %s%s, %" PRId64 " failed, %" PRId64
 			" with errors, %" PRId64 " skipped\n", p->o.junit, total.tests,
@@ -585,6 +988,7 @@ run(struct plan *p)
 {
 	struct record *records;
 	int64_t begin = clock_ms();
+	time_t now = time(NULL);
 	int status, sig;
 	struct show *show;
 
@@ -595,6 +999,7 @@ run(struct plan *p)
 		make_parents("--history", p->o.history);
 	if (p->o.run_dir)
 		make_parents("-d", p->o.run_dir);
+	strftime(p->started, sizeof(p->started), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
 	make_dir(p);
 	find_setups(p);
 	records = xcalloc(p->nfiles, sizeof(*records));

@@ -88,7 +88,7 @@ struct opts {
 	int64_t fail_fast;      /* failing files that end the run; 0: none does */
 	bool list, quiet, verbose, help, version;
 	bool last_failed, enabled, db_terminate;
-	bool merge, strict, partial, clean, interactive;
+	bool merge, strict, partial, rerun, clean, interactive;
 	char *config, *chdir, *junit, *history, *run_dir, *shuffle, *shard, *reopen;
 	char *test, *server, *setup, *after, *ready;
 	char *db, *db_admin, *db_clone, *db_drop;
@@ -144,6 +144,7 @@ struct plan {
 	int64_t median_ms;      /* of what the history knows */
 	int workers;            /* how many attempts run side by side */
 	char id[9];             /* of the run */
+	char started[21];       /* when it began, UTC */
 	char *dir;              /* run directory, absolute */
 };
 
@@ -492,7 +493,9 @@ struct counts {
 struct part {
 	int source;             /* which input it came with; 0: this run */
 	const char *file;       /* as shown; NULL where only a report is known */
-	const char *run, *plan, *shard; /* what its suite says of them */
+	const char *name;       /* NAME of NAME=PATH, or NULL */
+	/* what its suite says of the run */
+	const char *suite, *run, *plan, *shard, *started;
 	struct list reports;    /* files or directories, an attempt each */
 	struct list logs;       /* test logs, an attempt each; may be absent */
 	enum result result;
@@ -502,13 +505,17 @@ struct part {
 	int64_t ms;
 	int attempts;
 	bool synthetic;         /* the result counts, not only the reports */
+	const char *input;      /* where it comes from */
+	bool found;             /* in a directory, not named */
+	bool skip;              /* it is not merged */
+	bool *replaced;         /* by number, the report's files that a rerun replaces */
+	size_t nreplaced;
 };
 
 struct merge {
 	int64_t limit;          /* report-limit, bytes */
 	const char *name;       /* of the testsuites */
 	int64_t ms;             /* wall clock; -1: sum of the cases */
-	bool partial;           /* shards may be missing or foreign */
 };
 
 /* Counts what the reports at path (a file or a directory) say, and lists the
@@ -516,9 +523,7 @@ struct merge {
  * when one of them is broken (why says how). */
 int junit_count(const char *path, const char *file, struct counts *c, struct buf *notes,
 	struct buf *why);
-/* Merges parts into out ("-": standard output), which is replaced as a whole.
- * -1 with errno, or with 0 there where shards do not go together, which it has
- * said. */
+/* Merges parts into out ("-": standard output), which is replaced as a whole. */
 int junit_merge(const struct merge *m, const struct part *parts, size_t n,
 	const char *out, struct counts *total);
 
@@ -556,7 +561,7 @@ void sink_end(struct sink *t);
 void xml_escape(struct buf *b, const char *s, bool attribute);
 void xml_attribute(struct buf *b, const char *name, const char *value);
 /* Opens a regular file or /dev/stdin; NULL with errno.  What is read begins
- * with a tag of roots (NULL ends them); an attribute is cut at limit, a file
+ * with a tag of roots (NULL ends them; NULL: any); an attribute is cut at limit, a file
  * of more than most bytes is broken. */
 struct reader *xml_open(const char *path, const char *const *roots, int64_t limit,
 	int64_t most);
@@ -649,7 +654,12 @@ bool is_special(const char *path);
 int open_regular(const char *path, int flags);
 /* Opens a new file beside path, of another name, to be renamed to path. */
 int file_open_aside(const char *path, mode_t mode, char **aside);
-/* Writes a file aside and renames it; a special one as it is. */
+/* Begins to write path: aside, to be renamed, or, if it is "-" or no regular
+ * file, to be copied (*aside NULL). */
+int file_begin(const char *path, mode_t mode, char **aside);
+/* Ends that: path has it all, or (not good) is as it was. */
+int file_end(const char *path, int fd, const char *aside, bool good);
+/* Both at once. */
 int file_write(const char *path, const char *s, size_t n, mode_t mode);
 /* Removes a file or a directory with all that is in it, but nothing on another
  * file system or mount: then EBUSY. */

@@ -565,11 +565,17 @@ read_planned(struct plan *p, struct record **records, size_t *cap, const char *o
 {
 	struct record *r;
 	struct file *f;
-	char *node;
+	char *node, *suite;
 
 	p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(*p->files));
 	f = memset(&p->files[p->nfiles], 0, sizeof(*f));
 	f->index = (int)p->nfiles++;
+	suite = json_value(object, "suite");
+	f->suite = p->nfiles > 1 ? f[-1].suite : NULL;
+	if (!f->suite || strcmp(f->suite->name, suite)) {
+		f->suite = memset(scratch(sizeof(*f->suite)), 0, sizeof(*f->suite));
+		f->suite->name = suite;
+	}
 	f->test = json_value(object, "file");
 	f->path = str("%s", f->test);
 	node = strstr(f->path, "::");
@@ -624,6 +630,7 @@ read_plan(struct plan *p, struct record **records, const char *line)
 	size_t cap = 0;
 
 	snprintf(p->id, sizeof(p->id), "%s", json_value(line, "run"));
+	snprintf(p->started, sizeof(p->started), "%s", json_value(line, "started"));
 	p->hash = (uint32_t)strtoul(json_value(line, "plan"), NULL, 16);
 	p->shard = (int)strtol(shard, &shard, 10);
 	p->shards = (int)strtol(shard + (*shard == '/'), NULL, 10);

@@ -765,7 +765,7 @@ xml_next(struct reader *r, bool top)
 			skip_past(r, "?>");
 		} else if (ahead(r, "<!DOCTYPE")) {
 			skip_doctype(r);
-		} else if (top ? begins(r) : at_tag(r)) {
+		} else if (top && r->roots ? begins(r) : at_tag(r)) {
 			return read_tag(r);
 		} else if (!top) {
 			return TEXT;    /* a bare < */

@@ -110,7 +110,7 @@ echo 'exit 0' | script s/test_6.sh
 run --shard 2/3 -o s2.xml s
 run --merge -o refused.xml s1.xml s2.xml s3.xml
 is 'a shard of another plan is refused' "$status $(cat refused.xml)" '3 old'
-has 'and both are named' err 'shard 2/3 of plan [0-9a-f]{8} does not go with shard 1/3 of plan'
+has 'and both are named' err 'shard 2/3 of plan [0-9a-f]{8} \(s2.xml\) does not go with shard 1/3 of plan'
 rm s/test_6.sh
 run --shard 2/3 -o s2.xml -d shard2 s
 run --merge -o all.xml s1.xml shard2 s3.xml

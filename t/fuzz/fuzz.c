@@ -55,14 +55,13 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	}
 	fd = open(in, O_WRONLY | O_CREAT | O_TRUNC, 0666);
 	must(fd >= 0 && write_all(fd, (const char *)data, n) == 0 && close(fd) == 0, "disk");
-	m.partial = true;
 	m.limit = n % 3 ? 1 << 20 : 40;
 	m.name = "fuzz";
 	for (kind = 0; kind < 3; kind++) {
 		memset(&part, 0, sizeof(part));
 		part.synthetic = kind < 2;
 		part.source = kind;
-		part.run = part.plan = part.shard = "abcdef";
+		part.run = part.plan = part.shard = part.suite = part.started = "abcdef";
 		part.file = kind < 2 ? "t/fuzz.py" : NULL;
 		part.result = kind == 1 ? FLAKY : FAIL;
 		part.cause = kind == 1 ? CAUSE_NONE : CAUSE_EXIT;
