@@ -15,7 +15,6 @@
  */
 #include "prun.h"
 #include <dirent.h>
-#include <strings.h>
 
 #define TOTALS 150              /* columns kept free in a start tag */
 #define CHUNK 65536             /* bytes written at once */
@@ -333,37 +332,6 @@ close_suite(struct merger *m)
 
 /* ---- cases ---- */
 
-/* Microseconds of a time attribute, however it is written: 1,134.193 1.134,193
- * 0,288 1,234,567 00:01:02.5 250ms 1e-5. */
-static int64_t
-microseconds(const char *s)
-{
-	const char *point = strrchr(s, '.'), *comma = strrchr(s, ',');
-	char text[64], *end, *part = text;
-	size_t n = 0;
-	double v, sum = 0;
-
-	/* The last of these is the decimal point, unless it is there twice. */
-	if (comma && (!point || comma > point))
-		point = comma;
-	if (point && strchr(s, *point) != point)
-		point = NULL;
-	for (; *s && n < sizeof(text) - 1; s++)
-		if (s == point || (*s != ',' && *s != '.'))
-			text[n++] = (char)(s == point ? '.' : *s);
-	text[n] = '\0';
-	for (v = strtod(part, &end); *end == ':' && v >= 0; v = strtod(part, &end)) {
-		sum = (sum + v) * 60;
-		part = end + 1;
-	}
-	v += sum;
-	if (starts(end, "ms"))
-		v /= 1000;
-	if (!(v > 0))                   /* NaN is not, either */
-		return 0;
-	return v > 31536000 ? INT64_C(31536000000000) : (int64_t)(v * 1e6 + 0.5);
-}
-
 static bool
 is_bad(const struct testcase *c)
 {
@@ -557,18 +525,6 @@ note_failure(struct merger *m)
 	buf_char(m->notes, '\n');
 }
 
-/* A failure that is known, and skipped, is told in the output. */
-static void
-excuse(struct testcase *c)
-{
-	struct buf *out = &c->child[K_OUT];
-
-	if (out->n)
-		buf_char(out, '\n');
-	buf_add(out, c->bad_text.s, c->bad_text.n);
-	c->child[K_FAILURE].n = c->child[K_ERROR].n = 0;
-}
-
 static void
 count_case(struct merger *m, bool bad)
 {
@@ -594,9 +550,13 @@ end_case(struct merger *m)
 
 	m->ncases++;
 	m->nbad += bad;
-	if (bad && c->todo)
-		excuse(c);
-	bad = is_bad(c);
+	if (bad && c->todo) {           /* it is known, and told in the output */
+		if (c->child[K_OUT].n)
+			buf_char(&c->child[K_OUT], '\n');
+		buf_add(&c->child[K_OUT], c->bad_text.s, c->bad_text.n);
+		c->child[K_FAILURE].n = c->child[K_ERROR].n = 0;
+		bad = false;
+	}
 	tell_left_out(&c->child[K_OUT], &c->left_out);
 	c->open = false;
 	if (bad)
@@ -666,7 +626,7 @@ read_case(struct merger *m, const struct reader *r)
 		set(&c->classname, attr(r, "classname"));
 	set(&c->file, attr(r, "file"));
 	set(&c->line, attr(r, "line"));
-	c->us = microseconds(attr(r, "time"));
+	c->us = xml_time(r);
 	c->not_run = !strcmp(attr(r, "status"), "disabled")
 		|| !strcmp(attr(r, "status"), "notrun")
 		|| !strcmp(attr(r, "result"), "suppressed");
@@ -867,15 +827,6 @@ read_property(struct merger *m, const struct reader *r)
 	return !value;
 }
 
-/* A number of an attribute; 0 where it is none. */
-static int64_t
-number(const char *s)
-{
-	int64_t n = strtoll(s, NULL, 10);
-
-	return n > 0 && n < INT32_MAX ? n : 0;
-}
-
 /* Adds name and attributes of a suite; if it does not say when and where it ran,
  * the suite around it may. */
 static void
@@ -927,8 +878,8 @@ start_tag(struct merger *m, const struct reader *r)
 			begin_suite(m, r);
 			m->nsuites++;
 		}
-		f.us = microseconds(attr(r, "time"));
-		f.declared = number(attr(r, "failures")) + number(attr(r, "errors"));
+		f.us = xml_time(r);
+		f.declared = xml_number(r, "failures") + xml_number(r, "errors");
 		f.nsuites = m->nsuites;
 		f.nbad = m->nbad;
 		f.ncases = m->ncases;
@@ -968,9 +919,9 @@ end_suite(struct merger *m, const struct frame *f, bool forced)
 	const char *head;
 
 	if (f->declared && m->nbad == f->nbad && !forced && (f->kind == K_SUITE || !inner))
-		add_case(m, "[suite error]", K_ERROR, cause_name[CAUSE_REPORT],
-			str("%s declares %" PRId64 " failures or errors, and no case of it "
-			"failed", f->kind == K_SUITE ? "the suite" : "the report", f->declared), "", 0);
+		add_case(m, "[suite error]", K_ERROR, cause_name[CAUSE_REPORT], str("%" PRId64
+			" failures or errors are declared, and no case failed", f->declared),
+			"", 0);
 	if (f->kind == K_SUITES)
 		return;
 	head = at->heads.s + f->head;
@@ -1086,9 +1037,7 @@ read_report(struct merger *m, const char *path, struct buf *why)
 static int
 is_xml(const struct dirent *e)
 {
-	size_t n = strlen(e->d_name);
-
-	return *e->d_name != '.' && n > 4 && !strcasecmp(e->d_name + n - 4, ".xml");
+	return *e->d_name != '.' && xml_is_file(e->d_name);
 }
 
 /* Reads a report or all in a directory; their number, -1 if one is broken. */
@@ -1178,6 +1127,20 @@ junit_count(const char *path, const char *file, struct counts *c, struct buf *no
 	return n;
 }
 
+/* The end of an attempt's log, in scratch memory. */
+static char *
+log_tail(const struct part *p, size_t attempt)
+{
+	struct buf tail = { 0 };
+	char *s;
+
+	if (attempt < p->logs.n)
+		buf_tail(&tail, p->logs.v[attempt], 50);
+	s = str("%s", tail.n ? tail.s : "");
+	buf_free(&tail);
+	return s;
+}
+
 /* Makes the reports agree with the file's result: adds a case for what they do
  * not tell.  reports: how many there were, -1: one is broken. */
 static void
@@ -1189,7 +1152,6 @@ synthesise(struct merger *m, int reports)
 		|| (p->cause == CAUSE_REPORT && reports < 0);
 	const char *type = cause_name[p->cause], *why = type;
 	enum kind kind = K_ERROR;
-	struct buf tail = { 0 };
 
 	if (told)
 		return;
@@ -1202,11 +1164,8 @@ synthesise(struct merger *m, int reports)
 	} else if (p->cause == CAUSE_EXIT) {
 		kind = K_FAILURE;
 	}
-	if (p->logs.n && kind != K_SKIPPED && kind != K_OTHER)
-		buf_tail(&tail, p->logs.v[p->logs.n - 1], 50);
 	add_case(m, synthetic[p->cause], kind, type, p->why ? p->why : why,
-		tail.n ? tail.s : "", p->ms * 1000);
-	buf_free(&tail);
+		kind == K_SKIPPED ? "" : log_tail(p, p->logs.n - 1), p->ms * 1000);
 }
 
 /* Collects an attempt that failed without a failing case in a report. */
@@ -1216,15 +1175,11 @@ collect_exit(struct merger *m, size_t attempt)
 	/* The last one's cause is known; if it passed, the others failed somehow. */
 	enum cause cause = m->part->cause ? m->part->cause : CAUSE_EXIT;
 	enum kind kind = cause == CAUSE_EXIT ? K_FAILURE : K_ERROR;
-	struct buf tail = { 0 };
 
-	if (attempt < m->part->logs.n)
-		buf_tail(&tail, m->part->logs.v[attempt], 50);
 	/* Of an attempt before the last one nobody knows how long it took. */
 	add_case(m, synthetic[cause], kind, cause_name[cause],
-		str("attempt %zu failed", attempt + 1), tail.n ? tail.s : "",
+		str("attempt %zu failed", attempt + 1), log_tail(m->part, attempt),
 		attempt + 1 == m->part->reports.n ? m->part->ms * 1000 : -1);
-	buf_free(&tail);
 }
 
 /* Collects the failing cases of all attempts but the base's. */

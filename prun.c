@@ -423,14 +423,6 @@ add_run_dir(struct parts *parts, const char *name, const char *path)
 	return r == 0;
 }
 
-static bool
-is_xml(const char *name)
-{
-	size_t n = strlen(name);
-
-	return n > 4 && !strcasecmp(name + n - 4, ".xml");
-}
-
 /* Adds what path names: a report, a run directory, or all reports and run
  * directories below a directory; returns how many there were. */
 static size_t
@@ -462,7 +454,7 @@ add_input(struct parts *parts, const char *name, const char *path, const char *o
 	for (i = 0; i < n; i++) {
 		entry = str("%s/%s", path, e[i]->d_name);
 		if (lstat(entry, &st) == 0 && (S_ISDIR(st.st_mode)
-		|| (is_xml(e[i]->d_name) && !is_same_file(entry, out))))
+		|| (xml_is_file(e[i]->d_name) && !is_same_file(entry, out))))
 			count += add_input(parts, name, entry, out, true);
 		free(e[i]);
 	}
@@ -651,9 +643,9 @@ static void
 tell_twice(const struct parts *parts, const char *what, const struct unit *a,
 	const struct unit *b)
 {
-	warn("%s%s%s is there twice, in %s and in %s: name the inputs (NAME=PATH) if they are "
-		"platforms; give --rerun if one repeats the other", a->name, *a->name ? ": " : "",
-		what, parts->v[a->part].input, parts->v[b->part].input);
+	warn("%s%s%s is there twice, in %s and in %s: name the inputs (NAME=PATH) if they "
+		"are platforms; give --rerun if one repeats the other", a->name,
+		*a->name ? ": " : "", what, parts->v[a->part].input, parts->v[b->part].input);
 }
 
 struct shard {
@@ -699,13 +691,15 @@ check_shards(const struct plan *p, const struct parts *parts, const struct unit 
 			&& s[i].i <= s[i].n;
 		if (!good)
 			warn("shard %ld/%ld of plan %s (%s) does not go with shard %ld/%ld of "
-				"plan %s (%s): their machines had other files or another history",
-				s[i].i, s[i].n, s[i].unit->plan, parts->v[s[i].unit->part].input,
-				s->i, s->n, s->unit->plan, parts->v[s->unit->part].input);
+				"plan %s (%s): their machines had other files or another "
+				"history", s[i].i, s[i].n, s[i].unit->plan,
+				parts->v[s[i].unit->part].input, s->i, s->n, s->unit->plan,
+				parts->v[s->unit->part].input);
 		for (k = 0; k < i && s[k].i != s[i].i; k++)
 			;
 		if (good && k < i && !p->o.rerun) {
-			tell_twice(parts, str("shard %ld/%ld", s[i].i, s[i].n), s[k].unit, s[i].unit);
+			tell_twice(parts, str("shard %ld/%ld", s[i].i, s[i].n), s[k].unit,
+				s[i].unit);
 			*twice = true;
 		}
 	}

@@ -560,6 +560,8 @@ void sink_end(struct sink *t);
 /* Appends s, which is clean, as text or, quoted, as an attribute's value. */
 void xml_escape(struct buf *b, const char *s, bool attribute);
 void xml_attribute(struct buf *b, const char *name, const char *value);
+/* Whether a file's name ends in .xml or .XML. */
+bool xml_is_file(const char *name);
 /* Opens a regular file or /dev/stdin; NULL with errno.  What is read begins
  * with a tag of roots (NULL ends them; NULL: any); an attribute is cut at limit, a file
  * of more than most bytes is broken. */
@@ -572,6 +574,9 @@ enum event xml_next(struct reader *r, bool top);
 const char *xml_name(const struct reader *r);
 /* Value of an attribute of the tag, or NULL. */
 const char *xml_attr(const struct reader *r, const char *name);
+/* The attribute as a number, and "time" in microseconds; 0 if it is none. */
+int64_t xml_number(const struct reader *r, const char *name);
+int64_t xml_time(const struct reader *r);
 /* Appends the tag's attributes, less those of the list skip: " name id ". */
 void xml_attributes(struct buf *b, const struct reader *r, const char *skip);
 /* Reads text up to the next tag, or to the end of CDATA, into t (NULL: nowhere). */

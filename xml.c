@@ -13,6 +13,7 @@
  */
 #include "prun.h"
 #include <ctype.h>
+#include <strings.h>
 
 #define WINDOW 65536
 #define HELD 32         /* bytes held back, so that no reference is cut */
@@ -382,6 +383,14 @@ fill(struct reader *r)
 	return !r->eof;
 }
 
+bool
+xml_is_file(const char *name)
+{
+	size_t n = strlen(name);
+
+	return n > 4 && !strcasecmp(name + n - 4, ".xml");
+}
+
 /* Sets the charset by the first bytes or by the declaration that they are; skips
  * a byte order mark of UTF-8. */
 static void
@@ -658,6 +667,47 @@ xml_attr(const struct reader *r, const char *name)
 		s += strlen(s) + 1;
 	}
 	return NULL;
+}
+
+int64_t
+xml_number(const struct reader *r, const char *name)
+{
+	const char *value = xml_attr(r, name);
+	int64_t n = value ? strtoll(value, NULL, 10) : 0;
+
+	return n > 0 && n < INT32_MAX ? n : 0;
+}
+
+/* It may be written as 1,134.193 1.134,193 0,288 1,234,567 00:01:02.5 250ms or
+ * 1e-5. */
+int64_t
+xml_time(const struct reader *r)
+{
+	const char *value = xml_attr(r, "time"), *s = value ? value : "";
+	const char *point = strrchr(s, '.'), *comma = strrchr(s, ',');
+	char text[64], *end, *part = text;
+	size_t n = 0;
+	double v, sum = 0;
+
+	/* The last of these is the decimal point, unless it is there twice. */
+	if (comma && (!point || comma > point))
+		point = comma;
+	if (point && strchr(s, *point) != point)
+		point = NULL;
+	for (; *s && n < sizeof(text) - 1; s++)
+		if (s == point || (*s != ',' && *s != '.'))
+			text[n++] = (char)(s == point ? '.' : *s);
+	text[n] = '\0';
+	for (v = strtod(part, &end); *end == ':' && v >= 0; v = strtod(part, &end)) {
+		sum = (sum + v) * 60;
+		part = end + 1;
+	}
+	v += sum;
+	if (starts(end, "ms"))
+		v /= 1000;
+	if (!(v > 0))                   /* NaN is not, either */
+		return 0;
+	return v > 31536000 ? INT64_C(31536000000000) : (int64_t)(v * 1e6 + 0.5);
 }
 
 void

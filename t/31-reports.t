@@ -16,7 +16,7 @@ X
 merge karma.xml
 is 'failures that a suite declares and no case has are an error' "$status $(cat cases)" '1 a
 [suite error] error'
-has 'which says how many' out.xml 'message="the suite declares 2 failures or errors, and no case of it failed"'
+has 'which says how many' out.xml 'message="2 failures or errors are declared, and no case failed"'
 cat >nested.xml <<'X'
 <testsuites failures="1" errors="1"><testsuite name="o" errors="1"><testsuite name="i" errors="1"><testcase name="a"/></testsuite>
 <testsuite name="k" failures="3"><testcase name="b"><failure/></testcase></testsuite></testsuite></testsuites>
