@@ -351,6 +351,18 @@ show_path(struct show *s, const char *what, const char *dir, const char *name)
 		buf_fmt(&s->out, "    %-12s%s\n", what, path);
 }
 
+/* Whether the file's name does not say in which suite it is to be run. */
+static bool
+needs_suite(const struct plan *p, const struct file *f)
+{
+	size_t i;
+
+	for (i = 0; i < p->nfiles; i++)
+		if (p->files[i].suite != f->suite && !strcmp(p->files[i].test, f->test))
+			return p->o.suite.n == 0;
+	return false;
+}
+
 /* The command line that was typed, with this file for its paths. */
 static void
 show_again(struct show *s, const struct file *f)
@@ -361,6 +373,8 @@ show_again(struct show *s, const struct file *f)
 	buf_fmt(&s->out, "    %-11s", "again");
 	for (i = 0; i <= words->n; i++) {
 		if (i == s->plan->again_at) {
+			if (needs_suite(s->plan, f))
+				buf_fmt(&s->out, " -s %s", f->suite->name);
 			buf_char(&s->out, ' ');
 			put_word(s, f->named);
 		}
@@ -483,6 +497,7 @@ write_plan(struct show *s)
 	json_text(&b, "shard", str("%d/%d", p->shard, p->shards));
 	if (p->o.audit)
 		json_number(&b, "audit", p->o.audit);
+	json_text(&b, "started", p->started);
 	json_key(&b, "files");
 	buf_char(&b, '[');
 	for (i = 0; i < p->nfiles; i++) {

@@ -9,7 +9,7 @@ printf '[suite one]\nfiles = t\n[suite two]\nfiles = t\n' >sub/two.conf
 ln -s "$PRUN" prun
 ./prun -C sub -f two.conf -s two -d r t -- --x 'a b' '' >out 2>err
 has 'the line to run it again is complete' out \
-	"^ +again +./prun -C sub -f two.conf -s two 't/test_a b.sh' -- --x 'a b' ''\$"
+	"^ +again +./prun -C sub -f two.conf -s two -d r 't/test_a b.sh' -- --x 'a b' ''\$"
 ./prun -C sub -f two.conf t >out 2>err
 has 'suites are named where there are several' out 'FAIL +two: t/test_a b.sh'
 sh -c "$(sed -n 's/^ *again *\(.*-s two\)/\1/p' out)" >again 2>&1
