@@ -221,48 +221,6 @@ proc_caught(int sig)
 	return true;
 }
 
-/* Waits for one of fds, orders (-1: none), a signal or the deadline. */
-static int
-wait_for(struct pollfd *fds, size_t n, int orders, int64_t deadline)
-{
-	static struct pollfd *all;
-	static size_t cap;
-	int64_t left = deadline < 0 ? -1 : deadline - clock_ms();
-	char junk[64];
-	size_t i;
-	int saw = 0, r;
-
-	if (deadline >= 0 && left < 0)
-		left = 0;
-	if (left > INT_MAX)
-		left = INT_MAX;
-	all = grow(all, &cap, n + 2, sizeof(*all));
-	for (i = 0; i < n; i++)
-		all[i] = fds[i];
-	all[n].fd = orders;             /* poll skips a negative one */
-	all[n + 1].fd = self[0];
-	all[n].events = all[n + 1].events = POLLIN;
-	r = poll(all, n + 2, (int)left);
-	if (r < 0 && errno != EINTR)
-		fatal(EXIT_RUN, "poll of %zu descriptors:", n + 2);
-	for (i = 0; i < n; i++) {
-		fds[i].revents = r > 0 ? all[i].revents : 0;
-		if (fds[i].revents)
-			saw |= SAW_FD;
-	}
-	if (r > 0 && all[n].revents)
-		saw |= SAW_ORDER;
-	while (read(self[0], junk, sizeof(junk)) > 0)
-		saw |= SAW_CHILD;
-	return saw;
-}
-
-int
-proc_poll(struct pollfd *fds, size_t n, int64_t deadline)
-{
-	return wait_for(fds, n, -1, deadline);
-}
-
 /* ---- a worker ---- */
 
 /* prun's own descriptors 0 to 2, in an interactive worker. */
@@ -353,13 +311,43 @@ proc_late(struct worker *w, int64_t deadline)
 int
 proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 {
-	bool first = w->watch && (deadline < 0 || w->watch_at < deadline);
-	int64_t until = first ? w->watch_at : deadline;
-	int saw = wait_for(fds, n, w->orders, until < 0 ? -1 : until + w->paused_ms);
+	static struct pollfd *all;
+	static size_t cap;
+	int64_t left = -1;
+	char junk[64];
+	size_t i;
+	int saw = 0, r;
 
-	if (saw & SAW_ORDER)
+	if (w && w->watch && (deadline < 0 || w->watch_at < deadline))
+		deadline = w->watch_at;
+	if (deadline >= 0) {
+		left = deadline - (w ? proc_clock(w) : clock_ms());
+		if (left < 0)
+			left = 0;
+		if (left > INT_MAX)
+			left = INT_MAX;
+	}
+	all = grow(all, &cap, n + 2, sizeof(*all));
+	for (i = 0; i < n; i++)
+		all[i] = fds[i];
+	all[n].fd = w ? w->orders : -1; /* poll skips a negative one */
+	all[n + 1].fd = self[0];
+	all[n].events = all[n + 1].events = POLLIN;
+	r = poll(all, n + 2, (int)left);
+	if (r < 0 && errno != EINTR)
+		fatal(EXIT_RUN, "poll of %zu descriptors:", n + 2);
+	for (i = 0; i < n; i++) {
+		fds[i].revents = r > 0 ? all[i].revents : 0;
+		if (fds[i].revents)
+			saw |= SAW_FD;
+	}
+	while (read(self[0], junk, sizeof(junk)) > 0)
+		saw |= SAW_CHILD;
+	if (r > 0 && all[n].revents) {
 		read_order(w);
-	if (w->watch && proc_clock(w) >= w->watch_at)
+		saw |= SAW_ORDER;
+	}
+	if (w && w->watch && proc_clock(w) >= w->watch_at)
 		w->watch(w->watched);
 	return saw;
 }
@@ -653,8 +641,8 @@ ps_says_gone(pid_t leader)
 	return any && !others;
 }
 
-/* A signal for the session's groups that have not had it: the leader's, and those
- * of a shell with job control.  CONT, since a stopped one takes no TERM. */
+/* TERM once, or KILL, for the session's groups: the leader's, and those of a shell
+ * with job control.  CONT, since a stopped one takes no TERM. */
 static void
 signal_session(const struct proc *p, const struct pids *left, struct pids *done, int sig)
 {
@@ -663,7 +651,7 @@ signal_session(const struct proc *p, const struct pids *left, struct pids *done,
 
 	for (i = 0; i <= left->n; i++) {
 		group = i ? getpgid(left->v[i - 1]) : p->pid;
-		if (group > 0 && add_pid(done, group)) {
+		if (group > 0 && (sig == SIGKILL || add_pid(done, group))) {
 			killpg(group, sig);
 			killpg(group, SIGCONT);
 		}
@@ -710,7 +698,6 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 				break;
 			killing = true;
 			end = now + 5000;
-			done.n = 0;
 			continue;
 		}
 		/* Only where we are the subreaper does every end tell itself. */
@@ -755,7 +742,7 @@ proc_drain(const pid_t *keep, size_t n, struct buf *names)
 				name_process(names, c.v[i]);
 			kill_stranger(c.v[i], keep, n);
 		}
-		proc_poll(NULL, 0, clock_ms() + 5);
+		proc_wait(NULL, NULL, 0, clock_ms() + 5);
 	}
 	free(c.v);
 	free(named.v);

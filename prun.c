@@ -952,7 +952,7 @@ drain(struct show *show, int64_t deadline, int sig)
 				return sig ? sig : sigs[i];
 		if (proc_caught(SIGTSTP))
 			raise(SIGSTOP);
-		proc_poll(&out, 1, deadline);
+		proc_wait(NULL, &out, 1, deadline);
 	}
 }
 

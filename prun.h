@@ -381,14 +381,12 @@ void proc_init(void);
 void proc_catch(void);
 /* Whether sig has come since last asked. */
 bool proc_caught(int sig);
-/* Waits for a signal, one of fds or the deadline (-1: none); SAW_ bits, 0 for
- * the deadline. */
-int proc_poll(struct pollfd *fds, size_t n, int64_t deadline);
 /* Makes the process a worker's: session, descriptors, signals.  terminal: in
  * prun's session, for --interactive. */
 void proc_become_worker(const char *log, bool terminal);
-/* The one wait of a worker: as proc_poll, and reads orders.  The deadline is
- * on the worker's clock. */
+/* Waits for a signal, one of fds or the deadline (-1: none); a worker also for an
+ * order, which is read, and by its own clock.  w is NULL in prun.  SAW_ bits, 0
+ * for the deadline. */
 int proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline);
 /* Waits until the deadline or a cancel. */
 void proc_pause(struct worker *w, int64_t deadline);

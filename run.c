@@ -830,7 +830,7 @@ await_news(struct run *r, int64_t until)
 		until = r->deadline;
 	r->fds[i].fd = show_waits(r->show);
 	r->fds[i].events = POLLOUT;
-	proc_poll(r->fds, (size_t)r->nslots + 1, until);
+	proc_wait(NULL, r->fds, (size_t)r->nslots + 1, until);
 	show_write(r->show);
 	for (i = 0; i < r->nslots; i++)
 		read_news(r, i);

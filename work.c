@@ -33,7 +33,7 @@ struct attempt {
 	size_t ours;
 	struct proc server, test;
 	enum result well;       /* the result, unless there is a cause against it */
-	bool cloned, shell;     /* shell: the test runs under sh -c */
+	bool cloned;
 	const char *why;        /* the cause in words, or NULL */
 	struct buf notes;
 };
@@ -499,11 +499,8 @@ test_argv(struct attempt *a)
 	bool program;
 	char *command = plan_command(a->f, &program), **argv;
 
-	if (command && !program) {
-		argv = proc_argv(command, args);
-		a->shell = !strcmp(argv[0], "/bin/sh");
-		return argv;
-	}
+	if (command && !program)
+		return proc_argv(command, args);
 	argv = scratch((args->n + 2) * sizeof(*argv));
 	argv[0] = command;
 	if (args->n)
@@ -556,20 +553,6 @@ read_test_report(struct attempt *a, struct counts *c, struct buf *why)
 	return junit_count(a->junit, a->f->path, c, &a->notes, why);
 }
 
-/* The signal of which a shell's exit status tells, 128 and its number; or 0. */
-static int
-shell_signal(int status)
-{
-	static const int sigs[] = { SIGHUP, SIGINT, SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS,
-		SIGFPE, SIGKILL, SIGSEGV, SIGPIPE, SIGALRM, SIGTERM, SIGXCPU, SIGXFSZ, SIGSYS };
-	size_t i;
-
-	for (i = 0; i < LEN(sigs); i++)
-		if (status == 128 + sigs[i])
-			return sigs[i];
-	return 0;
-}
-
 /* Judges a test that has ended by itself: how it went well, or a cause. */
 static void
 judge_test(struct attempt *a, int reports, const struct counts *c, struct buf *why)
@@ -581,7 +564,7 @@ judge_test(struct attempt *a, int reports, const struct counts *c, struct buf *w
 	a->well = c->tests && c->skipped == c->tests ? SKIP : PASS;
 	if (status < 0) {
 		fails(a, CAUSE_SIGNAL, proc_how_ended(&a->test));
-	} else if (a->shell && (status == 126 || status == 127) && !reports) {
+	} else if (a->test.shell && (status == 126 || status == 127) && !reports) {
 		buf_tail(why, a->log, 1);
 		fails(a, CAUSE_SPAWN, str("exit status %d: %s", status, why->n ? why->s : ""));
 	} else if (status == 77 && !reports) {
@@ -615,8 +598,6 @@ look(struct attempt *a)
 	struct buf why = { 0 };
 	int reports = a->out.tested ? read_test_report(a, &c, &why) : 0;
 
-	if (a->shell && shell_signal(a->test.status))
-		a->test.status = -shell_signal(a->test.status);
 	a->out.report = reports != 0;
 	a->out.tests = c.tests;
 	a->out.failed = c.failures;
