@@ -112,6 +112,8 @@ static const struct option table[] = {
 	{ "db-drop", 0, STR, 0, AT(db_drop), "CMD", NULL, "Command that drops such a clone" },
 	{ "db-terminate", 0, BOOL, 0, AT(db_terminate), NULL, "yes",
 		"End sessions on the template" },
+	{ "db-strategy", 0, ENUM, 0, AT(db_strategy), "auto, wal_log, file_copy", "auto",
+		"How PostgreSQL copies a template" },
 	{ "db-unused", 0, ENUM, 0, AT(db_unused), "note, fail", "note",
 		"A database that nobody connected to" },
 	{ "url-env", 0, BLANKS, 0, AT(url_env), "NAME", NULL, "NAME gets the server's URL" },

@@ -52,7 +52,9 @@ static const struct error errors[] = {
 	{ "3D000", MISSING, false, "; create it, or let setup create it" },
 	{ "42501", FORBIDDEN, false, "; the role needs CREATEDB and must own the template, "
 		"unless it is marked IS_TEMPLATE" },
-	{ "55006", IN_USE, false, "; another session is connected to it" },
+	{ "55006", IN_USE, false, "" },
+	{ "25006", OTHER, false, "; it is a standby or read-only, so set db-admin to the "
+		"server that writes" },
 	{ "42P04", OTHER, true, "; another run has the same id" },
 	{ "23505", OTHER, true, "; another run has the same id" },
 	{ "42601", SYNTAX, false, "" },
@@ -81,6 +83,7 @@ struct session {
 	int statement;
 	struct buf text;        /* read from psql and not yet used */
 	int version;            /* of the server: 150004 */
+	bool reflinks;          /* its file_copy_method is clone (18 and later) */
 	struct session *next;
 };
 
@@ -97,6 +100,7 @@ struct pg {
 	bool crowded;
 	char *made;             /* the last clone whose CREATE is known to be over */
 	bool unbroken;          /* the session has lived since then */
+	bool undropped;         /* the sweep has met a clone that cannot be dropped */
 	const struct opts *watched;     /* of the clone in use */
 	int busy;               /* no time for watch() */
 	bool brief;             /* in watch(): whatever happens comes first */
@@ -374,7 +378,7 @@ psql_start(struct pg *pg, struct session *db, struct reply *r)
 {
 	static int number;
 	char *file = str("%s/psql-%d-%d", pg->plan->dir, pg->w->slot, number++);
-	char *password = NULL, *url = url_admin(db->url, "postgres", &password);
+	char *password = NULL, *url = url_admin(db->url, url_database(db->url), &password);
 	char *argv[] = { "psql", "-XAtqw", "-v", "VERBOSITY=verbose",
 		"-F", "\037", "-R", "\036", "-d", url, NULL };
 	struct list env = { 0 };
@@ -549,6 +553,8 @@ open_session(struct pg *pg, struct session *db, struct reply *r, bool heed)
 			: "cancelled");
 	if (r->error)
 		close_session(pg, db);
+	if (r->error && r->error->trouble == FORBIDDEN)
+		set_error(r, "28000", str("%s", r->message.s));
 	if (r->error && r->error->trouble == LOST && !db->seen)
 		set_error(r, "08001", str("%s", r->message.s));
 	db->seen = db->seen || !r->error;
@@ -613,13 +619,15 @@ make_ours(struct pg *pg, struct session *db, struct reply *r)
 	if (db->open)
 		pg_do(pg, db, r, "SET statement_timeout = 0");
 	if (!db->open || pg_do(pg, db, r, "SELECT pg_backend_pid(), "
-		"current_setting('server_version_num'), count(set_config(name, CASE name "
+		"current_setting('server_version_num'), "
+		"current_setting('file_copy_method', true), count(set_config(name, CASE name "
 		"WHEN 'client_min_messages' THEN 'error' WHEN 'tcp_keepalives_idle' THEN '20' "
 		"ELSE '0' END, false)) FROM pg_settings WHERE name IN ('client_min_messages', "
 		"'tcp_keepalives_idle', 'idle_session_timeout', 'lock_timeout', "
 		"'transaction_timeout')") < 0)
 		return -1;
 	db->version = atoi(r->fields.v[1]);
+	db->reflinks = !strcmp(r->fields.v[2], "clone");
 	if (db->conn && pq.backendPID(db->conn) != atoi(r->fields.v[0])) {
 		close_session(pg, db);
 		return set_error(r, "58030", "db goes through a pooler, where locks do not "
@@ -632,7 +640,12 @@ make_ours(struct pg *pg, struct session *db, struct reply *r)
 static char *
 admin_url(const struct opts *o)
 {
-	return url_admin(o->db_admin ? o->db_admin : o->db, "postgres", NULL);
+	char *name = o->db_admin ? url_database(o->db_admin) : NULL;
+
+	/* A session on the template would be in the way of its clones. */
+	if (!name || !strcmp(name, url_template(o->db)))
+		name = "postgres";
+	return url_admin(o->db_admin ? o->db_admin : o->db, name, NULL);
 }
 
 /* The worker's session for a suite's server, open or not. */
@@ -825,12 +838,20 @@ static int
 create_clone(struct pg *pg, struct session *db, const struct opts *o, const char *name,
 	const char *template, const char *owner, struct reply *r, struct buf *notes)
 {
-	char *statement = sql("CREATE DATABASE %I TEMPLATE %I OWNER %I", name, template, owner);
+	const char *strategy = "";
+	char *statement;
 	struct reply q = { 0 };
 	char *not_owners = NULL;
 	bool failed;
 	int tries, left;
 
+	if (db->version >= 150000 && o->db_strategy == STRATEGY_WAL_LOG)
+		strategy = " STRATEGY wal_log";
+	if (db->version >= 150000 && (o->db_strategy == STRATEGY_FILE_COPY
+	|| (o->db_strategy == STRATEGY_AUTO && db->reflinks)))
+		strategy = " STRATEGY file_copy";
+	statement = sql("CREATE DATABASE %I TEMPLATE %I OWNER %I%s", name, template, owner,
+		strategy);
 	for (tries = 0; create(pg, db, o, r, statement, template, &left, notes) < 0; tries++) {
 		switch (r->error->trouble) {
 		case FORBIDDEN:
@@ -838,7 +859,8 @@ create_clone(struct pg *pg, struct session *db, const struct opts *o, const char
 			if (not_owners)
 				return -1;
 			not_owners = str("%s", r->message.s);
-			statement = sql("CREATE DATABASE %I TEMPLATE %I", name, template);
+			statement = sql("CREATE DATABASE %I TEMPLATE %I%s", name, template,
+				strategy);
 			break;
 		case IN_USE:
 			/* Nobody can end a prepared transaction. */
@@ -980,6 +1002,23 @@ end_creation(struct pg *pg, const struct opts *o, const char *name)
 	reply_clear(&r);
 }
 
+/* Drops what pytest-django and Django's own runner have made of a clone and left:
+ * test_NAME, test_NAME_gw1, test_NAME_1. */
+static void
+drop_derived(struct pg *pg, const struct opts *o, const char *name)
+{
+	struct reply r = { 0 }, one = { 0 };
+	size_t i;
+
+	pg_insist(pg, o, &r, sql("SELECT format('DROP DATABASE IF EXISTS %%I WITH (FORCE)', "
+		"datname) FROM pg_database WHERE pg_has_role(datdba, 'USAGE') AND datname ~ %L",
+		str("^test_%s(_(gw)?[0-9]+)?$", name)));
+	for (i = 0; i < r.fields.n; i++)
+		pg_insist(pg, o, &one, r.fields.v[i]);  /* the sweep finds what stays */
+	reply_clear(&one);
+	reply_clear(&r);
+}
+
 /* Drops a database of ours, whatever stands in the way but what must not be touched:
  * prepared transactions and subscriptions. */
 static int
@@ -988,6 +1027,7 @@ drop_postgres(struct pg *pg, const struct opts *o, const char *name, struct repl
 {
 	if (!pg->made || strcmp(pg->made, name))
 		end_creation(pg, o, name);
+	drop_derived(pg, o, name);
 	if (pg_insist(pg, o, r, sql("DROP DATABASE IF EXISTS %I WITH (FORCE)", name)) == 0)
 		return 0;
 	if (r->error->trouble == LOST || r->error->trouble == IN_USE)
@@ -1002,14 +1042,15 @@ drop_postgres(struct pg *pg, const struct opts *o, const char *name, struct repl
 /* The clones of this template that are ours to drop: name, run, comment, whether
  * somebody uses it, size, and the age of what was kept. */
 static const char clones[] =
-	"SELECT datname, substring(datname from '_[sw][0-9]+_(.{8})(?:r[0-9]+)?$'), c, "
+	"SELECT datname, substring(datname from '_[sw][0-9]+_([0-9a-z]{8})(?:r[0-9]+)?(?:_(?:gw)?[0-9]+)?$'), c, "
 	"EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid), "
 	"CASE WHEN datconnlimit = -2 THEN 'invalid' ELSE "
 	"pg_size_pretty(pg_database_size(d.oid)) END, "
 	"CASE WHEN c ~ '^prun keep [0-9]{4}-[0-9-]{5}T[0-9:]{8}Z ' THEN "
 	"date_trunc('minute', now() - substr(c, 11, 20)::timestamptz) || ' old' END "
 	"FROM (SELECT *, coalesce(shobj_description(oid, 'pg_database'), '') AS c "
-	"FROM pg_database) d WHERE datname ~ ('^' || %L || '_[sw][0-9]+_[0-9a-z]{8}(r[0-9]+)?$') "
+	"FROM pg_database) d WHERE datname ~ "
+	"('^(test_)?' || %L || '_[sw][0-9]+_[0-9a-z]{8}(r[0-9]+)?(_(gw)?[0-9]+)?$') "
 	"AND pg_has_role(current_user, datdba, 'USAGE') %s ORDER BY datname";
 enum { C_NAME, C_RUN, C_COMMENT, C_USED, C_SIZE, C_AGE, C_FIELDS };
 
@@ -1041,6 +1082,7 @@ drop_leftover(struct pg *pg, struct session *db, const struct opts *o, char **f,
 out:
 	if (r.error)
 		buf_fmt(notes, "- cannot drop %s: %s\n", what, r.message.s);
+	pg->undropped = pg->undropped || r.error;
 	reply_clear(&r);
 }
 
@@ -1314,7 +1356,8 @@ pg_clone(struct pg *pg, const struct opts *o, const char *name, const char *dir,
 		if (pg->w->cancelled)
 			return -1;
 		/* An answer may have been lost, or the name is taken: drop what is there. */
-		pg_drop(pg, o, name, dir, env, notes);
+		if (find_session(pg, o)->seen)
+			pg_drop(pg, o, name, dir, env, notes);
 		why->n = 0;
 	}
 }
@@ -1438,7 +1481,7 @@ pg_clean(struct pg *pg, const struct opts *o, bool list, struct buf *notes, stru
 	else
 		explain(&r, "the database server", why);
 	reply_clear(&r);
-	return db ? 0 : -1;
+	return db && !pg->undropped ? 0 : -1;
 }
 
 int

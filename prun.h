@@ -82,7 +82,7 @@ struct opts {
 	int64_t jobs, retries, workers, max_worker_restart;
 	int64_t timeout_ms, ready_timeout_ms, grace_ms;
 	int64_t log_limit, report_limit;
-	int keep, db_unused, split, server_failure, server_exit, timeout_signal, flaky, leak;
+	int keep, db_unused, db_strategy, split, server_failure, server_exit, timeout_signal, flaky, leak;
 	int no_tests, github;
 	int64_t audit;          /* rounds; 0: no audit */
 	int64_t fail_fast;      /* failing files that end the run; 0: none does */
@@ -95,6 +95,7 @@ struct opts {
 	struct list suite, files, exclude, db_env, url_env, port_env, env;
 	struct list unset, serial, alone, lock;
 };
+enum { STRATEGY_AUTO, STRATEGY_WAL_LOG, STRATEGY_FILE_COPY };
 enum { KEEP_FAILED, KEEP_RUN, KEEP_ALWAYS, KEEP_NEVER };
 enum { SPLIT_FILE, SPLIT_SUITE };
 
@@ -256,8 +257,8 @@ void pg_keep(struct pg *pg, const struct opts *o, const char *name, const char *
  * unlocks. */
 int pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes,
 	struct buf *why);
-/* Lists or drops the template's leftovers and kept clones; -1 with the reason
- * in why. */
+/* Lists or drops the template's leftovers and kept clones; -1 where one cannot be
+ * dropped, as notes says, or with the reason in why. */
 int pg_clean(struct pg *pg, const struct opts *o, bool list, struct buf *notes,
 	struct buf *why);
 /* Whether anybody but us has connected to the clone; -1 where that is not known. */
@@ -277,6 +278,10 @@ const char *url_check(const char *url);
 /* URL for libpq or psql with the database name instead; where password is not
  * NULL (psql, whose arguments all can see) it is taken out into it. */
 char *url_admin(const char *url, const char *name, char **password);
+/* Name of the database in a PostgreSQL URL, or NULL. */
+char *url_database(const char *url);
+/* Adds libpq's variables for a PostgreSQL URL: PGHOST=... */
+void url_env(const char *url, struct list *env);
 /* Name of the template database. */
 char *url_template(const char *url);
 /* The template's part of its clones' names: what needs no quoting anywhere. */

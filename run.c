@@ -465,6 +465,9 @@ take_news(struct run *r, int i, const struct news *n)
 		take_setup(r, n->bad);
 		return true;
 	case NEWS_DONE:
+		if (*n->o.why)
+			show_say(r->show, "prun: %.*s", (int)strcspn(n->o.why + 2, "\n"),
+				n->o.why + 2);
 		break;
 	}
 	return true;

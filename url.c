@@ -313,6 +313,14 @@ database(const struct url *u)
 }
 
 char *
+url_database(const char *url)
+{
+	struct url u = split_url(url);
+
+	return database(&u);
+}
+
+char *
 url_template(const char *url)
 {
 	struct url u = split_url(url);
@@ -465,6 +473,65 @@ url_masked(const char *url)
 	buf_add(&b, u.host, (size_t)(u.query - u.host));
 	replace_params(&b, &u, secrets, "***");
 	return take(&b);
+}
+
+/* Adds the hosts of a URL and their ports as libpq's variables have them. */
+static void
+host_env(const struct url *u, struct list *env)
+{
+	const char *s = u->host, *end;
+	struct buf hosts = { 0 }, ports = { 0 };
+	size_t n;
+
+	for (; s < u->path; s = end + 1) {
+		end = s + strcspn(s, ",/?");
+		n = *s == '[' ? strcspn(s, "]") + 1 : strcspn(s, ":,/?");
+		buf_fmt(&hosts, "%s%s", hosts.n ? "," : "", *s == '['
+			? decode(s + 1, n - 2, URL_PG) : decode(s, n, URL_PG));
+		if (ports.n || s > u->host)
+			buf_char(&ports, ',');
+		if (s + n < end)
+			buf_add(&ports, s + n + 1, (size_t)(end - s - n) - 1);
+	}
+	if (hosts.n)
+		list_add(env, str("PGHOST=%s", hosts.s));
+	if (ports.n)
+		list_add(env, str("PGPORT=%s", ports.s));
+	buf_free(&hosts);
+	buf_free(&ports);
+}
+
+void
+url_env(const char *url, struct list *env)
+{
+	static const char *const names[][2] = {
+		{ "host", "PGHOST" }, { "hostaddr", "PGHOSTADDR" }, { "port", "PGPORT" },
+		{ "user", "PGUSER" }, { "password", "PGPASSWORD" }, { "service", "PGSERVICE" },
+		{ "passfile", "PGPASSFILE" }, { "options", "PGOPTIONS" },
+		{ "sslmode", "PGSSLMODE" }, { "sslcert", "PGSSLCERT" }, { "sslkey", "PGSSLKEY" },
+		{ "sslrootcert", "PGSSLROOTCERT" }, { "gssencmode", "PGGSSENCMODE" },
+		{ "channel_binding", "PGCHANNELBINDING" },
+		{ "target_session_attrs", "PGTARGETSESSIONATTRS" }
+	};
+	char *name = url_database(url), *value;
+	struct url u = split_url(url_admin(url, name ? name : "", NULL));
+	const char *secret = password_of(&u);
+	size_t i;
+
+	if (u.host > u.user) {
+		list_add(env, str("PGUSER=%s", decode(u.user, strcspn(u.user, ":@"), URL_PG)));
+		if (secret)
+			list_add(env, str("PGPASSWORD=%s", decode(secret,
+				(size_t)(u.host - secret) - 1, URL_PG)));
+	}
+	host_env(&u, env);
+	for (i = 0; i < LEN(names); i++) {
+		value = param(&u, names[i][0]);
+		if (value)
+			list_add(env, str("%s=%s", names[i][1], value));
+	}
+	if (name)
+		list_add(env, str("PGDATABASE=%s", name));
 }
 
 void

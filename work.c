@@ -130,8 +130,10 @@ inherit_env(struct attempt *a)
 	size_t i;
 
 	list_free(&a->env);
+	/* An outer run's database is not ours. */
 	for (i = 0; environ[i]; i++)
-		if (!is_unset(a->o, environ[i]))
+		if (!is_unset(a->o, environ[i]) && !starts(environ[i], "PRUN_DB=")
+		&& !starts(environ[i], "PRUN_DB_URL="))
 			list_add(&a->env, environ[i]);
 	a->ours = a->env.n;
 }
@@ -188,11 +190,17 @@ write_env(struct attempt *a)
 {
 	char *path = str("%s/env", a->dir);
 	struct buf b = { 0 };
+	struct list all = { 0 };
 	const char *s;
 	size_t i;
 
-	for (i = a->ours; i < a->env.n; i++) {
-		s = a->env.v[i];
+	for (i = a->ours; i < a->env.n; i++)
+		list_add(&all, a->env.v[i]);
+	/* For psql and its like, which cannot read a driver's URL. */
+	if (a->db_url && (url_kind(a->db_url) == URL_PG || url_kind(a->db_url) == URL_DSN))
+		url_env(a->db_url, &all);
+	for (i = 0; i < all.n; i++) {
+		s = all.v[i];
 		buf_fmt(&b, "export %.*s='", (int)strcspn(s, "="), s);
 		for (s += strcspn(s, "=") + 1; *s; s++)
 			if (*s == '\'')
@@ -203,6 +211,7 @@ write_env(struct attempt *a)
 	}
 	if (file_write(path, b.s, b.n, 0600) < 0)
 		buf_fmt(&a->notes, "- %s: %s\n", path, strerror(errno));
+	list_free(&all);
 	buf_free(&b);
 }
 
@@ -961,14 +970,19 @@ reopen(struct self *self, const struct file *f)
 static void
 drop(struct self *self, const struct file *f, int number)
 {
-	char *dir = plan_dir(self->plan, f, number), *name = plan_clone(self->plan, f, number);
+	struct attempt a = new_attempt(self, f, number, plan_dir(self->plan, f, number));
 	struct news n = { .type = NEWS_DONE };
-	struct buf notes = { 0 };
 
-	if (name && pg_drop(self->pg, &f->suite->o, name, dir, environ, &notes) < 0)
-		fprintf(stderr, "%s", notes.s);
+	a.db = plan_clone(self->plan, f, number);
+	a.url = "http://localhost:0";   /* its server is gone */
+	if (a.db && !a.o->db_clone)
+		a.db_url = xstrdup(url_clone(a.o->db, a.db, a.dir));
+	make_env(&a);
+	if (a.db && pg_drop(self->pg, a.o, a.db, a.dir, a.env.v, &a.notes) < 0)
+		snprintf(n.o.why, sizeof(n.o.why), "%s", a.notes.s);
 	proc_tell(&self->w, &n);
-	buf_free(&notes);
+	free(a.db_url);
+	end_attempt(&a);
 }
 
 /* The last that a worker does: drops what dead runs have left. */

@@ -197,6 +197,13 @@ for way in ${ways:-libpq}; do
 	run --db "$app" t/test_b.sh
 	kept=$(sed -n 's/^ *database .*\/\(app_w[^ ]*\)$/\1/p' out)
 	is 'a second run does not sweep the first one' "$(databases | wc -w)" 3
+	if [ "$(sql "SHOW max_prepared_transactions")" -gt 0 ]; then
+		psql -Xq "$server/$kept" -c "BEGIN; CREATE TABLE y (n int); PREPARE TRANSACTION 'in_kept'"
+		run --clean --db "$app"
+		is '--clean: a database that cannot be dropped gives status 3' $status 3
+		has 'and is named with the reason' out "cannot drop $kept .*prepared transaction"
+		psql -Xq "$server/$kept" -c "ROLLBACK PREPARED 'in_kept'"
+	fi
 	run --clean --db "$app" -n
 	has '--clean -n lists what was kept, with file, size, age' out "^$kept \(kept for t/test_b.sh, [0-9]+ (MB|kB), 00:0[0-9]:00 old\)$"
 	has 'and says what is in use' out 'not dropped, (its run is in progress|it is in use)'

@@ -70,6 +70,18 @@ run $my c
 unset FAIL
 lacks 'what failed is not dropped' calls '^drop'
 lacks 'and no password is shown' out hush
+# A clone that is dropped later than its attempt: a retry follows and passes.
+echo 'if [ -e once ]; then exit 0; fi; : >once; exit 1' | script c/test_c.sh
+echo 'echo "drop $PRUN_DB $PRUN_FILE" >>calls; exit 1' | script drop
+rm -f calls once
+# shellcheck disable=SC2086
+run -r 1 --keep always $my c
+rm -f once
+# shellcheck disable=SC2086
+run -v -r 1 --keep never $my c
+has 'db-drop knows the file whose database it drops' calls '^drop shop_w0_.* c/test_c.sh$'
+has 'a db-drop that fails is told' out 'db-drop: ./drop failed, see .*shop_w0_[0-9a-z]{8}(r2)? was not dropped'
+echo 'echo "test $PRUN_DB_URL" >>calls; exit ${FAIL:-0}' | script c/test_c.sh
 echo 'echo no room >&2; exit 1' | script clone
 # shellcheck disable=SC2086
 run $my c

@@ -2,8 +2,8 @@
 # Isolation is proven: whether the clone was used at all; what a hang was about; what
 # a clone has of its template.
 if [ ! "${OWN_PG-}" ]; then
-	OWN_PG=yes
-	export OWN_PG
+	OWN_PG=yes PG_CONF='log_statement = ddl'
+	export OWN_PG PG_CONF
 	unset PRUN_TEST_PG
 	exec "${0%/*}/with-pg" "$0"
 fi
@@ -90,6 +90,34 @@ for way in ${ways:-libpq psql}; do
 	wait $!
 	is "$way: the first run's later clones are as its own setup left the template" \
 		"$? $(grep -c v1 tables0) $(grep -c v1 tables1) $(databases)" '0 1 1 app '
+
+	# How it is copied.
+	if [ "$version" -ge 150000 ]; then
+		for strategy in wal_log file_copy; do
+			run --db "$app" --db-strategy $strategy t/test_own.sh
+			has "$way: db-strategy = $strategy" "$PRUN_TEST_PGDATA/../log" "statement: CREATE DATABASE \"app_w0.*STRATEGY $strategy"
+		done
+	else
+		skip 'PostgreSQL before 15' "$way: db-strategy"
+	fi
+
+	# What Django makes of a clone.
+	echo 'for x in "" _gw0 _12; do psql -Xq "$DATABASE_URL" -c "CREATE DATABASE \"test_$PRUN_DB$x\""; done' | script dj/test_dj.sh
+	sql 'CREATE DATABASE test_app'
+	run --db "$app" dj
+	is "$way: databases test_CLONE and test_CLONE_gwN go with the clone, others stay" "$status $(databases)" '0 app test_app '
+	sql 'DROP DATABASE test_app'
+
+	# The env file serves psql, whatever driver the URL is for.
+	echo 'exit 1' | script env/test_env.sh
+	for db in "$app" "postgresql+asyncpg://${app#*://}?ssl=false" "host=127.0.0.1 port=${server##*:} user=postgres dbname=app" \
+		"postgresql:///app?host=127.0.0.1&port=${server##*:}&user=postgres" "jdbc:postgresql://127.0.0.1:${server##*:}/app?user=postgres"; do
+		rm -rf run
+		run -d run --db "$db" --db-env DATABASE__URL env
+		is "$way: . env; psql: $(echo "$db" | sed 's/[0-9]\{5\}/PORT/')" \
+			"$(. run/0-test_env.sh/env; psql -XAtqc 'SELECT current_database() = '"'$PRUN_DB'")" t
+	done
+	run -q --clean --db "$app"
 
 	# What a clone has of its template.
 	sql 'CREATE DATABASE "2024_app"'
