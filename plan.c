@@ -101,7 +101,8 @@ add_regexp(struct buf *b, const char *s)
 static const char *
 playwright_file(const struct file *f)
 {
-	const char *node = f->test + strlen(f->path), *base = strrchr(f->path, '/'), *angle;
+	const char *node = f->test + strlen(f->path), *base = strrchr(f->path, '/');
+	const char *angle, *command;
 	char *here = realpath(".", NULL);
 	struct buf b = { 0 };
 
@@ -120,10 +121,10 @@ playwright_file(const struct file *f)
 		add_regexp(&b, node);
 		buf_str(&b, "( |$)/'");
 	}
-	angle = playwright(b.s);
+	command = playwright(b.s);
 	buf_free(&b);
 	free(here);
-	return angle;
+	return command;
 }
 
 /* The default command of a kind of file, or NULL. */
@@ -374,10 +375,9 @@ plain_path(const struct plan *p, const char *given, bool typed, char **test)
 static const char *
 how_to_run(const char *path)
 {
-	if (is_script(path))
-		return "there is no playwright.config.* here, and other runners need test; see "
-			"KINDS OF PROJECT in prun(1)";
-	return "not executable, and no test command is set";
+	return is_script(path) ? "there is no playwright.config.* here, and other runners need "
+		"test; see KINDS OF PROJECT in prun(1)"
+		: "not executable, and no test command is set";
 }
 
 /* A name as the user would type it. */
@@ -1098,29 +1098,28 @@ choose_suites(struct plan *p)
 	p->nsuites = n;
 }
 
-/* Warns of a playwright.config that starts or names a server of its own: its
- * tests would pass or fail on that one, not on the file's. */
+/* Warns of a playwright.config that starts or names a server of its own, whatever
+ * the environment says: its tests would not be on the file's. */
 static void
-check_playwright(const struct opts *o)
+check_playwright(void)
 {
+	static const char *const eres[] = { "^([^/*]|/[^/*])*(webServer|baseURL)",
+		"process\\.env\\.([^C]|C[^I])|PRUN_" };
 	struct buf text = { 0 };
-	bool own = buf_read(&text, playwright_config()) == 0 && !strstr(text.s, "PRUN_");
+	bool has[LEN(eres)] = { false };
 	regex_t re;
 	size_t i;
 
-	for (i = 0; own && i < o->url_env.n; i++)
-		own = !strstr(text.s, o->url_env.v[i]);
-	for (i = 0; own && i < o->port_env.n; i++)
-		own = !strstr(text.s, o->port_env.v[i]);
-	/* outside comments */
-	if (own && regcomp(&re, "^([^/*]|/[^/*])*(webServer|baseURL)",
-	REG_EXTENDED | REG_NEWLINE | REG_NOSUB) == 0) {
-		if (regexec(&re, text.s, 0, NULL, 0) == 0)
-			warn("%s has a webServer or baseURL without PRUN_URL, so tests may use "
-				"another server than prun's; see KINDS OF PROJECT in prun(1)",
-				playwright_config());
-		regfree(&re);
-	}
+	if (!playwright_config() || buf_read(&text, playwright_config()) < 0)
+		return;
+	for (i = 0; i < LEN(eres); i++)
+		if (regcomp(&re, eres[i], REG_EXTENDED | REG_NEWLINE | REG_NOSUB) == 0) {
+			has[i] = regexec(&re, text.s, 0, NULL, 0) == 0;
+			regfree(&re);
+		}
+	if (has[0] && !has[1])
+		warn("%s has a webServer or baseURL without PRUN_URL, so tests may use another "
+			"server than prun's; see KINDS OF PROJECT in prun(1)", playwright_config());
 	buf_free(&text);
 }
 
@@ -1130,7 +1129,7 @@ plan_make(struct plan *p)
 	bool in_suites = p->nsuites && p->suites[0].where;
 	struct suite *s;
 	size_t i;
-	bool program, checked = false;
+	bool program, scripts = false;
 
 	read_shard(p);
 	choose_suites(p);
@@ -1158,16 +1157,14 @@ plan_make(struct plan *p)
 		if (p->files[i].suite->o.split == SPLIT_FILE)
 			read_marks(p, &p->files[i]);
 		find_locks(p, &p->files[i]);
-		if (!checked && p->files[i].suite->o.server && is_script(p->files[i].path)
-		&& playwright_config()) {
-			check_playwright(&p->files[i].suite->o);
-			checked = true;
-		}
+		if (p->files[i].suite->o.server && is_script(p->files[i].path))
+			scripts = true;
 		if (!plan_command(&p->files[i], &program))
 			bad(shown(p->files[i].path), "no command to run it: %s",
-				is_script(p->files[i].path) ? how_to_run(p->files[i].path)
-				: "make it executable, or set test in prun.conf");
+				how_to_run(p->files[i].path));
 	}
+	if (scripts)
+		check_playwright();
 }
 
 /* ---- what an audit found ---- */
