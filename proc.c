@@ -952,6 +952,8 @@ struct probe {
 	int64_t deadline;
 	regex_t re;             /* of log */
 	off_t at;               /* the log has been read up to here */
+	bool connected;         /* to something, at some time */
+	char answer[300];       /* how its last one to http begins */
 };
 
 /* Waits for events on fd; false when the deadline, a cancel or the server's
@@ -986,34 +988,40 @@ to_itself(int fd)
 		|| (la == lb && !memcmp(&a, &b, la));
 }
 
-/* Asks for the path; whether the answer is 2xx or 3xx. */
+/* Asks for the path; whether the answer is 2xx or 3xx.  Of another one more is
+ * read, for whoever wants to know. */
 static bool
-http_says_yes(const struct probe *p, int fd)
+http_says_yes(struct probe *p, int fd)
 {
 	char *request = str("GET %s HTTP/1.0\r\nHost: localhost:%d\r\n"
 		"Connection: close\r\n\r\n", p->arg, p->r->port);
 	int64_t deadline = proc_clock(p->w) + 5000;
-	char answer[12];        /* HTTP/1.1 200 */
+	const size_t enough = strlen("HTTP/1.1 200");
 	size_t n = 0;
 	ssize_t r;
+	bool yes = false;
 
 	if (p->deadline >= 0 && p->deadline < deadline)
 		deadline = p->deadline;
 	/* A fresh socket's buffer takes so short a request whole. */
 	if (write(fd, request, strlen(request)) != (ssize_t)strlen(request))
 		return false;
-	while (n < sizeof(answer) && await(p, fd, POLLIN, deadline)) {
-		r = read(fd, answer + n, sizeof(answer) - n);
+	while (!yes && n < sizeof(p->answer) - 1 && await(p, fd, POLLIN, deadline)) {
+		r = read(fd, p->answer + n, sizeof(p->answer) - 1 - n);
 		if (r <= 0)
 			break;
 		n += (size_t)r;
+		p->answer[n] = '\0';
+		yes = n >= enough && starts(p->answer, "HTTP/1.")
+			&& (p->answer[9] == '2' || p->answer[9] == '3');
+		if (n >= enough)
+			deadline = proc_clock(p->w) + 100;
 	}
-	return n == sizeof(answer) && !memcmp(answer, "HTTP/1.", 7)
-		&& (answer[9] == '2' || answer[9] == '3');
+	return yes;
 }
 
 static bool
-try_connect(const struct probe *p, int family)
+try_connect(struct probe *p, int family)
 {
 	struct sockaddr_storage a;
 	socklen_t len = address(&a, family, p->r->port, false);
@@ -1034,7 +1042,10 @@ try_connect(const struct probe *p, int family)
 		|| getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &errlen) < 0 || err)
 			goto out;
 	}
-	yes = !to_itself(fd) && (p->kind == READY_TCP || http_says_yes(p, fd));
+	if (to_itself(fd))
+		goto out;
+	p->connected = true;
+	yes = p->kind == READY_TCP || http_says_yes(p, fd);
 out:
 	close(fd);
 	return yes;
@@ -1125,6 +1136,7 @@ enum cause
 proc_ready(struct worker *w, struct proc *server, const struct readiness *r, struct buf *why)
 {
 	struct probe p = { .w = w, .server = server, .r = r, .at = r->log_from };
+	const char *text;
 	bool yes;
 
 	p.deadline = r->timeout_ms < 0 ? -1 : proc_clock(w) + r->timeout_ms;
@@ -1143,12 +1155,20 @@ proc_ready(struct worker *w, struct proc *server, const struct readiness *r, str
 		return CAUSE_SERVER_DIED;
 	if (yes)
 		return CAUSE_NONE;
-	if (p.kind == READY_LOG)
+	if (p.kind == READY_LOG) {
 		buf_fmt(why, "no line of its log matches %s", p.arg);
-	else if (p.kind == READY_COMMAND)
+	} else if (p.kind == READY_COMMAND) {
 		buf_fmt(why, "%s did not exit with 0", p.arg);
-	else if (p.kind != READY_FD)
-		buf_fmt(why, "nothing %s on port %d of 127.0.0.1 or ::1",
-			p.kind == READY_HTTP ? "says 2xx or 3xx" : "answers", r->port);
+	} else if (*p.answer) {
+		text = strstr(p.answer, "\r\n\r\n");
+		text = text ? text + 4 : "";
+		buf_fmt(why, "GET %s on port %d answers %s: %s", p.arg, r->port,
+			safe(p.answer, strcspn(p.answer, "\r\n")),
+			safe(text, strcspn(text, "\r\n")));
+	} else if (p.connected) {
+		buf_fmt(why, "it does not answer GET %s on port %d", p.arg, r->port);
+	} else if (p.kind != READY_FD) {
+		buf_fmt(why, "nothing listens on port %d of 127.0.0.1 or ::1", r->port);
+	}
 	return CAUSE_SERVER_NOT_READY;
 }

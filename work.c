@@ -324,8 +324,9 @@ start_server(struct attempt *a, struct buf *why)
 	r.fd = fd[0];
 	cause = proc_ready(a->w, &a->server, &r, why);
 	if (cause == CAUSE_SERVER_DIED)
-		buf_fmt(why, "the server died before it was ready: %s",
-			proc_how_ended(&a->server));
+		buf_fmt(why, "the server died before it was ready: %s%s",
+			proc_how_ended(&a->server), a->server.status ? ""
+			: ": it must stay in the foreground");
 out:
 	close_keep(s.out);
 	close_keep(fd[0]);
@@ -347,8 +348,9 @@ try_server(struct attempt *a, struct buf *why)
 
 	while ((cause = start_server(a, why)) == CAUSE_SERVER_DIED && !a->w->cancelled) {
 		proc_stop(a->w, &a->server, a->o->grace_ms, true, &a->notes);
-		/* The shell could not run it, and will not. */
-		if (a->server.status == 126 || a->server.status == 127)
+		/* It went to the background, or the shell could not run it. */
+		if (a->server.status == 0 || a->server.status == 126
+		|| a->server.status == 127)
 			break;
 		held = a->hold >= 0;
 		if (proc_taken(&a->hold, a->port)) {
@@ -390,7 +392,7 @@ serve(struct attempt *a)
 	proc_tell_phase(a->w, STARTING);
 	cause = try_server(a, &why);
 	if (cause == CAUSE_SERVER_NOT_READY)
-		fails(a, cause, str("the server is not ready after %.1fs: %s",
+		fails(a, cause, str("the server is not ready after %.1fs (ready-timeout): %s",
 			(double)a->o->ready_timeout_ms / 1000, why.s));
 	else if (cause == CAUSE_PORT)
 		fails(a, cause, str("port %d was taken by another process", a->port));

@@ -62,11 +62,14 @@ run -f none.conf -j1 --server ./dies.sh --server-failure=continue two
 is 'with server-failure = continue the others run' \
 	"$status $(grep -c '^two/test_.* ERROR ' out)" '1 2'
 run -f none.conf --server 'sleep 1000.5' --ready-timeout=0.3s two
-has 'one that does not answer is not ready' out 'the server is not ready after 0.3s: nothing answers on port'
+has 'one that does not answer is not ready' out 'not ready after 0.3s \(ready-timeout\): nothing listens on port'
 is 'that is status 3, too' $status 3
 ok 'and it is gone' gone 'sleep 1000[.]5'
 run -f none.conf --server 'no-such-command; exit' two
 has 'the shell speaks for itself' out '\| sh: .*no-such-command'
+run -f none.conf --server "(sleep 0.5; exec $APP \$PRUN_PORT data) &" two
+has 'one that goes to the background is told to stay' out 'exit status 0: it must stay in the foreground'
+lacks 'nor is it tried twice' out 'tried'
 run -f none.conf --server ./no-such-server two
 has 'one that is not there is named' out 'cannot run ./no-such-server: command not found'
 
@@ -104,7 +107,7 @@ ready() {
 ready 'tcp waits for a late server' --server ./late.sh
 ready 'http wants 2xx' --server ./late.sh --ready='http /items'
 run -f none.conf --keep=never --server ./late.sh --ready='http /nowhere' --ready-timeout=1s r
-has '404 is not ready' out 'nothing says 2xx or 3xx on port'
+has '404 is not ready, which is told' out 'GET /nowhere on port [0-9]+ answers HTTP/1.0 404'
 ready 'log waits for a line' --server ./late.sh --ready='log ^now listening$'
 # The first to start dies at once; its child says that it is ready when it is being stopped.
 cat <<END | script twice.sh
@@ -136,6 +139,9 @@ if have python3; then
 	    allow_reuse_address = reuse
 	Server((where, int(os.environ["PRUN_PORT"])), http.server.SimpleHTTPRequestHandler).serve_forever()
 	END
+	run -f none.conf --keep=never --server 'python3 where.py 127.0.0.1 reuse' \
+		--ready='http /nowhere' --ready-timeout=2s r
+	has 'a wrong answer is told with its text' out 'answers HTTP/1.0 404 File not found: <!DOCTYPE HTML> '
 	ready 'a server on 127.0.0.1 only' --server 'python3 where.py 127.0.0.1 reuse'
 	ready 'a server on all of IPv4' --server 'python3 where.py 0.0.0.0 reuse'
 	if python3 -c 'import socket; socket.socket(socket.AF_INET6).bind(("::1", 0))' 2>/dev/null; then
@@ -147,7 +153,7 @@ if have python3; then
 	ready 'a server without SO_REUSEADDR gets a second try' --server 'python3 where.py 127.0.0.1 no'
 	has 'and is told of' out 'does it set SO_REUSEADDR\?'
 else
-	skip 'no python3' 'a server on 127.0.0.1 only' 'a server on all of IPv4' \
+	skip 'no python3' 'a wrong answer is told with its text' 'a server on 127.0.0.1 only' 'a server on all of IPv4' \
 		'a server on ::1 only' 'a server on both' \
 		'a server without SO_REUSEADDR gets a second try' 'and is told of'
 fi

@@ -95,8 +95,8 @@ if have python3; then
 	echo 'exit 0' | script n/test_n.sh
 	run --server 'python3 backlog.py' n
 	is 'a server that never accepts is ready for tcp' $status 0
-	run --server 'python3 backlog.py' --ready='http /' --ready-timeout=0.5s n
-	has 'and never for http' out 'nothing says 2xx or 3xx'
+	run --server 'python3 backlog.py' --ready='http /' --ready-timeout=2s n
+	has 'and never for http' out 'it does not answer GET / on port'
 else
 	skip 'no python3' 'a lost port: the attempt goes on with another' 'and says so' \
 		'an unheld port that nobody serves never answers' \
