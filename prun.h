@@ -82,7 +82,8 @@ struct opts {
 	int64_t jobs, retries, workers, max_worker_restart;
 	int64_t timeout_ms, ready_timeout_ms, grace_ms;
 	int64_t log_limit, report_limit;
-	int keep, db_unused, db_strategy, split, server_failure, server_exit, timeout_signal, flaky, leak;
+	int keep, db_unused, db_strategy, split, server_failure, server_exit;
+	int timeout_signal, flaky, leak;
 	int no_tests, github;
 	int64_t audit;          /* rounds; 0: no audit */
 	int64_t fail_fast;      /* failing files that end the run; 0: none does */
