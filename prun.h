@@ -531,13 +531,7 @@ int junit_count(const char *path, const char *file, struct counts *c, struct buf
 int junit_merge(const struct merge *m, const struct part *parts, size_t n,
 	const char *out, struct counts *total);
 
-/* ---- tap.c: TAP ---- */
-
-/* Writes the JUnit report of a TAP log to path; ms: how long the test took.
- * 1 if there was TAP, 0 if not, -1 on failure. */
-int tap_read(const char *log, const char *path, const char *name, int64_t ms);
-
-/* ---- xml.c: text and the reader of XML ---- */
+/* ---- xml.c: text, the reader of XML, TAP ---- */
 
 /* Where text goes: cleaned, escaped if wanted, at most limit bytes of it: then
  * its middle is cut out. */
@@ -589,6 +583,10 @@ void xml_text(struct reader *r, struct sink *t, enum event kind);
 void xml_breaks(struct reader *r, const char *what);
 /* The first thing that was wrong, and the byte where; or NULL. */
 const char *xml_broken(const struct reader *r, int64_t *at);
+
+/* Writes the JUnit report of a TAP log to path; ms: how long the test took.
+ * 1 if there was TAP, 0 if not, -1 on failure. */
+int xml_from_tap(const char *log, const char *path, const char *name, int64_t ms);
 
 /* ---- base.c: helpers, and the names of results and causes ---- */
 

@@ -559,7 +559,7 @@ read_test_report(struct attempt *a, struct counts *c, struct buf *why)
 
 	if (stat(a->junit, &st) < 0 && (a->out.cause == CAUSE_OUTPUT_LIMIT
 	|| stat(a->log, &st) < 0 || st.st_size == 0
-	|| tap_read(a->log, a->junit, a->f->test, ms) <= 0))
+	|| xml_from_tap(a->log, a->junit, a->f->test, ms) <= 0))
 		return 0;
 	return junit_count(a->junit, a->f->path, c, &a->notes, why);
 }

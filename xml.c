@@ -10,6 +10,8 @@
  * Text goes into a sink, which cleans it: UTF-8 that XML 1.0 can hold, without
  * the escape sequences of terminals, escaped where the caller wants it, and cut
  * at a limit.
+ *
+ * The last section makes a report of TAP.
  */
 #include "prun.h"
 #include <ctype.h>
@@ -859,4 +861,447 @@ xml_close(struct reader *r)
 	buf_free(&r->attrs);
 	buf_free(&r->value.b);
 	free(r);
+}
+
+/* ---- TAP ----
+ *
+ * A log is TAP if it has a version line, a plan and results, a plan of none, or
+ * results numbered from 1; anything else may have been printed by any program.
+ * The results of a subtest, which is indented by four, are named parent/child
+ * and stand for their parent, whose line follows them.  What follows a result is
+ * about it.  A plan that does not fit is a case [plan], an error; where it is
+ * fulfilled another program may follow.  A failure is never taken for something
+ * else: "not ok" passes with a TODO of its own only.
+ */
+
+#define LEVELS 8
+#define TITLE 1000              /* bytes of a name, its parents' with it */
+#define DIAGNOSTICS (1 << 20)   /* bytes of a failure's text */
+#define TAP_MAX (64 << 20)      /* bytes of all that is kept of a log */
+
+struct point {
+	enum { PASSED, FAILED, SKIPPED, BROKEN } verdict;
+	bool todo;
+	int level;
+	char *title, *text, *message, *reason;  /* "": unknown */
+	int64_t us;             /* 0: unknown */
+};
+
+struct tap {
+	struct point *v;
+	size_t n, cap, bytes;
+	/* of the results at each level; planned -1: no plan */
+	int64_t planned[LEVELS + 1], seen[LEVELS + 1], last[LEVELS + 1];
+	const char *odd[LEVELS + 1];    /* what is wrong with a number */
+	bool is_tap, plan;
+	bool takes_text;        /* the last point's text goes on */
+	struct buf text;
+	size_t yaml;            /* indentation of the block that is open, and 1 */
+	bool message_next;      /* the message stands in the next line of it */
+	int depth;              /* level of the last line that had one */
+	char *subtest, *bail;
+};
+
+static char *
+keep(struct tap *t, const char *s, size_t n)
+{
+	t->bytes += n + sizeof(struct point);
+	return safe(s, n);
+}
+
+/* The # of a directive in s, or its end.  A blank stands before it; a TODO is a
+ * word, and the first # that there is: neither "opens #todos" nor "as in #12 #
+ * TODO" is one, as other harnesses see it. */
+static const char *
+find_directive(const char *s, bool *todo)
+{
+	const char *mark, *word;
+	bool first = true;
+	char before = ' ';
+
+	*todo = false;
+	for (mark = s; *mark; before = *mark++) {
+		if (*mark != '#' || before == '\\')
+			continue;
+		word = mark + 1 + strspn(mark + 1, " \t");
+		*todo = first && !strncasecmp(word, "todo", 4)
+			&& !isalnum((unsigned char)word[4]);
+		if (is_space(before) && (*todo || !strncasecmp(word, "skip", 4)))
+			return mark;
+		*todo = first = false;
+	}
+	return mark;
+}
+
+static size_t
+trim(const char *s, size_t n)
+{
+	while (n && isspace((unsigned char)s[n - 1]))
+		n--;
+	return n;
+}
+
+/* Takes how long the test took from the end of its name: "# time=12.3ms", of
+ * node-tap, or "in 12ms", of bats.  The name's length without it. */
+static size_t
+take_time(struct point *p, const char *s, size_t n)
+{
+	size_t from = n;
+	const char *word;
+	char *end;
+	double ms;
+
+	while (from && s[from - 1] != ' ')
+		from--;
+	word = s + from;
+	if (from > 2 && starts(word, "time=") && !memcmp(word - 2, "# ", 2))
+		from -= 2;
+	else if (from > 3 && !memcmp(word - 4, " in ", 4))
+		from -= 4;
+	else
+		return n;
+	ms = strtod(word + (*word == 't' ? 5 : 0), &end);
+	if (end != s + n - 2 || memcmp(end, "ms", 2) || !(ms > 0 && ms < 1e10))
+		return n;
+	p->us = (int64_t)(ms * 1000);
+	return trim(s, from);
+}
+
+static void
+add_point(struct tap *t, const struct point *p)
+{
+	t->v = grow(t->v, &t->cap, t->n + 1, sizeof(*t->v));
+	t->v[t->n++] = *p;
+}
+
+static void
+add_error(struct tap *t, int level, char *message)
+{
+	struct point p = { .verdict = BROKEN, .level = level, .title = "[plan]", .text = "",
+		.message = message, .reason = "" };
+
+	add_point(t, &p);
+}
+
+/* The text since the last point is about that one. */
+static void
+end_text(struct tap *t)
+{
+	if (t->takes_text && t->text.n)
+		t->v[t->n - 1].text = str("%s", t->text.s);     /* the sink cleans it */
+	t->bytes += t->text.n;
+	t->takes_text = t->message_next = false;
+	t->text.n = t->yaml = 0;
+}
+
+/* A level is over: are the results those that were planned? */
+static void
+end_level(struct tap *t, int level)
+{
+	int64_t planned = t->planned[level], seen = t->seen[level];
+
+	if (planned >= 0 && planned != seen)
+		add_error(t, level, str("%" PRId64 " tests were planned, %" PRId64 " were run",
+			planned, seen));
+	else if (t->odd[level])
+		add_error(t, level, str("%s", t->odd[level]));
+	else if (planned >= 0 && t->last[level] > planned)
+		add_error(t, level, str("test %" PRId64 " is beyond the plan, 1..%" PRId64,
+			t->last[level], planned));
+	else if (planned < 0 && seen && level == 0)
+		add_error(t, level, "there is no plan");
+	t->planned[level] = -1;
+	t->seen[level] = t->last[level] = 0;
+	t->odd[level] = NULL;
+}
+
+/* Names the points of a subtest after it; whether one of them is bad. */
+static bool
+name_subtest(struct tap *t, size_t first, const struct point *parent)
+{
+	bool is_bad = false;
+	struct point *p;
+
+	for (p = t->v + first; p < t->v + t->n; p++) {
+		if (strlen(p->title) < TITLE)
+			p->title = str("%s/%s", parent->title, p->title);
+		t->bytes += strlen(p->title);
+		p->level = parent->level;
+		if (parent->todo && p->verdict == FAILED) {
+			p->verdict = PASSED;
+			p->todo = true;
+			p->reason = parent->reason;
+		}
+		is_bad = is_bad || p->verdict == FAILED || p->verdict == BROKEN;
+	}
+	return is_bad;
+}
+
+/* Takes the number of a result from s; returns what follows it. */
+static const char *
+read_number(struct tap *t, const char *s, int level)
+{
+	char *end = (char *)s;
+	int64_t id = isdigit((unsigned char)*s) ? strtoll(s, &end, 10) : 0;
+
+	if (level == 0 && id == 1 && t->seen[0] && t->seen[0] == t->planned[0])
+		end_level(t, 0);        /* another program's */
+	if (level == 0 && id == 1 && !t->seen[0])
+		t->is_tap = true;
+	if (id && id <= t->last[level])
+		t->odd[level] = "a test number is there twice, or out of order";
+	t->last[level] = id ? id : t->last[level];
+	t->seen[level]++;
+	return end + strspn(end, " \t");
+}
+
+/* Reads the text behind "ok" or "not ok": 3 - name # SKIP why. */
+static void
+read_point(struct tap *t, const char *s, int level, bool ok)
+{
+	struct point p = { .level = level, .text = "", .message = "" };
+	struct buf name = { 0 };
+	const char *mark;
+	size_t i, n, first;
+	bool is_bad;
+
+	end_text(t);
+	for (i = LEVELS; i > (size_t)level; i--)
+		end_level(t, (int)i);
+	s = read_number(t, s + strspn(s, " \t"), level);
+	if (*s == '-' && (!s[1] || s[1] == ' '))
+		s += 1 + strspn(s + 1, " ");
+	mark = find_directive(s, &p.todo);
+	if (!ok)
+		p.verdict = p.todo ? PASSED : FAILED;
+	else if (*mark && !p.todo)
+		p.verdict = SKIPPED;
+	n = trim(s, (size_t)(mark - s));
+	n = take_time(&p, s, n);
+	for (i = 0; i < n && name.n < TITLE; i++) {
+		i += s[i] == '\\' && i + 1 < n && strchr("#\\", s[i + 1]);
+		buf_char(&name, s[i]);
+	}
+	mark += *mark == '#';
+	mark += strspn(mark, " \t");
+	mark += strcspn(mark, " \t");
+	mark += strspn(mark, " \t");
+	p.reason = keep(t, mark, strlen(mark));
+	p.title = keep(t, name.n ? name.s : "", name.n);
+	buf_free(&name);
+	if (!*p.title && t->subtest)
+		p.title = t->subtest;   /* Perl: a subtest that was skipped */
+	if (!*p.title)
+		p.title = str("test %" PRId64, t->seen[level]);
+	t->subtest = NULL;
+	for (first = t->n; first && t->v[first - 1].level > level; first--)
+		;
+	is_bad = name_subtest(t, first, &p);
+	/* The children stand for it, unless it failed and they did not. */
+	if (first == t->n || (p.verdict == FAILED && !is_bad)) {
+		add_point(t, &p);
+		t->takes_text = true;
+	}
+}
+
+/* A plan: 1..4, or 1..0 # SKIP why; false if it is none, or not ours. */
+static bool
+read_plan(struct tap *t, const char *s, int level)
+{
+	int64_t planned;
+	char *end;
+
+	if (!starts(s, "1..") || !isdigit((unsigned char)s[3]))
+		return false;
+	planned = strtoll(s + 3, &end, 10);
+	end += strspn(end, " ");
+	if (*end && *end != '#')
+		return false;           /* 1..5 of something */
+	if (t->planned[level] >= 0 && (level || t->planned[0] != t->seen[0]))
+		return false;           /* some output */
+	if (t->planned[level] >= 0)
+		end_level(t, level);
+	if (level == 0 && planned == 0 && !t->seen[0]) {
+		read_point(t, str("[plan] %s", *end ? end : "# SKIP"), 0, true);
+		t->seen[0] = 0;
+		t->is_tap = true;
+	}
+	t->planned[level] = planned;
+	t->plan = t->plan || level == 0;
+	return true;
+}
+
+/* A line about the last point: diagnostics, or YAML of which the message and how
+ * long it took are taken. */
+static void
+read_text(struct tap *t, const char *line, size_t indent)
+{
+	const char *s = line + indent;
+	struct point *p;
+	double ms;
+	size_t n;
+
+	if (!t->takes_text)
+		return;
+	p = &t->v[t->n - 1];
+	if (t->text.n < DIAGNOSTICS && p->verdict == FAILED)
+		buf_fmt(&t->text, "%s\n", line);
+	if (t->yaml == indent + 1 && !strcmp(s, "...")) {
+		t->yaml = 0;
+	} else if (!t->yaml && indent && !strcmp(s, "---")) {
+		t->yaml = indent + 1;
+	} else if (t->yaml && starts(s, "duration_ms: ")) {
+		ms = strtod(s + 13, NULL);
+		p->us = ms > 0 && ms < 1e10 ? (int64_t)(ms * 1000) : 0;
+	} else if (!*p->message && (t->message_next || (*s == '#' && !t->yaml)
+	|| (t->yaml && (starts(s, "message: ") || starts(s, "error: "))))) {
+		s += t->message_next ? 0 : strcspn(s, " ");
+		s += strspn(s, " ");
+		t->message_next = t->yaml && !t->message_next && (*s == '|' || *s == '>');
+		n = strlen(s);
+		if (n > 1 && (*s == '"' || *s == '\'') && s[n - 1] == *s)
+			p->message = keep(t, s + 1, n - 2);
+		else if (!t->message_next)
+			p->message = keep(t, s, n);
+	}
+}
+
+/* Whether rest, behind "ok", is that of a result: below the first level only with
+ * a number, for it may be any output; above it not "ok  	package", of Go. */
+static bool
+is_result(const char *rest, int level)
+{
+	if (*rest == ' ' && isdigit((unsigned char)rest[1]))
+		return true;
+	return level == 0 && (!*rest || (*rest == ' ' && rest[strspn(rest, " ")] != '\t'));
+}
+
+static void
+read_line(struct tap *t, const char *line)
+{
+	size_t indent = strspn(line, " ");
+	int level = indent / 4 > LEVELS ? LEVELS : (int)(indent / 4);
+	const char *s = line + indent;
+	bool ok = starts(s, "ok");
+
+	if (indent + 1 < t->yaml && *s)
+		t->yaml = 0;            /* it was never ended */
+	if (t->yaml || indent % 4 || level > t->depth + 1) {
+		read_text(t, line, indent);
+	} else if ((ok || starts(s, "not ok")) && is_result(s + (ok ? 2 : 6), level)) {
+		t->depth = level;
+		read_point(t, s + (ok ? 2 : 6), level, ok);
+	} else if (starts(s, "# Subtest")) {
+		t->depth = level;
+		s += strcspn(s, ":");
+		s += *s == ':' ? 1 + strspn(s + 1, " ") : 0;
+		t->subtest = keep(t, s, strlen(s));
+	} else if (starts(s, "Bail out!")) {
+		t->bail = keep(t, s, strlen(s));
+	} else if (read_plan(t, s, level)) {
+		t->depth = level;
+	} else if (starts(line, "TAP version ")) {
+		t->is_tap = true;
+	} else {
+		read_text(t, line, indent);
+	}
+}
+
+/* Reads the log's lines, and says what never came.  The rest of a very long line
+ * is not looked at. */
+static void
+read_log(struct tap *t, FILE *f)
+{
+	char line[16384];
+	bool whole = true, goes_on, first = true;
+	size_t n, i;
+
+	while (t->bytes <= TAP_MAX && fgets(line, sizeof(line), f)) {
+		n = strlen(line);
+		goes_on = n == sizeof(line) - 1 && line[n - 1] != '\n';
+		line[trim(line, n)] = '\0';
+		if (whole)
+			read_line(t, line + (first && starts(line, "\xef\xbb\xbf") ? 3 : 0));
+		whole = !goes_on;
+		first = false;
+	}
+	end_text(t);
+	t->is_tap = t->is_tap || (t->plan && t->n);
+	for (i = LEVELS; i > 0; i--)
+		end_level(t, (int)i);
+	for (i = t->n; i && t->v[i - 1].level > 0; i--)
+		if (t->subtest && *t->subtest)
+			t->v[i - 1].title = str("%s/%s", t->subtest, t->v[i - 1].title);
+	if (t->bytes > TAP_MAX || t->bail)
+		add_error(t, 0, t->bail ? t->bail : "too much TAP; the rest was not read");
+	else if (!t->n && t->planned[0] < 0)
+		add_error(t, 0, "there is neither a plan nor a test");
+	else if (!t->n || t->planned[0] <= 0 || t->seen[0])
+		end_level(t, 0);        /* else a number behind the last result */
+}
+
+static void
+write_point(struct buf *b, const struct point *p, const char *name)
+{
+	static const char *const element[] = { "system-out", "failure", "skipped", "error" };
+	const char *is = element[p->verdict], *message = p->message, *text = p->text;
+	struct sink sink;
+
+	buf_str(b, "<testcase");
+	xml_attribute(b, "name", p->title);
+	xml_attribute(b, "classname", name);
+	if (p->us > 0)
+		buf_fmt(b, " time=\"%.6f\"", (double)p->us / 1e6);
+	if (p->verdict == SKIPPED)
+		message = p->reason;
+	else if (p->verdict == FAILED && !*message)
+		message = "not ok";
+	else if (p->verdict == PASSED)
+		text = p->todo ? str("TODO %s", p->reason) : "";
+	buf_fmt(b, "><%s", is);
+	if (p->verdict != PASSED)
+		xml_attribute(b, "message", message);
+	memset(&sink, 0, sizeof(sink));
+	sink_begin(&sink, DIAGNOSTICS, true);
+	sink_text(&sink, text, strlen(text), true);
+	sink_end(&sink);
+	buf_fmt(b, ">%s</%s></testcase>\n", sink.b.s, is);
+	buf_free(&sink.b);
+}
+
+int
+xml_from_tap(const char *log, const char *path, const char *name, int64_t ms)
+{
+	int fd = open_regular(log, O_RDONLY), result = 0;
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+	struct tap t = { .bytes = 0 };
+	struct buf b = { 0 };
+	int64_t us = 0;
+	size_t i;
+
+	if (!f) {
+		close_keep(fd);
+		return 0;
+	}
+	for (i = 0; i <= LEVELS; i++)
+		t.planned[i] = -1;
+	read_log(&t, f);
+	fclose(f);                      /* only read from */
+	name = safe(name, strlen(name));
+	for (i = 0; i < t.n; i++)
+		us += t.v[i].us;
+	buf_str(&b, "<testsuite");
+	xml_attribute(&b, "name", name);
+	if (!us)                        /* no case says how long it took */
+		buf_fmt(&b, " time=\"%.3f\"", (double)ms / 1000);
+	buf_str(&b, ">\n");
+	for (i = 0; i < t.n && t.is_tap; i++)
+		write_point(&b, &t.v[i], name);
+	buf_str(&b, "</testsuite>\n");
+	if (t.is_tap)
+		result = file_write(path, b.s, b.n, 0666) < 0 ? -1 : 1;
+	free(t.v);
+	buf_free(&t.text);
+	buf_free(&b);
+	return result;
 }
