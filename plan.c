@@ -1175,17 +1175,6 @@ failed(const struct outcome *o)
 	return o->attempt && o->result >= FAIL && o->result < CANCEL;
 }
 
-/* In how many rounds the file failed in company. */
-static int
-failures(const struct plan *p, const struct record *f)
-{
-	int k, n = 0;
-
-	for (k = 1; k <= p->o.audit; k++)
-		n += failed(&f->rounds[k]);
-	return n;
-}
-
 static bool
 beside(const struct outcome *a, const struct outcome *b)
 {
@@ -1193,66 +1182,44 @@ beside(const struct outcome *a, const struct outcome *b)
 		&& b->begin < a->begin + (a->ms ? a->ms : 1);
 }
 
-/* What speaks against a file, strongest first. */
+/* What there is against a file, strongest first. */
 enum evidence { WHENEVER, EVERY, SOME, EVIDENCES };
 
-static const char *const words[EVIDENCES] = {
-	"beside it whenever it failed, and never when both passed",
-	"beside it whenever it failed, but also when both passed",
-	"not always beside the same file; these unsafe files ran beside it when it failed"
+static const char *const words[EVIDENCES + 1] = {
+	"beside it whenever it failed, and never when both passed:",
+	"beside it whenever it failed, but also when both passed:",
+	"not always beside the same file; these unsafe files ran beside it when it failed:",
+	"no file in particular ran beside it"
 };
 
-/* Whether g ran beside f in every round in which f failed, and for WHENEVER never when
- * both passed; for SOME: in at least one in which f failed. */
-static bool
-suspected(const struct plan *p, const struct record *f, const struct record *g,
-	enum evidence e)
+/* Counts the rounds in which f failed in company; of these, those beside g. */
+static int
+failures(const struct plan *p, const struct record *f, const struct record *g, int *harmless)
 {
 	const struct outcome *a, *b;
-	bool met;
-	int k;
+	int k, n = 0;
 
 	for (k = 1; k <= p->o.audit; k++) {
 		a = &f->rounds[k];
 		b = &g->rounds[k];
-		met = beside(a, b);
-		if (e == SOME && failed(a) && met)
-			return true;
-		if (e != SOME && failed(a) && !met)
-			return false;
-		if (e == WHENEVER && met && !failed(a) && !failed(b))
-			return false;
+		n += failed(a) && beside(a, b);
+		*harmless += beside(a, b) && !failed(a) && !failed(b);
 	}
-	return e != SOME;
+	return n;
 }
 
-/* Fills suspect[] with the files against which there is the strongest evidence. */
+/* What there is against g where f failed; unsafe[] says how often each did. */
 static enum evidence
-find_suspects(const struct plan *p, const struct record *records, size_t f,
-	const int *unsafe, bool *suspect)
+evidence(const struct plan *p, const struct record *records, size_t f, size_t g,
+	const int *unsafe)
 {
-	bool any = false;
-	size_t i;
-	int e;
+	int harmless = 0, n = failures(p, &records[f], &records[g], &harmless);
 
-	for (e = WHENEVER; e < EVIDENCES && !any; e++)
-		for (i = 0; i < p->nfiles; i++) {
-			suspect[i] = i != f && (e != SOME || unsafe[i])
-				&& suspected(p, &records[f], &records[i], (enum evidence)e);
-			any = any || suspect[i];
-		}
-	return (enum evidence)(e - 1);
-}
-
-/* Appends a path so that it is a glob that matches nothing else. */
-static void
-add_glob(struct buf *b, const char *path)
-{
-	for (; *path; path++) {
-		if (strchr("*?[\\", *path))
-			buf_char(b, '\\');
-		buf_char(b, *path);
-	}
+	if (f == g || (n < unsafe[f] && !(n && unsafe[g])))
+		return EVIDENCES;
+	if (n < unsafe[f])
+		return SOME;
+	return harmless ? EVERY : WHENEVER;
 }
 
 /* The lines to paste into prun.conf; group[i] is the first file of i's group. */
@@ -1260,17 +1227,20 @@ static void
 add_lines(struct buf *b, const struct plan *p, const int *unsafe, const size_t *group)
 {
 	struct buf serial = { 0 }, lock = { 0 };
+	const char *s;
 	int locks = 0;
 	size_t i, k, n;
 
 	for (i = 0; i < p->nfiles; i++) {
 		lock.n = n = 0;
-		for (k = 0; k < p->nfiles && group[i] == i; k++)
-			if (group[k] == i) {
-				n++;
-				buf_char(&lock, ' ');
-				add_glob(&lock, p->files[k].path);
-			}
+		for (k = i; k < p->nfiles; k++) {
+			if (group[k] != i)
+				continue;
+			n++;
+			buf_char(&lock, ' ');
+			for (s = p->files[k].path; *s; s++)     /* a glob for nothing else */
+				buf_str(&lock, str(strchr("*?[\\", *s) ? "\\%c" : "%c", *s));
+		}
 		if (n > 1)
 			buf_fmt(b, "lock = audit-%d%s\n", ++locks, lock.s);
 		else if (n && unsafe[i])
@@ -1287,75 +1257,64 @@ static void
 add_suspects(struct buf *b, const struct plan *p, const struct record *records, size_t f,
 	const int *unsafe, size_t *group)
 {
-	bool *suspect = xcalloc(p->nfiles, sizeof(*suspect));
-	enum evidence e = find_suspects(p, records, f, unsafe, suspect);
-	size_t i, k, from, to, n = 0;
+	enum evidence e, strongest = EVIDENCES;
+	size_t i, k, from, to;
 
 	for (i = 0; i < p->nfiles; i++) {
-		if (!suspect[i])
+		e = evidence(p, records, f, i, unsafe);
+		strongest = e < strongest ? e : strongest;
+	}
+	buf_fmt(b, "\n    %s", words[strongest]);
+	for (i = 0; i < p->nfiles && strongest < EVIDENCES; i++) {
+		if (evidence(p, records, f, i, unsafe) != strongest)
 			continue;
-		if (!n++)
-			buf_fmt(b, "\n    %s:", words[e]);
-		buf_char(b, ' ');
-		buf_safe(b, p->files[i].test, strlen(p->files[i].test));
+		buf_fmt(b, " %s", shown(p->files[i].test));
 		from = group[f] > group[i] ? group[f] : group[i];
 		to = group[f] > group[i] ? group[i] : group[f];
 		for (k = 0; k < p->nfiles; k++)
 			group[k] = group[k] == from ? to : group[k];
 	}
-	buf_str(b, n ? "\n" : "\n    no file in particular ran beside it\n");
-	free(suspect);
-}
-
-/* Whether the file was run in every round and passed each. */
-static bool
-is_safe(const struct plan *p, const struct record *f)
-{
-	int k;
-
-	for (k = 0; k <= p->o.audit; k++)
-		if (!f->rounds[k].attempt || f->rounds[k].result > NONE)
-			return false;
-	return true;
+	buf_char(b, '\n');
 }
 
 void
 plan_audit(const struct plan *p, const struct record *records, struct buf *b)
 {
-	size_t *group = xcalloc(p->nfiles, sizeof(*group)), i;
-	size_t safe_files = 0, unsafe_files = 0, broken = 0;
-	int *unsafe = xcalloc(p->nfiles, sizeof(*unsafe));      /* how often it failed */
+	size_t *group = xcalloc(p->nfiles, sizeof(*group)), i, n[3] = { 0 };
+	int *unsafe = xcalloc(p->nfiles, sizeof(*unsafe)), k, harmless = 0;
 	struct buf found = { 0 };
 	const char *name;
 
 	for (i = 0; i < p->nfiles; i++) {
 		group[i] = i;
-		unsafe[i] = failures(p, &records[i]);
-		unsafe_files += unsafe[i] > 0;
-		safe_files += is_safe(p, &records[i]);
+		unsafe[i] = failures(p, &records[i], &records[i], &harmless);
+		for (k = 0; k <= p->o.audit && records[i].rounds[k].attempt
+		&& records[i].rounds[k].result <= NONE; k++)
+			;
+		n[0] += k > p->o.audit;
 	}
 	for (i = 0; i < p->nfiles; i++) {
 		name = shown(p->files[i].test);
 		if (unsafe[i]) {
+			n[1]++;
 			buf_fmt(&found, "unsafe: %s  passed alone, failed in %d of %d rounds "
 				"beside others", name, unsafe[i], (int)p->o.audit);
 			add_suspects(&found, p, records, i, unsafe, group);
 		} else if (failed(&records[i].rounds[0])) {
-			broken++;
+			n[2]++;
 			buf_fmt(&found, "broken: %s  fails alone\n", name);
 		}
 	}
-	if (unsafe_files) {
+	if (n[1]) {
 		buf_str(&found, "\nUntil they no longer share anything, these lines in "
 			"prun.conf keep them apart:\n\n");
 		add_lines(&found, p, unsafe, group);
 	}
 	buf_fmt(b, "\naudit: ran each of %zu files alone, then %d rounds with %d at once:\n"
 		"%zu safe, %zu unsafe, %zu broken", p->nfiles, (int)p->o.audit, p->workers,
-		safe_files, unsafe_files, broken);
-	broken += safe_files + unsafe_files;
-	if (broken < p->nfiles)
-		buf_fmt(b, ", %zu not finished", p->nfiles - broken);
+		n[0], n[1], n[2]);
+	if (n[0] + n[1] + n[2] < p->nfiles)
+		buf_fmt(b, ", %zu not finished", p->nfiles - n[0] - n[1] - n[2]);
 	buf_fmt(b, "\n%s", found.n ? found.s : "");
 	if (found.n && file_write(str("%s/audit.txt", p->dir), found.s, found.n, 0666) < 0)
 		warn("%s/audit.txt:", p->dir);
