@@ -249,6 +249,13 @@ by_bytes(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+static void
+sort(struct list *l, int (*by)(const void *, const void *))
+{
+	if (l->n)
+		qsort(l->v, l->n, sizeof(*l->v), by);
+}
+
 static char *
 shown(const char *s)
 {
@@ -408,8 +415,7 @@ find_tests(const struct suite *s, const char *dir, struct list *tests)
 	size_t i, skipped = 0;
 
 	walk(dir, &found);
-	if (found.n)
-		qsort(found.v, found.n, sizeof(*found.v), by_bytes);
+	sort(&found, by_bytes);
 	for (i = 0; i < found.n; i++) {
 		if (s->o.test || default_test(found.v[i]) || access(found.v[i], X_OK) == 0)
 			list_add(tests, found.v[i]);
@@ -673,45 +679,37 @@ skip_python(const char *s)
 	return *s ? s + n : s;
 }
 
-/* A mark of pytest: the name at s, n long. */
-static void
-read_pytest_mark(struct plan *p, struct file *f, const char *s, size_t n)
-{
-	char *mark = str("%.*s", (int)n, s);
-
-	if (!strcmp(mark, "serial") || !strcmp(mark, "parallel_unsafe"))
-		add_lock(p, f, "serial");
-	if (strcmp(mark, "xdist_group"))
-		return;
-	s += n;
-	s += strspn(s, " \t\r\n(");
-	if (starts(s, "name"))
-		s += 4 + strspn(s + 4, " \t\r\n=");
-	if (*s == '"' || *s == '\'')
-		add_lock(p, f, str("%.*s", (int)strcspn(s + 1, "\"'\n"), s + 1));
-	else
-		warn("%s: the name of xdist_group is not a string here, so it is not a lock",
-			shown(f->path));
-}
-
 /* Finds pytest.mark.NAME and mark.NAME outside of comments and strings. */
 static void
 read_python(struct plan *p, struct file *f, const char *s)
 {
 	static const char word[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 		"0123456789_.";
-	const char *next, *name;
-	size_t n;
+	const char *end, *mark;
 
-	for (; *s; s = next) {
-		next = skip_python(s);
-		if (next != s)
+	for (; *s; s = end) {
+		end = skip_python(s);
+		if (end != s)
 			continue;
-		n = strspn(s, word);
-		next = s + (n ? n : 1);
-		name = s + (starts(s, "pytest.") ? 7 : 0);
-		if (starts(name, "mark."))
-			read_pytest_mark(p, f, name + 5, (size_t)(next - name - 5));
+		end += strspn(s, word);
+		if (end == s)
+			end++;
+		s += starts(s, "pytest.") ? 7 : 0;
+		if (!starts(s, "mark."))
+			continue;
+		mark = str("%.*s", (int)(end - s - 5), s + 5);
+		if (!strcmp(mark, "serial") || !strcmp(mark, "parallel_unsafe"))
+			add_lock(p, f, "serial");
+		if (strcmp(mark, "xdist_group"))
+			continue;
+		end += strspn(end, " \t\r\n(");
+		if (starts(end, "name"))
+			end += 4 + strspn(end + 4, " \t\r\n=");
+		if (*end == '"' || *end == '\'')
+			add_lock(p, f, str("%.*s", (int)strcspn(end + 1, "\"'\n"), end + 1));
+		else
+			warn("%s: the name of xdist_group is not a string here, so it is not "
+				"a lock", shown(f->path));
 	}
 }
 
@@ -787,13 +785,6 @@ by_line(const void *a, const void *b)
 }
 
 static void
-sort_lines(struct list *lines)
-{
-	if (lines->n)
-		qsort(lines->v, lines->n, sizeof(*lines->v), by_line);
-}
-
-static void
 read_history(const struct plan *p, struct list *lines)
 {
 	char *path = history_path(p), *rest, *line, *end;
@@ -805,7 +796,7 @@ read_history(const struct plan *p, struct list *lines)
 			if (end > line && *end == ' ' && strchr(end + 1, ' '))
 				list_add(lines, line);
 		}
-	sort_lines(lines);
+	sort(lines, by_line);
 	buf_free(&text);
 }
 
@@ -886,7 +877,7 @@ plan_history_write(const struct plan *p, const struct record *records)
 			list_add(&fresh, history_line(o->ms, result_name[o->result],
 				&p->files[i]));
 	}
-	sort_lines(&fresh);
+	sort(&fresh, by_line);
 	for (i = 0; i < fresh.n; i++)
 		buf_fmt(&b, "%s\n", fresh.v[i]);
 	read_history(p, &old);
@@ -1058,16 +1049,13 @@ read_shard(struct plan *p)
 {
 	const char *given = p->o.shard;
 	int64_t i = 1, n = 1;
-	size_t slash;
+	size_t slash = given ? strcspn(given, "/") : 0;
 
-	if (given && !strcmp(given, "auto")) {
+	if (given && !strcmp(given, "auto"))
 		given = find_shard(&i, &n);
-	} else if (given) {
-		slash = strcspn(given, "/");
-		if (!given[slash] || !whole(given + slash + 1, &n)
-		|| !whole(str("%.*s", (int)slash, given), &i))
-			i = 0;
-	}
+	else if (given && (!given[slash] || !whole(given + slash + 1, &n)
+	|| !whole(str("%.*s", (int)slash, given), &i)))
+		i = 0;
 	if (i < 1 || i > n)
 		bad("--shard", "must be I/N with I from 1 to N, or auto, not \"%s\"", given);
 	p->shard = (int)i;
