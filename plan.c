@@ -560,7 +560,7 @@ select_file(struct plan *p, struct file f, const struct target *t, size_t first)
 	if (!whole) {
 		f.path = t->path;
 		f.test = t->test;
-		memset(&f.more, 0, sizeof(f.more));
+		f.more.n = 0;
 	}
 	for (same = first; same < p->nfiles && strcmp(p->files[same].test, f.test); same++)
 		;
