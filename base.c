@@ -348,6 +348,12 @@ safe(const char *s, size_t n)
 	return adopt(b.s);
 }
 
+char *
+shown(const char *s)
+{
+	return safe(s, strlen(s));
+}
+
 void
 buf_json(struct buf *b, const char *s)
 {

@@ -92,6 +92,8 @@ static const struct option table[] = {
 		"Files, directories and globs to run" },
 	{ "exclude", 0, BLANKS, 0, AT(exclude), "GLOB", NULL, "Files not to run" },
 	{ "test", 0, STR, 0, AT(test), "CMD", NULL, "Command that runs one file, $PRUN_TEST" },
+	{ "collect", 0, STR, 0, AT(collect), "CMD", NULL,
+		"Command that lists the tests of files" },
 	{ "server", 0, STR, 0, AT(server), "CMD", NULL, "Command that serves on $PRUN_PORT" },
 	{ "setup", 0, STR, 0, AT(setup), "CMD", NULL,
 		"Command to run once, before the first clone" },
@@ -126,7 +128,8 @@ static const struct option table[] = {
 	{ "alone", 0, BLANKS, 0, AT(alone), "GLOB", NULL, "Run these files alone" },
 	{ "lock", 0, LIST, 0, AT(lock), "NAME GLOB...", NULL,
 		"Run one holder of NAME at a time" },
-	{ "split", 0, ENUM, 0, AT(split), "file, suite", "file", "What runs as one unit" },
+	{ "split", 0, ENUM, 0, AT(split), "file, suite, dir, test", "file",
+		"What runs as one unit" },
 	{ "enabled", 0, BOOL, 0, AT(enabled), NULL, "yes", "Whether the suite runs" },
 	{ "workers", 0, INT, 0, AT(workers), "N", NULL,
 		"Run up to N files of the suite at once" },
@@ -647,6 +650,83 @@ conf_path(const struct plan *p, const char *path)
 		: str("%s/%s", p->cwd, path);
 }
 
+const char *
+conf_below(const char *dir, const char *path)
+{
+	size_t n = strlen(dir);
+
+	if (!strcmp(dir, "/"))
+		return *path == '/' ? path + 1 : NULL;
+	if (strncmp(dir, path, n) || (path[n] && path[n] != '/'))
+		return NULL;
+	return path + n + (path[n] == '/');
+}
+
+/* A path with .. or from the root as a name: by the real directory that it is in, whose
+ * last component may be a link.  Below the base without it, else absolute. */
+static char *
+real_name(const struct plan *p, const char *path)
+{
+	char *full = str(*path == '/' ? "%s%s" : "%s/%s", *path == '/' ? "" : p->cwd, path);
+	char *slash = strrchr(full, '/'), *last = slash + 1, *real;
+	const char *name;
+
+	if (!strcmp(last, "..") || !strcmp(last, ".") || !*last)
+		last = "";
+	else
+		*slash = '\0';
+	real = realpath(*full ? full : "/", NULL);
+	if (!real)
+		return str("%s", path);
+	full = str("%s%s%s", strcmp(real, "/") ? real : "", *last || !real[1] ? "/" : "", last);
+	free(real);
+	name = conf_below(p->base, full);
+	if (name)
+		return str("%s", *name ? name : ".");
+	return full;
+}
+
+char *
+conf_typed(const struct plan *p, char *path)
+{
+	const char *prefix = conf_below(p->base, p->cwd);
+	struct buf b = { 0 };
+
+	if (!prefix || *path == '/' || starts(str("/%s/", path), "/../")
+	|| strstr(str("/%s/", path), "/../"))
+		return real_name(p, path);
+	if (!*prefix)
+		return path;
+	for (; *prefix; prefix++) {
+		if (strchr("*?[\\", *prefix) && strpbrk(path, "*?["))
+			buf_char(&b, '\\');
+		buf_char(&b, *prefix);
+	}
+	if (strcmp(path, "."))
+		buf_fmt(&b, "/%s", path);
+	path = str("%s", b.s);
+	buf_free(&b);
+	return path;
+}
+
+char *
+conf_named(const struct plan *p, char *name)
+{
+	const char *prefix = conf_below(p->base, p->cwd), *rest, *s;
+	char *up = "";
+
+	if (*name == '/' || (prefix && !*prefix))
+		return name;
+	if (!prefix)
+		return str("%s/%s", p->base, name);
+	rest = conf_below(prefix, name);
+	if (rest)
+		return str("%s", *rest ? rest : ".");
+	for (s = prefix; s; s = strchr(s + 1, '/'))
+		up = str("%s../", up);
+	return str("%s%s", up, name);
+}
+
 /* The directory that the first path names or is in, without symbolic links. */
 static char *
 first_dir(const struct plan *p)
@@ -791,6 +871,76 @@ conf_read(struct plan *p, char **argv)
 	list_free(&flags);
 	free(all.v);
 	free(words.v);
+}
+
+/* ---- shards ---- */
+
+/* Which machine of how many this is, by what CI and schedulers tell theirs. */
+static const struct {
+	const char *index, *total, *first, *step;       /* first: a number or a variable */
+} machines[] = {
+	{ "TEST_SHARD_INDEX", "TEST_TOTAL_SHARDS", "0", NULL },
+	{ "CI_NODE_INDEX", "CI_NODE_TOTAL", "1", NULL },
+	{ "CIRCLE_NODE_INDEX", "CIRCLE_NODE_TOTAL", "0", NULL },
+	{ "BUILDKITE_PARALLEL_JOB", "BUILDKITE_PARALLEL_JOB_COUNT", "0", NULL },
+	{ "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN",
+		"SLURM_ARRAY_TASK_STEP" },
+	{ "JOB_COMPLETION_INDEX", "PRUN_SHARDS", "0", NULL },
+};
+
+static bool
+whole(const char *s, int64_t *n)
+{
+	char *end;
+
+	if (!s || !isdigit((unsigned char)*s))
+		return false;
+	errno = 0;
+	*n = strtoll(s, &end, 10);
+	return !*end && !errno && *n <= INT_MAX;
+}
+
+/* What the environment says, in *i and *n; returns it in words. */
+static char *
+find_shard(int64_t *i, int64_t *n)
+{
+	const char *index, *total, *first, *status = getenv("TEST_SHARD_STATUS_FILE");
+	int64_t from = 0, step = 1;
+	size_t k;
+
+	for (k = 0; k < LEN(machines); k++) {
+		index = getenv(machines[k].index);
+		total = getenv(machines[k].total);
+		first = isdigit((unsigned char)*machines[k].first) ? machines[k].first
+			: getenv(machines[k].first);
+		if (whole(index, i) && whole(total, n) && whole(first, &from)
+		&& (!machines[k].step || whole(getenv(machines[k].step), &step)))
+			break;
+	}
+	if (k == LEN(machines))
+		bad("--shard", "auto found no shard in the environment, see prun(1)");
+	if (k == 0 && status && file_write(status, "", 0, 0666) < 0)
+		warn("TEST_SHARD_STATUS_FILE: %s:", status);
+	*i = step ? (*i - from) / step + 1 : 0;
+	return str("auto (%s=%s, %s=%s)", machines[k].index, index, machines[k].total, total);
+}
+
+void
+conf_shard(struct plan *p)
+{
+	const char *given = p->o.shard;
+	int64_t i = 1, n = 1;
+	size_t slash = given ? strcspn(given, "/") : 0;
+
+	if (given && !strcmp(given, "auto"))
+		given = find_shard(&i, &n);
+	else if (given && (!given[slash] || !whole(given + slash + 1, &n)
+	|| !whole(str("%.*s", (int)slash, given), &i)))
+		i = 0;
+	if (i < 1 || i > n)
+		bad("--shard", "must be I/N with I from 1 to N, or auto, not \"%s\"", given);
+	p->shard = (int)i;
+	p->shards = (int)n;
 }
 
 int64_t

@@ -1,23 +1,26 @@
 /*
- * plan.c: what is to be run, and in which order.
+ * plan.c: what is to be run.
  *
  * The chosen suites are searched for files; paths on the command line select
- * among them.  The history says how long each file took, and what came of it.
- * With shards, all files are dealt out, the same on every machine, before the
- * others' are dropped; the plan's hash covers every file and its shard, so
- * that a report of another plan is recognised.  Then marks are read.
+ * among them.  A file's name is its path from the base; what the user types is
+ * relative to where he stands, absolute, or through links, and leads to the
+ * same name.  With split = test a command is then asked for the tests of the
+ * files.  At last, marks are read in the files that are ours.
+ *
+ * What is not there, cannot be run or is not known is said, never dropped.
  *
  * The history is a text file, a line a file: seconds, result, suite, path.
- * Lines are compared by what follows seconds and result.
- *
- * An audit runs all files alone and then several times side by side; the last
- * section says which files failed only in company, and in whose.
+ * Lines are compared by what follows seconds and result.  With shards, all
+ * files are dealt out, the same on every machine, before the others' are
+ * dropped; the plan's hash covers every file and its shard, so that a report
+ * of another plan is recognised.
  */
 #include "prun.h"
-#include <ctype.h>
 #include <dirent.h>
 #include <fnmatch.h>
 #include <glob.h>
+
+extern char **environ;
 #include <regex.h>
 
 /* ---- an attempt's names, and its command ---- */
@@ -220,8 +223,16 @@ is_test(const char *dir, const char *name)
 	return false;
 }
 
+/* Whether a file makes its directory a unit of split = dir. */
+static bool
+makes_unit(const char *dir, const char *name)
+{
+	return is_test(dir, name) || ends(name, "_test.go") || !strcmp(name, "Cargo.toml");
+}
+
+/* Finds the files below dir that are wanted. */
 static void
-walk(const char *dir, struct list *found)
+walk(const char *dir, bool (*wanted)(const char *, const char *), struct list *found)
 {
 	DIR *d = opendir(dir);
 	struct dirent *e;
@@ -236,8 +247,8 @@ walk(const char *dir, struct list *found)
 			continue;
 		path = strcmp(dir, ".") ? str("%s/%s", dir, e->d_name) : str("%s", e->d_name);
 		if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
-			walk(path, found);
-		else if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && is_test(dir, e->d_name))
+			walk(path, wanted, found);
+		else if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && wanted(dir, e->d_name))
 			list_add(found, path);
 	}
 	closedir(d);
@@ -254,12 +265,6 @@ sort(struct list *l, int (*by)(const void *, const void *))
 {
 	if (l->n)
 		qsort(l->v, l->n, sizeof(*l->v), by);
-}
-
-static char *
-shown(const char *s)
-{
-	return safe(s, strlen(s));
 }
 
 /* How messages about a suite begin. */
@@ -291,67 +296,6 @@ add_file(struct plan *p, struct suite *s, const char *path, const char *test, si
 	f->expect_ms = -1;
 }
 
-/* What follows dir in path: "" for dir itself; NULL if it is not below dir. */
-static const char *
-below(const char *dir, const char *path)
-{
-	size_t n = strlen(dir);
-
-	if (!strcmp(dir, "/"))
-		return *path == '/' ? path + 1 : NULL;
-	if (strncmp(dir, path, n) || (path[n] && path[n] != '/'))
-		return NULL;
-	return path + n + (path[n] == '/');
-}
-
-/* A path with .. or from the root as a name: by the real directory that it is in, whose
- * last component may be a link.  Below the base without it, else absolute. */
-static char *
-real_name(const struct plan *p, const char *path)
-{
-	char *full = str(*path == '/' ? "%s%s" : "%s/%s", *path == '/' ? "" : p->cwd, path);
-	char *slash = strrchr(full, '/'), *last = slash + 1, *real;
-	const char *name;
-
-	if (!strcmp(last, "..") || !strcmp(last, ".") || !*last)
-		last = "";
-	else
-		*slash = '\0';
-	real = realpath(*full ? full : "/", NULL);
-	if (!real)
-		return str("%s", path);
-	full = str("%s%s%s", strcmp(real, "/") ? real : "", *last || !real[1] ? "/" : "", last);
-	free(real);
-	name = below(p->base, full);
-	if (name)
-		return str("%s", *name ? name : ".");
-	return full;
-}
-
-/* The name, from the base, of a path that the user has typed. */
-static char *
-typed_name(const struct plan *p, char *path)
-{
-	const char *prefix = below(p->base, p->cwd);
-	struct buf b = { 0 };
-
-	if (!prefix || *path == '/' || starts(str("/%s/", path), "/../")
-	|| strstr(str("/%s/", path), "/../"))
-		return real_name(p, path);
-	if (!*prefix)
-		return path;
-	for (; *prefix; prefix++) {
-		if (strchr("*?[\\", *prefix) && strpbrk(path, "*?["))
-			buf_char(&b, '\\');
-		buf_char(&b, *prefix);
-	}
-	if (strcmp(path, "."))
-		buf_fmt(&b, "/%s", path);
-	path = str("%s", b.s);
-	buf_free(&b);
-	return path;
-}
-
 /* The name of what is given, a path, FILE::NODE or FILE:LINE; *test is the same with
  * the node or line. */
 static char *
@@ -370,10 +314,8 @@ plain_path(const struct plan *p, const char *given, bool typed, char **test)
 		path[--n] = '\0';
 	while (starts(path, "./") && path[2])
 		path += 2;
-	if (typed)
-		path = typed_name(p, path);
-	else if (*path == '/')
-		path = real_name(p, path);
+	if (typed || *path == '/')
+		path = conf_typed(p, path);
 	*test = str("%s%s", path, node ? node : "");
 	return path;
 }
@@ -387,25 +329,6 @@ how_to_run(const char *path)
 		: "not executable, and no test command is set";
 }
 
-/* A name as the user would type it. */
-static char *
-user_name(const struct plan *p, char *name)
-{
-	const char *prefix = below(p->base, p->cwd), *rest, *s;
-	char *up = "";
-
-	if (*name == '/' || (prefix && !*prefix))
-		return name;
-	if (!prefix)
-		return str("%s/%s", p->base, name);
-	rest = below(prefix, name);
-	if (rest)
-		return str("%s", *rest ? rest : ".");
-	for (s = prefix; s; s = strchr(s + 1, '/'))
-		up = str("%s../", up);
-	return str("%s%s", up, name);
-}
-
 /* The tests in a directory that something can run; says which cannot be. */
 static void
 find_tests(const struct suite *s, const char *dir, struct list *tests)
@@ -414,7 +337,7 @@ find_tests(const struct suite *s, const char *dir, struct list *tests)
 	const char *first = NULL;
 	size_t i, skipped = 0;
 
-	walk(dir, &found);
+	walk(dir, is_test, &found);
 	sort(&found, by_bytes);
 	for (i = 0; i < found.n; i++) {
 		if (s->o.test || default_test(found.v[i]) || access(found.v[i], X_OK) == 0)
@@ -427,6 +350,36 @@ find_tests(const struct suite *s, const char *dir, struct list *tests)
 		warn("%s is skipped%s: %s", shown(first), skipped > 1 ? str(", and %zu more",
 			skipped - 1) : "", how_to_run(first));
 	list_free(&found);
+}
+
+/* The directory that path is in. */
+static char *
+dir_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	if (!slash)
+		return ".";
+	return str("%.*s", slash == path ? 1 : (int)(slash - path), path);
+}
+
+/* Adds the directories at or below path that hold tests; how many tests. */
+static size_t
+add_dirs(struct plan *p, struct suite *s, const char *path)
+{
+	struct list found = { 0 };
+	const char *dir;
+	size_t i, n;
+
+	walk(path, makes_unit, &found);
+	sort(&found, by_bytes);
+	for (i = 0; i < found.n; i++) {
+		dir = dir_of(found.v[i]);
+		add_file(p, s, dir, dir, p->nfiles);
+	}
+	n = found.n;
+	list_free(&found);
+	return n;
 }
 
 /* Adds what a path, a glob or FILE::NODE names, and returns how many files that is;
@@ -448,6 +401,10 @@ add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 		globfree(&g);
 		return (int)n;
 	}
+	if (S_ISDIR(st.st_mode) && s->o.split == SPLIT_DIR)
+		return (int)add_dirs(p, s, path);
+	if (s->o.split == SPLIT_DIR)
+		path = test = dir_of(path);
 	if (!S_ISDIR(st.st_mode) || s->o.split == SPLIT_SUITE) {
 		add_file(p, s, path, test, earlier);
 		return 1;
@@ -507,6 +464,9 @@ find_files(struct plan *p, struct suite *s, bool typed)
 	if (!s->o.files.n)
 		bad(*s->name ? label(s) : "command line", "no path given, and files is not set "
 			"in prun.conf");
+	if (s->o.split == SPLIT_DIR && !s->o.test)
+		bad(label(s), "split = dir needs test, a command that runs the directory "
+			"$PRUN_TEST");
 	for (i = 0; i < s->o.files.n; i++) {
 		path = shown(s->o.files.v[i]);
 		n = add_path(p, s, s->o.files.v[i], typed);
@@ -519,7 +479,8 @@ find_files(struct plan *p, struct suite *s, bool typed)
 		p->incomplete = p->incomplete || n <= 0;
 		if (typed && p->o.shard && p->nfiles > first
 		&& *p->files[p->nfiles - 1].path == '/')
-			bad(path, "is outside of %s; a shard's files must be below it", p->base);
+			bad(path, "is outside of %s; a shard's files must be below it",
+				p->base);
 	}
 	if (s->o.split == SPLIT_SUITE && p->nfiles > first)
 		join_paths(p, s, first);
@@ -551,10 +512,12 @@ select_file(struct plan *p, struct file f, const struct target *t, size_t first)
 	size_t same, i;
 
 	if (f.suite->o.split == SPLIT_SUITE && access(t->path, F_OK) == 0) {
-		inside = below(f.path, t->path) != NULL;
+		inside = conf_below(f.path, t->path) != NULL;
 		for (i = 0; i < f.more.n && !inside; i++)
-			inside = below(f.more.v[i], t->path) != NULL;
+			inside = conf_below(f.more.v[i], t->path) != NULL;
 	}
+	if (f.suite->o.split == SPLIT_DIR && !strcmp(dir_of(t->path), f.path))
+		whole = access(t->path, F_OK) == 0;     /* a file in it */
 	if (!whole && !inside && strcmp(t->path, f.path))
 		return false;
 	if (!whole) {
@@ -751,6 +714,218 @@ find_locks(struct plan *p, struct file *f)
 				add_lock(p, f, words.v[0]);
 		list_free(&words);
 	}
+}
+
+/* ---- the tests of files ---- */
+
+bool
+plan_wants_setup(const struct plan *p)
+{
+	size_t i;
+
+	for (i = 0; i < p->nfiles; i++)
+		if (p->files[i].suite->o.split == SPLIT_TEST)
+			return true;
+	return false;
+}
+
+static void
+set_all(const struct list *names, const char *value)
+{
+	size_t i;
+
+	for (i = 0; i < names->n; i++)
+		setenv(names->v[i], value, 1);
+}
+
+/* The environment of a collect command: the template, a server that does not answer,
+ * the env that holds outside of an attempt.  In the child: a failure to set it is out of
+ * memory, and the command's to tell. */
+static void
+set_environment(const struct opts *o)
+{
+	struct list names = { 0 };
+	int port, hold;
+	size_t i, n;
+
+	for (i = 0; environ[i]; i++)
+		list_add(&names, str("%.*s", (int)strcspn(environ[i], "="), environ[i]));
+	for (i = 0; i < names.n; i++)
+		if (matches(&o->unset, names.v[i]))
+			unsetenv(names.v[i]);
+	if (o->db) {
+		setenv("PRUN_DB_URL", o->db, 1);
+		set_all(&o->db_env, o->db);
+	}
+	if (proc_hold(&port, &hold) == 0) {
+		close_keep(hold);
+		setenv("PRUN_PORT", str("%d", port), 1);
+		setenv("PRUN_URL", str("http://localhost:%d", port), 1);
+		set_all(&o->port_env, str("%d", port));
+		set_all(&o->url_env, str("http://localhost:%d", port));
+	}
+	for (i = 0; i < o->env.n; i++) {
+		n = strcspn(o->env.v[i], "=");
+		if (!strstr(o->env.v[i] + n, "$PRUN_") && !strstr(o->env.v[i] + n, "${PRUN_"))
+			setenv(str("%.*s", (int)n, o->env.v[i]), o->env.v[i] + n + 1, 1);
+	}
+}
+
+/* Runs a suite's collect with files as its arguments; its output goes to out.  The exit
+ * status, or -1. */
+static int
+collect(const struct suite *s, const char *command, const struct list *files, struct buf *out)
+{
+	char chunk[4096], **argv;
+	ssize_t n;
+	int fd[2], status = -1;
+	pid_t pid;
+
+	if (proc_pipe(fd) < 0)
+		return -1;
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		argv = proc_argv(command, files);
+		set_environment(&s->o);
+		if (dup2(fd[1], 1) < 0 || !freopen("/dev/null", "r", stdin))
+			_exit(126);
+		execvp(argv[0], argv);
+		warn("%s:", argv[0]);
+		_exit(127);
+	}
+	close_keep(fd[1]);
+	for (n = pid > 0; n > 0 || (n < 0 && errno == EINTR);) {
+		n = read(fd[0], chunk, sizeof(chunk));
+		if (n > 0)
+			buf_add(out, chunk, (size_t)n);
+	}
+	close_keep(fd[0]);
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Whether a name ends in the other, as a whole of path components. */
+static bool
+same_ending(const char *a, const char *b)
+{
+	return !strcmp(a, b) || ends(a, str("/%s", b)) || ends(b, str("/%s", a));
+}
+
+/* The file of the suite that name, as a tool says it, means: that with the longest
+ * common ending; nfiles if there is none. */
+static size_t
+find_named(const struct plan *p, const struct suite *s, const char *name)
+{
+	size_t i, n, most = 0, best = p->nfiles, mark = scratch_mark();
+
+	for (i = 0; i < p->nfiles; i++) {
+		if (p->files[i].suite != s || !same_ending(name, p->files[i].path))
+			continue;
+		n = strlen(p->files[i].path) < strlen(name) ? strlen(p->files[i].path)
+			: strlen(name);
+		if (n > most) {
+			most = n;
+			best = i;
+		}
+	}
+	scratch_release(mark);
+	return best;
+}
+
+/* Sorts the ids FILE::NODE in text to their files: ids[i] are those of file i. */
+static void
+take_ids(const struct plan *p, const struct suite *s, char *text, struct list *ids)
+{
+	const char *last = "";
+	size_t i = p->nfiles;
+	char *line, *node;
+
+	while ((line = next_line(&text))) {
+		node = strstr(line, "::");
+		if (!node)
+			continue;
+		*node = '\0';
+		if (strcmp(line, last))
+			i = find_named(p, s, line);
+		last = line;
+		if (i < p->nfiles && !strcmp(p->files[i].path, p->files[i].test))
+			list_add(&ids[i], str("%s::%s", p->files[i].path, node + 2));
+	}
+}
+
+static void
+say_failed(const struct suite *s, int status, const struct buf *out)
+{
+	char *text = out->s + (out->n > 2000 ? out->n - 2000 : 0), *line;
+
+	warn("%s: collect failed with status %d, so whole files are run", label(s), status);
+	while ((line = next_line(&text)))
+		fprintf(stderr, "  %s\n", shown(line));
+}
+
+/* Asks one suite for the tests of its files. */
+static void
+collect_suite(struct plan *p, const struct suite *s, struct list *ids)
+{
+	const char *command = s->o.collect;
+	struct list files = { 0 };
+	struct buf out = { 0 };
+	size_t i, without = 0;
+	int status;
+
+	for (i = 0; i < p->nfiles; i++)
+		if (p->files[i].suite == s)
+			list_add(&files, p->files[i].path);
+	if (!command && plan_wants_pytest(p, s))
+		command = "exec \"${PYTHON:-python3}\" -m pytest --collect-only --verbosity=-1 "
+			"-o cache_dir=/dev/null \"$@\"";
+	if (!command)
+		bad(label(s), "split = test needs collect, a command that lists tests as "
+			"FILE::NODE");
+	if (files.n) {
+		status = collect(s, command, &files, &out);
+		buf_str(&out, "");
+		if (status == 0)
+			take_ids(p, s, out.s, ids);
+		else
+			say_failed(s, status, &out);
+		for (i = 0; i < p->nfiles && status == 0; i++)
+			without += p->files[i].suite == s && !ids[i].n
+				&& !strcmp(p->files[i].path, p->files[i].test);
+		if (without)
+			warn("%s: collect named no tests of %zu file%s, which run whole",
+				label(s), without, without == 1 ? "" : "s");
+	}
+	list_free(&files);
+	buf_free(&out);
+}
+
+void
+plan_collect(struct plan *p)
+{
+	struct list *ids = xcalloc(p->nfiles, sizeof(*ids));
+	struct file *all = p->files;
+	size_t i, k, n = p->nfiles;
+
+	for (i = 0; i < p->nsuites; i++)
+		if (p->suites[i].o.split == SPLIT_TEST)
+			collect_suite(p, &p->suites[i], ids);
+	p->files = NULL;
+	p->nfiles = p->capfiles = 0;
+	for (i = 0; i < n; i++)
+		for (k = 0; k < (ids[i].n ? ids[i].n : 1); k++) {
+			p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(*all));
+			p->files[p->nfiles] = all[i];
+			if (ids[i].n)
+				p->files[p->nfiles].test = str("%s", ids[i].v[k]);
+			p->nfiles++;
+		}
+	for (i = 0; i < n; i++)
+		list_free(&ids[i]);
+	free(ids);
+	free(all);
 }
 
 /* ---- the history ---- */
@@ -994,74 +1169,6 @@ deal(struct plan *p)
 	free(t);
 }
 
-/* Which machine of how many this is, by what CI and schedulers tell theirs. */
-static const struct {
-	const char *index, *total, *first, *step;       /* first: a number or a variable */
-} machines[] = {
-	{ "TEST_SHARD_INDEX", "TEST_TOTAL_SHARDS", "0", NULL },
-	{ "CI_NODE_INDEX", "CI_NODE_TOTAL", "1", NULL },
-	{ "CIRCLE_NODE_INDEX", "CIRCLE_NODE_TOTAL", "0", NULL },
-	{ "BUILDKITE_PARALLEL_JOB", "BUILDKITE_PARALLEL_JOB_COUNT", "0", NULL },
-	{ "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN",
-		"SLURM_ARRAY_TASK_STEP" },
-	{ "JOB_COMPLETION_INDEX", "PRUN_SHARDS", "0", NULL },
-};
-
-static bool
-whole(const char *s, int64_t *n)
-{
-	char *end;
-
-	if (!s || !isdigit((unsigned char)*s))
-		return false;
-	errno = 0;
-	*n = strtoll(s, &end, 10);
-	return !*end && !errno && *n <= INT_MAX;
-}
-
-/* What the environment says, in *i and *n; returns it in words. */
-static char *
-find_shard(int64_t *i, int64_t *n)
-{
-	const char *index, *total, *first, *status = getenv("TEST_SHARD_STATUS_FILE");
-	int64_t from = 0, step = 1;
-	size_t k;
-
-	for (k = 0; k < LEN(machines); k++) {
-		index = getenv(machines[k].index);
-		total = getenv(machines[k].total);
-		first = isdigit((unsigned char)*machines[k].first) ? machines[k].first
-			: getenv(machines[k].first);
-		if (whole(index, i) && whole(total, n) && whole(first, &from)
-		&& (!machines[k].step || whole(getenv(machines[k].step), &step)))
-			break;
-	}
-	if (k == LEN(machines))
-		bad("--shard", "auto found no shard in the environment, see prun(1)");
-	if (k == 0 && status && file_write(status, "", 0, 0666) < 0)
-		warn("TEST_SHARD_STATUS_FILE: %s:", status);
-	*i = step ? (*i - from) / step + 1 : 0;
-	return str("auto (%s=%s, %s=%s)", machines[k].index, index, machines[k].total, total);
-}
-
-static void
-read_shard(struct plan *p)
-{
-	const char *given = p->o.shard;
-	int64_t i = 1, n = 1;
-	size_t slash = given ? strcspn(given, "/") : 0;
-
-	if (given && !strcmp(given, "auto"))
-		given = find_shard(&i, &n);
-	else if (given && (!given[slash] || !whole(given + slash + 1, &n)
-	|| !whole(str("%.*s", (int)slash, given), &i)))
-		i = 0;
-	if (i < 1 || i > n)
-		bad("--shard", "must be I/N with I from 1 to N, or auto, not \"%s\"", given);
-	p->shard = (int)i;
-	p->shards = (int)n;
-}
-
 /* ---- the plan ---- */
 
 static void
@@ -1112,14 +1219,13 @@ check_playwright(void)
 }
 
 void
-plan_make(struct plan *p)
+plan_find(struct plan *p)
 {
 	bool in_suites = p->nsuites && p->suites[0].where;
 	struct suite *s;
 	size_t i;
-	bool program, scripts = false;
 
-	read_shard(p);
+	conf_shard(p);
 	choose_suites(p);
 	if (p->o.clean)
 		return;
@@ -1137,176 +1243,48 @@ plan_make(struct plan *p)
 	}
 	if (!p->nfiles && !p->incomplete)       /* else that is said already */
 		warn("no test files found");
-	use_history(p);
-	deal(p);
-	for (i = 0; i < p->nfiles; i++) {
-		p->files[i].index = (int)i;
-		p->files[i].named = user_name(p, p->files[i].test);
-		if (p->files[i].suite->o.split == SPLIT_FILE)
-			read_marks(p, &p->files[i]);
-		find_locks(p, &p->files[i]);
-		if (p->files[i].suite->o.server && is_script(p->files[i].path))
-			scripts = true;
-		if (!plan_command(&p->files[i], &program))
-			bad(shown(p->files[i].path), "no command to run it: %s",
-				how_to_run(p->files[i].path));
-	}
-	if (scripts)
-		check_playwright();
 }
 
-/* ---- what an audit found ---- */
-
-static bool
-failed(const struct outcome *o)
-{
-	return o->attempt && o->result >= FAIL && o->result < CANCEL;
-}
-
-static bool
-beside(const struct outcome *a, const struct outcome *b)
-{
-	return a->attempt && b->attempt && a->begin < b->begin + (b->ms ? b->ms : 1)
-		&& b->begin < a->begin + (a->ms ? a->ms : 1);
-}
-
-/* What there is against a file, strongest first. */
-enum evidence { WHENEVER, EVERY, SOME, EVIDENCES };
-
-static const char *const words[EVIDENCES + 1] = {
-	"beside it whenever it failed, and never when both passed:",
-	"beside it whenever it failed, but also when both passed:",
-	"not always beside the same file; these unsafe files ran beside it when it failed:",
-	"no file in particular ran beside it"
-};
-
-/* Counts the rounds in which f failed in company; of these, those beside g. */
-static int
-failures(const struct plan *p, const struct record *f, const struct record *g, int *harmless)
-{
-	const struct outcome *a, *b;
-	int k, n = 0;
-
-	for (k = 1; k <= p->o.audit; k++) {
-		a = &f->rounds[k];
-		b = &g->rounds[k];
-		n += failed(a) && beside(a, b);
-		*harmless += beside(a, b) && !failed(a) && !failed(b);
-	}
-	return n;
-}
-
-/* What there is against g where f failed; unsafe[] says how often each did. */
-static enum evidence
-evidence(const struct plan *p, const struct record *records, size_t f, size_t g,
-	const int *unsafe)
-{
-	int harmless = 0, n = failures(p, &records[f], &records[g], &harmless);
-
-	if (f == g || (n < unsafe[f] && !(n && unsafe[g])))
-		return EVIDENCES;
-	if (n < unsafe[f])
-		return SOME;
-	return harmless ? EVERY : WHENEVER;
-}
-
-/* The lines to paste into prun.conf; group[i] is the first file of i's group. */
+/* What a file's marks and its suite's lists say; those of a test are its file's. */
 static void
-add_lines(struct buf *b, const struct plan *p, const int *unsafe, const size_t *group)
+set_marks(struct plan *p, struct file *f)
 {
-	struct buf serial = { 0 }, lock = { 0 };
-	const char *s;
-	int locks = 0;
-	size_t i, k, n;
+	const struct file *before = f - 1;
 
-	for (i = 0; i < p->nfiles; i++) {
-		lock.n = n = 0;
-		for (k = i; k < p->nfiles; k++) {
-			if (group[k] != i)
-				continue;
-			n++;
-			buf_char(&lock, ' ');
-			for (s = p->files[k].path; *s; s++)     /* a glob for nothing else */
-				buf_str(&lock, str(strchr("*?[\\", *s) ? "\\%c" : "%c", *s));
-		}
-		if (n > 1)
-			buf_fmt(b, "lock = audit-%d%s\n", ++locks, lock.s);
-		else if (n && unsafe[i])
-			buf_str(&serial, lock.s);
+	if (f > p->files && before->suite == f->suite && !strcmp(before->path, f->path)) {
+		f->alone = before->alone;
+		f->timeout_ms = before->timeout_ms;
+		f->retries = before->retries;
+		f->locks = before->locks;
+		f->nlocks = before->nlocks;
+		return;
 	}
-	if (serial.n)
-		buf_fmt(b, "serial =%s\n", serial.s);
-	buf_free(&serial);
-	buf_free(&lock);
-}
-
-/* Names an unsafe file's suspects, and puts them into its group. */
-static void
-add_suspects(struct buf *b, const struct plan *p, const struct record *records, size_t f,
-	const int *unsafe, size_t *group)
-{
-	enum evidence e, strongest = EVIDENCES;
-	size_t i, k, from, to;
-
-	for (i = 0; i < p->nfiles; i++) {
-		e = evidence(p, records, f, i, unsafe);
-		strongest = e < strongest ? e : strongest;
-	}
-	buf_fmt(b, "\n    %s", words[strongest]);
-	for (i = 0; i < p->nfiles && strongest < EVIDENCES; i++) {
-		if (evidence(p, records, f, i, unsafe) != strongest)
-			continue;
-		buf_fmt(b, " %s", shown(p->files[i].test));
-		from = group[f] > group[i] ? group[f] : group[i];
-		to = group[f] > group[i] ? group[i] : group[f];
-		for (k = 0; k < p->nfiles; k++)
-			group[k] = group[k] == from ? to : group[k];
-	}
-	buf_char(b, '\n');
+	if (f->suite->o.split == SPLIT_FILE || f->suite->o.split == SPLIT_TEST)
+		read_marks(p, f);
+	find_locks(p, f);
 }
 
 void
-plan_audit(const struct plan *p, const struct record *records, struct buf *b)
+plan_make(struct plan *p)
 {
-	size_t *group = xcalloc(p->nfiles, sizeof(*group)), i, n[3] = { 0 };
-	int *unsafe = xcalloc(p->nfiles, sizeof(*unsafe)), k, harmless = 0;
-	struct buf found = { 0 };
-	const char *name;
+	struct file *f;
+	size_t i;
+	bool program, scripts = false;
 
+	if (p->o.clean)
+		return;
+	use_history(p);
+	deal(p);
 	for (i = 0; i < p->nfiles; i++) {
-		group[i] = i;
-		unsafe[i] = failures(p, &records[i], &records[i], &harmless);
-		for (k = 0; k <= p->o.audit && records[i].rounds[k].attempt
-		&& records[i].rounds[k].result <= NONE; k++)
-			;
-		n[0] += k > p->o.audit;
+		f = &p->files[i];
+		f->index = (int)i;
+		f->named = conf_named(p, f->test);
+		set_marks(p, f);
+		if (f->suite->o.server && is_script(f->path))
+			scripts = true;
+		if (!plan_command(f, &program))
+			bad(shown(f->path), "no command to run it: %s", how_to_run(f->path));
 	}
-	for (i = 0; i < p->nfiles; i++) {
-		name = shown(p->files[i].test);
-		if (unsafe[i]) {
-			n[1]++;
-			buf_fmt(&found, "unsafe: %s  passed alone, failed in %d of %d rounds "
-				"beside others", name, unsafe[i], (int)p->o.audit);
-			add_suspects(&found, p, records, i, unsafe, group);
-		} else if (failed(&records[i].rounds[0])) {
-			n[2]++;
-			buf_fmt(&found, "broken: %s  fails alone\n", name);
-		}
-	}
-	if (n[1]) {
-		buf_str(&found, "\nUntil they no longer share anything, these lines in "
-			"prun.conf keep them apart:\n\n");
-		add_lines(&found, p, unsafe, group);
-	}
-	buf_fmt(b, "\naudit: ran each of %zu files alone, then %d rounds with %d at once:\n"
-		"%zu safe, %zu unsafe, %zu broken", p->nfiles, (int)p->o.audit, p->workers,
-		n[0], n[1], n[2]);
-	if (n[0] + n[1] + n[2] < p->nfiles)
-		buf_fmt(b, ", %zu not finished", p->nfiles - n[0] - n[1] - n[2]);
-	buf_fmt(b, "\n%s", found.n ? found.s : "");
-	if (found.n && file_write(str("%s/audit.txt", p->dir), found.s, found.n, 0666) < 0)
-		warn("%s/audit.txt:", p->dir);
-	buf_free(&found);
-	free(group);
-	free(unsafe);
+	if (scripts)
+		check_playwright();
 }

@@ -924,7 +924,7 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 		show_say(show, "\nkept: %s", p->dir);
 	show_end(show, status, cut, ms, report);
 	if (p->o.audit && !cut) {
-		plan_audit(p, records, &found);
+		run_audit(p, records, &found);
 		show_say(show, "%s", found.s);
 		buf_free(&found);
 	}
@@ -1029,7 +1029,6 @@ run_aside(struct plan *p)
 	p->o.run_dir = NULL;
 	proc_catch();
 	make_dir(p);
-	find_setups(p);
 	records = xcalloc(p->nfiles, sizeof(*records));
 	show = show_open(p, records);
 	status = run_files(p, records, show, &sig);
@@ -1063,6 +1062,7 @@ clean_mode(struct plan *p)
 		fd = lock_run(path);
 		close(fd);
 	}
+	find_setups(p);
 	if (dbs)
 		status = run_aside(p);
 	for (i = 0; i < p->paths.n; i++) {
@@ -1141,6 +1141,29 @@ count_workers(const struct plan *p)
 	return n > 0 ? (int)n : 1;
 }
 
+/* Does the setups, and then asks for the tests of files. */
+static void
+collect(struct plan *p)
+{
+	char *run_dir = p->o.run_dir;
+	size_t i, n = p->nfiles;
+	int status;
+
+	p->workers = 1;
+	find_setups(p);
+	p->nfiles = 0;
+	status = run_aside(p);
+	p->nfiles = n;
+	if (status)
+		exit(status);
+	p->o.run_dir = run_dir;
+	/* They are done.  The run still takes its copy of the templates. */
+	for (i = 0; i < p->nsuites; i++)
+		if (p->suites[i].o.setup)
+			p->suites[i].o.setup = ":";
+	plan_collect(p);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -1162,6 +1185,11 @@ main(int argc, char **argv)
 	} else {
 		if (p.o.reopen)
 			find_attempt(&p);
+		plan_find(&p);
+		if (plan_wants_setup(&p) && p.o.list)
+			warn("split = test: the tests of a file are asked for when it is run");
+		else if (plan_wants_setup(&p) && !p.o.reopen)
+			collect(&p);
 		plan_make(&p);
 		p.workers = count_workers(&p);
 		if (p.o.interactive && p.nfiles != 1)
@@ -1170,8 +1198,10 @@ main(int argc, char **argv)
 			bad("--audit", "needs at least two files and jobs greater than 1");
 		if (p.o.clean)
 			status = clean_mode(&p);
-		else if (p.o.reopen)
+		else if (p.o.reopen) {
+			find_setups(&p);
 			status = run_aside(&p);
+		}
 		else if (p.o.list)
 			print_plan(&p);
 		else if (p.nfiles || p.all)

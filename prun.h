@@ -91,14 +91,14 @@ struct opts {
 	bool last_failed, enabled, db_terminate;
 	bool merge, strict, partial, rerun, clean, interactive;
 	char *config, *chdir, *junit, *history, *run_dir, *shuffle, *shard, *reopen;
-	char *test, *server, *setup, *after, *ready;
+	char *test, *collect, *server, *setup, *after, *ready;
 	char *db, *db_admin, *db_clone, *db_drop;
 	struct list suite, files, exclude, db_env, url_env, port_env, env;
 	struct list unset, serial, alone, lock;
 };
 enum { STRATEGY_AUTO, STRATEGY_WAL_LOG, STRATEGY_FILE_COPY };
 enum { KEEP_FAILED, KEEP_RUN, KEEP_ALWAYS, KEEP_NEVER };
-enum { SPLIT_FILE, SPLIT_SUITE };
+enum { SPLIT_FILE, SPLIT_SUITE, SPLIT_DIR, SPLIT_TEST };
 
 struct suite {
 	char *name;             /* "" for the unnamed one */
@@ -186,6 +186,10 @@ struct show;
  * Returns the exit status; *sig is the signal that ended the run, or 0. */
 int run_files(const struct plan *p, struct record *records, struct show *show, int *sig);
 
+/* Says which files hurt each other, and writes it to audit.txt of the run
+ * directory; text that is to be shown is appended to b. */
+void run_audit(const struct plan *p, const struct record *records, struct buf *b);
+
 /* ---- work.c: the life of an attempt ---- */
 
 /* A worker's whole life, in the process forked for it. */
@@ -193,12 +197,21 @@ void work_run(const struct plan *p, int slot, int orders, int news) NORETURN;
 
 /* ---- plan.c: suites, files, marks, history, shards ---- */
 
-/* Chooses the suites, finds their files, reads marks and history, keeps the
- * shard's; all errors end prun with one line and status 2. */
+/* Chooses the suites and finds their files; all errors of these three end prun
+ * with one line and status 2. */
+void plan_find(struct plan *p);
+/* Whether the setups have to be done before the plan is made: with split = test
+ * they are what plan_collect() needs. */
+bool plan_wants_setup(const struct plan *p);
+/* Asks for the tests of the files that are split into them. */
+void plan_collect(struct plan *p);
+/* Reads history and marks, keeps the shard's files. */
 void plan_make(struct plan *p);
 /* The files' order: longest first, or shuffled by seed; the first of as many
  * as there are files, to be freed. */
 int *plan_order(const struct plan *p, const char *seed);
+/* Writes the history: what is in it and not in p stays. */
+int plan_history_write(const struct plan *p, const struct record *records);
 /* Directory of an attempt, and name of its clone (NULL without a database);
  * scratch memory. */
 char *plan_dir(const struct plan *p, const struct file *f, int attempt);
@@ -208,17 +221,20 @@ char *plan_clone(const struct plan *p, const struct file *f, int attempt);
 char *plan_command(const struct file *f, bool *program);
 /* Whether pytest runs a file of the suite because nothing else was said. */
 bool plan_wants_pytest(const struct plan *p, const struct suite *s);
-/* Writes the history: what is in it and not in p stays. */
-int plan_history_write(const struct plan *p, const struct record *records);
-/* Says which files hurt each other, and writes it to audit.txt of the run
- * directory; text that is to be shown is appended to b. */
-void plan_audit(const struct plan *p, const struct record *records, struct buf *b);
 
 /* ---- conf.c: the options ---- */
 
 /* Reads command line, PRUNFLAGS and prun.conf into p; all errors end prun
  * with one line and status 2.  Changes to the base. */
 void conf_read(struct plan *p, char **argv);
+/* Which shard is ours, of how many. */
+void conf_shard(struct plan *p);
+/* What follows dir in path: "" for dir itself; NULL if it is not below dir. */
+const char *conf_below(const char *dir, const char *path);
+/* The name, from the base, of a path that the user has typed; a name as the
+ * user would type it. */
+char *conf_typed(const struct plan *p, char *path);
+char *conf_named(const struct plan *p, char *name);
 /* A path that the user has typed, as it is to be opened; scratch memory. */
 char *conf_path(const struct plan *p, const char *path);
 /* Reads a value as the number that the option key takes. */
@@ -628,8 +644,9 @@ void buf_safe(struct buf *b, const char *s, size_t n);
 void buf_tail(struct buf *b, const char *path, int lines);
 /* Appends a whole file; -1 with errno. */
 int buf_read(struct buf *b, const char *path);
-/* The same as buf_safe(), as a string in scratch memory. */
+/* The same as buf_safe(), as a string in scratch memory; of a whole string. */
 char *safe(const char *s, size_t n);
+char *shown(const char *s);
 /* Length of the valid UTF-8 sequence at s, at most n bytes, and its character
  * in c; 0: none. */
 size_t utf8_len(const char *s, size_t n, unsigned *c);

@@ -996,3 +996,159 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 	*sig = r.sig;
 	return r.status;
 }
+
+/* ---- what an audit found ---- */
+
+static bool
+failed(const struct outcome *o)
+{
+	return o->attempt && o->result >= FAIL && o->result < CANCEL;
+}
+
+static bool
+beside(const struct outcome *a, const struct outcome *b)
+{
+	return a->attempt && b->attempt && a->begin < b->begin + (b->ms ? b->ms : 1)
+		&& b->begin < a->begin + (a->ms ? a->ms : 1);
+}
+
+/* What there is against a file, strongest first. */
+enum evidence { WHENEVER, EVERY, SOME, EVIDENCES };
+
+static const char *const words[EVIDENCES + 1] = {
+	"beside it whenever it failed, and never when both passed:",
+	"beside it whenever it failed, but also when both passed:",
+	"not always beside the same file; these unsafe files ran beside it when it failed:",
+	"no file in particular ran beside it"
+};
+
+/* Counts the rounds in which f failed in company; of these, those beside g. */
+static int
+failures(const struct plan *p, const struct record *f, const struct record *g, int *harmless)
+{
+	const struct outcome *a, *b;
+	int k, n = 0;
+
+	for (k = 1; k <= p->o.audit; k++) {
+		a = &f->rounds[k];
+		b = &g->rounds[k];
+		n += failed(a) && beside(a, b);
+		*harmless += beside(a, b) && !failed(a) && !failed(b);
+	}
+	return n;
+}
+
+/* What there is against g where f failed; unsafe[] says how often each did. */
+static enum evidence
+evidence(const struct plan *p, const struct record *records, size_t f, size_t g,
+	const int *unsafe)
+{
+	int harmless = 0, n = failures(p, &records[f], &records[g], &harmless);
+
+	if (f == g || (n < unsafe[f] && !(n && unsafe[g])))
+		return EVIDENCES;
+	if (n < unsafe[f])
+		return SOME;
+	return harmless ? EVERY : WHENEVER;
+}
+
+/* The lines to paste into prun.conf; group[i] is the first file of i's group. */
+static void
+add_lines(struct buf *b, const struct plan *p, const int *unsafe, const size_t *group)
+{
+	struct buf serial = { 0 }, lock = { 0 };
+	const char *s;
+	int locks = 0;
+	size_t i, k, n;
+
+	for (i = 0; i < p->nfiles; i++) {
+		lock.n = n = 0;
+		for (k = i; k < p->nfiles; k++) {
+			if (group[k] != i)
+				continue;
+			n++;
+			buf_char(&lock, ' ');
+			for (s = p->files[k].path; *s; s++)     /* a glob for nothing else */
+				buf_str(&lock, str(strchr("*?[\\", *s) ? "\\%c" : "%c", *s));
+		}
+		if (n > 1)
+			buf_fmt(b, "lock = audit-%d%s\n", ++locks, lock.s);
+		else if (n && unsafe[i])
+			buf_str(&serial, lock.s);
+	}
+	if (serial.n)
+		buf_fmt(b, "serial =%s\n", serial.s);
+	buf_free(&serial);
+	buf_free(&lock);
+}
+
+/* Names an unsafe file's suspects, and puts them into its group. */
+static void
+add_suspects(struct buf *b, const struct plan *p, const struct record *records, size_t f,
+	const int *unsafe, size_t *group)
+{
+	enum evidence e, strongest = EVIDENCES;
+	size_t i, k, from, to;
+
+	for (i = 0; i < p->nfiles; i++) {
+		e = evidence(p, records, f, i, unsafe);
+		strongest = e < strongest ? e : strongest;
+	}
+	buf_fmt(b, "\n    %s", words[strongest]);
+	for (i = 0; i < p->nfiles && strongest < EVIDENCES; i++) {
+		if (evidence(p, records, f, i, unsafe) != strongest)
+			continue;
+		buf_fmt(b, " %s", shown(p->files[i].test));
+		from = group[f] > group[i] ? group[f] : group[i];
+		to = group[f] > group[i] ? group[i] : group[f];
+		for (k = 0; k < p->nfiles; k++)
+			group[k] = group[k] == from ? to : group[k];
+	}
+	buf_char(b, '\n');
+}
+
+void
+run_audit(const struct plan *p, const struct record *records, struct buf *b)
+{
+	size_t *group = xcalloc(p->nfiles, sizeof(*group)), i, n[3] = { 0 };
+	int *unsafe = xcalloc(p->nfiles, sizeof(*unsafe)), k, harmless = 0;
+	struct buf found = { 0 };
+	const char *name;
+
+	for (i = 0; i < p->nfiles; i++) {
+		group[i] = i;
+		unsafe[i] = failures(p, &records[i], &records[i], &harmless);
+		for (k = 0; k <= p->o.audit && records[i].rounds[k].attempt
+		&& records[i].rounds[k].result <= NONE; k++)
+			;
+		n[0] += k > p->o.audit;
+	}
+	for (i = 0; i < p->nfiles; i++) {
+		name = shown(p->files[i].test);
+		if (unsafe[i]) {
+			n[1]++;
+			buf_fmt(&found, "unsafe: %s  passed alone, failed in %d of %d rounds "
+				"beside others", name, unsafe[i], (int)p->o.audit);
+			add_suspects(&found, p, records, i, unsafe, group);
+		} else if (failed(&records[i].rounds[0])) {
+			n[2]++;
+			buf_fmt(&found, "broken: %s  fails alone\n", name);
+		}
+	}
+	if (n[1]) {
+		buf_str(&found, "\nUntil they no longer share anything, these lines in "
+			"prun.conf keep them apart:\n\n");
+		add_lines(&found, p, unsafe, group);
+	}
+	buf_fmt(b, "\naudit: ran each of %zu files alone, then %d rounds with %d at once:\n"
+		"%zu safe, %zu unsafe, %zu broken", p->nfiles, (int)p->o.audit, p->workers,
+		n[0], n[1], n[2]);
+	if (n[0] + n[1] + n[2] < p->nfiles)
+		buf_fmt(b, ", %zu not finished", p->nfiles - n[0] - n[1] - n[2]);
+	buf_fmt(b, "\n%s", found.n ? found.s : "");
+	if (found.n && file_write(str("%s/audit.txt", p->dir), found.s, found.n, 0666) < 0)
+		warn("%s/audit.txt:", p->dir);
+	buf_free(&found);
+	free(group);
+	free(unsafe);
+}
