@@ -101,21 +101,12 @@ same(const char *a, const char *b)
 	return !strcmp(a ? a : "", b ? b : "");
 }
 
-/* Whether an earlier suite's setup does for suite i as well. */
+/* Whether the setup of suite a does for suite b as well. */
 static bool
-is_set_up(const struct plan *p, size_t i)
+does_for(const struct plan *p, const struct suite *a, const struct suite *b)
 {
-	const struct opts *o = &p->suites[i].o, *earlier;
-	size_t k;
-
-	for (k = 0; k < i; k++) {
-		earlier = &p->suites[k].o;
-		if (!p->suites[k].no_setup && same(o->setup, earlier->setup)
-		&& same(o->db, earlier->db)
-		&& (plan_wants_pytest(p, &p->suites[k]) || !plan_wants_pytest(p, &p->suites[i])))
-			return true;
-	}
-	return false;
+	return !a->no_setup && same(a->o.setup, b->o.setup) && same(a->o.db, b->o.db)
+		&& (plan_wants_pytest(p, a) || !plan_wants_pytest(p, b));
 }
 
 /* Which suites need their setup: those that have a file to run (--clean: all),
@@ -123,17 +114,19 @@ is_set_up(const struct plan *p, size_t i)
 static void
 find_setups(struct plan *p)
 {
-	struct suite *s;
+	struct suite *s = p->suites, *end = s + p->nsuites, *earlier;
 	size_t i;
 
 	for (i = 0; i < p->nsuites; i++)
-		p->suites[i].no_setup = !p->o.clean;
+		s[i].no_setup = !p->o.clean;
 	for (i = 0; i < p->nfiles && !p->o.reopen; i++)
 		p->files[i].suite->no_setup = false;
-	for (i = 0; i < p->nsuites; i++) {
-		s = &p->suites[i];
-		if ((!s->o.setup && !s->o.db && !plan_wants_pytest(p, s)) || is_set_up(p, i))
+	for (; s < end; s++) {
+		if (!s->o.setup && !s->o.db && !plan_wants_pytest(p, s))
 			s->no_setup = true;
+		for (earlier = p->suites; earlier < s; earlier++)
+			if (does_for(p, earlier, s))
+				s->no_setup = true;
 	}
 }
 
@@ -151,33 +144,24 @@ refuse_foreign(const char *path)
 		bad(path, "belongs to another user");
 }
 
-/* Whether path is a run directory: other tools may write a results.jsonl, too.
- * Ours is empty, and alone, if prun was killed before it wrote its first line. */
-static bool
-is_run(const char *path, bool alone)
+/* Locks the run directory for as long as the descriptor is open; ends prun if
+ * another run has it, or if it is no run directory: other tools may write a
+ * results.jsonl, too.  empty: it may be, as after a kill at the wrong moment. */
+static int
+lock_run(const char *path, bool empty)
 {
 	static const char begin[] = "{\"prun\":\"";
-	char head[sizeof(begin) - 1];
-	int fd = open_regular(str("%s/results.jsonl", path), O_RDONLY | O_NOFOLLOW);
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	char head[sizeof(begin) - 1], *name = str("%s/results.jsonl", path);
+	int fd = open_regular(name, O_RDWR | O_NOFOLLOW | (empty ? O_CREAT : 0));
 	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof(head));
 
-	close_keep(fd);
-	if (n == 0)
-		return alone;
-	return n == (ssize_t)sizeof(head) && !memcmp(head, begin, sizeof(head));
-}
+	bool ours = n == (ssize_t)sizeof(head) && !memcmp(head, begin, sizeof(head));
 
-/* Locks the run directory for as long as the descriptor is open; ends prun if
- * another run has it. */
-static int
-lock_run(const char *path)
-{
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-	char *name = str("%s/results.jsonl", path);
-	int fd = open_regular(name, O_RDWR | O_CREAT | O_NOFOLLOW);
-
-	if (fd < 0)
+	if (fd < 0 && empty && errno != EINVAL)
 		fatal(EXIT_RUN, "%s:", name);
+	if (!ours && !(n == 0 && empty))
+		bad(path, "is not a run directory");
 	if (fcntl(fd, F_SETLK, &lock) == 0)
 		return fd;
 	if (errno == EACCES || errno == EAGAIN)
@@ -196,8 +180,10 @@ is_entry(const struct dirent *e)
 static void
 make_parents(const char *option, const char *path)
 {
-	char *dir = str("%s", path), *slash = dir;
+	char *dir = str("%s", path ? path : ""), *slash = dir;
 
+	if (!path || !strcmp(path, "-"))
+		return;
 	while ((slash = strchr(slash + 1, '/'))) {
 		*slash = '\0';
 		if (mkdir(dir, 0777) < 0 && errno != EEXIST)
@@ -257,13 +243,10 @@ make_dir(struct plan *p)
 		fatal(EXIT_RUN, "%s:", path);
 	refuse_foreign(path);
 	n = scandir(path, &e, is_entry, NULL);
-	if (n > 0 && !is_run(path, n == 1))
-		fatal(EXIT_USAGE, "%s is not empty and is not a run directory; "
-			"choose another one", path);
 	p->dir = realpath(path, NULL);
 	if (n < 0 || !p->dir)
 		fatal(EXIT_RUN, "%s:", path);
-	fd = lock_run(path);            /* for as long as we live */
+	fd = lock_run(path, n < 2);     /* for as long as we live */
 	empty_dir(p, e, n);
 	if (ftruncate(fd, 0) < 0)
 		fatal(EXIT_RUN, "%s/results.jsonl:", path);
@@ -310,24 +293,16 @@ read_why(const struct plan *p, const struct file *f, const struct outcome *o)
 	return why;
 }
 
-static bool
-is_link(const char *path)
-{
-	struct stat st;
-
-	return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
-}
-
 /* The path of a file in an attempt's directory; one that cannot be opened where
- * a run directory of who knows whom leads elsewhere. */
+ * the run directory of who knows whom leads elsewhere. */
 static char *
-own_file(const char *dir, const char *name, bool foreign)
+own_file(const struct plan *p, const char *dir, const char *name, int source)
 {
 	char *path = str("%s/%s", dir, name);
 
-	if (!foreign || (!is_link(dir) && !is_link(path)))
+	if (source == 0 || access(path, F_OK) < 0 || holds(p->dir, path))
 		return path;
-	warn("%s is behind a symbolic link, which is not followed", path);
+	warn("%s is not in its run directory, and not read", path);
 	return "";
 }
 
@@ -353,8 +328,8 @@ add_file(struct parts *parts, const struct plan *p, const struct file *f,
 		if (source == 0 && c->o.result == CANCEL && !c->o.report)
 			continue;
 		dir = plan_dir(p, f, k);
-		list_add(&part->reports, own_file(dir, "junit.xml", source > 0));
-		list_add(&part->logs, own_file(dir, "test.log", source > 0));
+		list_add(&part->reports, own_file(p, dir, "junit.xml", source));
+		list_add(&part->logs, own_file(p, dir, "test.log", source));
 	}
 }
 
@@ -392,30 +367,18 @@ merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 	return r;
 }
 
-/* Whether both are the same file: the report that an earlier merge left. */
-static bool
-is_same_file(const char *path, const char *out)
-{
-	struct stat a, b;
-
-	return stat(path, &a) == 0 && stat(out, &b) == 0 && a.st_dev == b.st_dev
-		&& a.st_ino == b.st_ino;
-}
-
+/* Whether path is a run directory that can be read; then it is added. */
 static bool
 add_run_dir(struct parts *parts, const char *name, const char *path)
 {
 	struct plan *run = memset(scratch(sizeof(*run)), 0, sizeof(*run));
 	struct record *records;
 	size_t i = parts->n;
-	int r;
+	int r = show_read(run, &records, path);
 
-	if (access(str("%s/results.jsonl", path), F_OK) < 0)
-		return false;
-	r = show_read(run, &records, path);
 	if (r == 0)
 		add_run(parts, run, records, (int)parts->n + 1);
-	else
+	else if (access(str("%s/results.jsonl", path), F_OK) == 0)
 		warn("%s/results.jsonl cannot be read; merging only the reports", path);
 	for (; i < parts->n; i++)
 		parts->v[i].name = name;
@@ -429,7 +392,7 @@ static size_t
 add_input(struct parts *parts, const char *name, const char *path, const char *out, bool found)
 {
 	struct dirent **e;
-	struct stat st;
+	struct stat st, old;
 	struct part *part;
 	size_t count = 0;
 	char *entry;
@@ -453,8 +416,10 @@ add_input(struct parts *parts, const char *name, const char *path, const char *o
 	}
 	for (i = 0; i < n; i++) {
 		entry = str("%s/%s", path, e[i]->d_name);
-		if (lstat(entry, &st) == 0 && (S_ISDIR(st.st_mode)
-		|| (xml_is_file(e[i]->d_name) && !is_same_file(entry, out))))
+		if (stat(out, &old) < 0)
+			old.st_ino = 0;         /* else what an earlier merge left */
+		if (lstat(entry, &st) == 0 && (S_ISDIR(st.st_mode) || (xml_is_file(entry)
+		&& (st.st_ino != old.st_ino || st.st_dev != old.st_dev))))
 			count += add_input(parts, name, entry, out, true);
 		free(e[i]);
 	}
@@ -513,24 +478,21 @@ static void
 read_unit(struct unit *u, const struct reader *r)
 {
 	const char *name = xml_attr(r, "name"), *value = xml_attr(r, "value");
+	struct { const char *name; char **to; } texts[] = {
+		{ "prun.file", &u->file }, { "prun.suite", &u->suite },
+		{ "prun.plan", &u->plan }, { "prun.shard", &u->shard },
+		{ "prun.started", &u->started }
+	};
+	size_t i;
 
-	if (!value)
-		return;
-	if (!strcmp(name, "prun.file"))
-		u->file = str("%s", value);
-	else if (!strcmp(name, "prun.suite"))
-		u->suite = str("%s", value);
-	else if (!strcmp(name, "prun.plan"))
-		u->plan = str("%s", value);
-	else if (!strcmp(name, "prun.shard"))
-		u->shard = str("%s", value);
-	else if (!strcmp(name, "prun.started"))
-		u->started = str("%s", value);
-	else if (!strcmp(name, "prun.name"))
+	for (i = 0; value && i < LEN(texts); i++)
+		if (!strcmp(name, texts[i].name))
+			*texts[i].to = str("%s", value);
+	if (value && !strcmp(name, "prun.name"))
 		u->name = str("%s%s%s", u->name, *u->name ? "/" : "", value);
-	else if (!strcmp(name, "prun.result"))
+	else if (value && !strcmp(name, "prun.result"))
 		u->result = (enum result)find_word(result_name, RESULTS, value);
-	else if (!strcmp(name, "prun.seconds"))
+	else if (value && !strcmp(name, "prun.seconds"))
 		u->ms = (int64_t)(strtod(value, NULL) * 1000 + 0.5);
 }
 
@@ -832,8 +794,7 @@ merge_mode(const struct plan *p)
 
 	if (!p->o.junit || !p->paths.n)
 		bad("--merge", "needs -o OUT and the reports or run directories to merge");
-	if (strcmp(p->o.junit, "-"))
-		make_parents("-o", p->o.junit);
+	make_parents("-o", p->o.junit);
 	for (i = 0; i < p->paths.n; i++) {
 		path = p->paths.v[i];
 		name = input_name(p, &path);
@@ -867,17 +828,14 @@ merge_mode(const struct plan *p)
 static const char *
 write_report(const struct plan *p, const struct record *records, int64_t ms, bool stays)
 {
-	const char *path = p->o.junit;
+	char *name = str("%s/report.xml", p->dir), *target;
+	const char *path = p->o.junit ? p->o.junit : name;
 	struct parts parts = { 0 };
 	struct counts total;
-	char *target, *name;
 
-	if (!path)
-		path = str("%s/report.xml", p->dir);
 	add_run(&parts, p, records, 0);
 	if (merge(p, &parts, path, ms, &total) < 0)
 		return NULL;
-	name = str("%s/report.xml", p->dir);
 	target = p->o.junit && stays ? realpath(path, NULL) : NULL;
 	if (target && strcmp(target, name) && symlink(target, name) < 0)
 		warn("%s:", name);
@@ -889,17 +847,16 @@ write_report(const struct plan *p, const struct record *records, int64_t ms, boo
 static bool
 dir_stays(const struct plan *p, const struct record *records, int status, bool cut)
 {
-	bool failed = (status == EXIT_FAILED || status == EXIT_RUN) && !cut;
-	bool stays = p->o.run_dir || p->o.keep == KEEP_ALWAYS;
-	enum result result;
+	bool failed = (status == EXIT_FAILED || status == EXIT_RUN) && !cut, kept = false;
 	size_t i;
 
 	for (i = 0; i < p->nfiles; i++) {
-		result = records[i].o.result;
-		failed = failed || result == FLAKY || (result >= FAIL && result < CANCEL);
-		stays = stays || records[i].kept;
+		failed = failed || records[i].o.result == FLAKY
+			|| (records[i].o.result >= FAIL && records[i].o.result < CANCEL);
+		kept = kept || records[i].kept;
 	}
-	return stays || (failed && p->o.keep != KEEP_NEVER);
+	return p->o.run_dir || p->o.keep == KEEP_ALWAYS || kept
+		|| (failed && p->o.keep != KEEP_NEVER);
 }
 
 /* The run is over: reports, history, and what stays. */
@@ -967,104 +924,74 @@ die(int sig)
 	_exit(128 + sig);               /* process 1 of a container survives raise */
 }
 
-static void
-free_records(const struct plan *p, struct record *records)
-{
-	size_t i;
-
-	for (i = 0; i < p->nfiles; i++)
-		free(records[i].rounds);
-	free(records);
-}
-
+/* A run.  One aside has its setups found already; it has no report and leaves
+ * nothing. */
 static int
-run(struct plan *p)
+run(struct plan *p, bool aside)
 {
-	struct record *records;
 	int64_t begin = clock_ms();
 	time_t now = time(NULL);
-	int status, sig;
+	struct record *records;
 	struct show *show;
+	int status, sig;
 
 	proc_catch();
-	if (p->o.junit && strcmp(p->o.junit, "-"))
+	if (aside) {
+		p->o.run_dir = NULL;
+	} else {
 		make_parents("-o", p->o.junit);
-	if (p->o.history)
 		make_parents("--history", p->o.history);
-	if (p->o.run_dir)
 		make_parents("-d", p->o.run_dir);
+		find_setups(p);
+	}
 	strftime(p->started, sizeof(p->started), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
 	make_dir(p);
-	find_setups(p);
-	records = xcalloc(p->nfiles, sizeof(*records));
+	/* They last as long as the process, with what run.c puts into them. */
+	records = scratch(p->nfiles * sizeof(*records) + 1);
+	memset(records, 0, p->nfiles * sizeof(*records));
 	show = show_open(p, records);
-	if (!p->o.quiet)
-		show_say(show, "config: %s\n%zu file%s, %d at once%s%s", config_name(p),
+	if (!p->o.quiet && !aside)
+		show_say(show, "config: %s\n%zu file%s, %d at once%s%s%s", config_name(p),
 			p->nfiles, p->nfiles == 1 ? "" : "s", p->workers,
-			p->o.shuffle ? ", shuffle seed " : "", p->o.shuffle ? p->o.shuffle : "");
-	if (p->o.shard && !p->o.quiet)
-		show_say(show, "shard %d/%d of %zu files", p->shard, p->shards, p->all);
+			p->o.shuffle ? ", shuffle seed " : "", p->o.shuffle ? p->o.shuffle : "",
+			p->o.shard ? str("\nshard %d/%d of %zu files", p->shard, p->shards,
+			p->all) : "");
 	status = run_files(p, records, show, &sig);
-	status = finish(p, records, show, status, sig, clock_ms() - begin);
+	if (!aside)
+		status = finish(p, records, show, status, sig, clock_ms() - begin);
+	else if (remove_tree(p->dir) < 0)
+		warn("%s could not be removed:", p->dir);
 	sig = drain(show, sig ? clock_ms() + 1000 : -1, sig);
 	if (show_error(show) && show_error(show) != EPIPE)
 		status = EXIT_RUN;
-	show_close(show);
-	free_records(p, records);
-	if (sig)
-		die(sig);
-	return status;
-}
-
-/* ---- other modes ---- */
-
-/* A run that has no report and leaves nothing, of --clean or --reopen. */
-static int
-run_aside(struct plan *p)
-{
-	struct record *records;
-	struct show *show;
-	int status, sig;
-
-	p->o.run_dir = NULL;
-	proc_catch();
-	make_dir(p);
-	records = xcalloc(p->nfiles, sizeof(*records));
-	show = show_open(p, records);
-	status = run_files(p, records, show, &sig);
-	drain(show, sig ? clock_ms() + 1000 : -1, sig);
-	show_close(show);
-	free_records(p, records);
-	if (remove_tree(p->dir) < 0)
-		warn("%s could not be removed:", p->dir);
 	if (sig && !p->o.reopen)
 		die(sig);
 	return sig ? 0 : status;
 }
 
+/* ---- other modes ---- */
+
 /* prun --clean [run directory ...] */
 static int
 clean_mode(struct plan *p)
 {
-	size_t i, dbs = 0;
+	bool dbs = false;
+	int status = 0;
 	char *path;
-	int status = 0, fd;
+	size_t i;
 
 	for (i = 0; i < p->nsuites; i++)
-		dbs += p->suites[i].o.db != NULL;
+		dbs = dbs || p->suites[i].o.db;
 	if (!dbs && !p->paths.n)
 		bad("--clean", "needs db in prun.conf, or a run directory to remove");
 	for (i = 0; i < p->paths.n; i++) {
 		path = conf_path(p, p->paths.v[i]);
 		refuse_foreign(path);
-		if (!is_run(path, false))
-			bad(path, "is not a run directory");
-		fd = lock_run(path);
-		close(fd);
+		close(lock_run(path, false));
 	}
 	find_setups(p);
 	if (dbs)
-		status = run_aside(p);
+		status = run(p, true);
 	for (i = 0; i < p->paths.n; i++) {
 		path = conf_path(p, p->paths.v[i]);
 		if (!p->o.list && remove_tree(path) < 0)
@@ -1126,6 +1053,13 @@ find_attempt(struct plan *p)
 	buf_free(&env);
 }
 
+static int
+reopen_mode(struct plan *p)
+{
+	find_setups(p);
+	return run(p, true);
+}
+
 /* How many workers the descriptors suffice for: two each, and some. */
 static int
 count_workers(const struct plan *p)
@@ -1152,7 +1086,7 @@ collect(struct plan *p)
 	p->workers = 1;
 	find_setups(p);
 	p->nfiles = 0;
-	status = run_aside(p);
+	status = run(p, true);
 	p->nfiles = n;
 	if (status)
 		exit(status);
@@ -1198,14 +1132,12 @@ main(int argc, char **argv)
 			bad("--audit", "needs at least two files and jobs greater than 1");
 		if (p.o.clean)
 			status = clean_mode(&p);
-		else if (p.o.reopen) {
-			find_setups(&p);
-			status = run_aside(&p);
-		}
+		else if (p.o.reopen)
+			status = reopen_mode(&p);
 		else if (p.o.list)
 			print_plan(&p);
 		else if (p.nfiles || p.all)
-			status = run(&p);
+			status = run(&p, false);
 		if (!status && p.incomplete && !p.o.no_tests)
 			status = EXIT_NO_FILES;
 	}

@@ -77,16 +77,6 @@ seconds(int64_t ms)
 
 /* ---- the screen ---- */
 
-static void
-open_output(struct show *s)
-{
-	const char *name = ttyname(1);
-
-	s->fd = name ? open(name, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : 1;
-	if (s->fd < 0)
-		s->fd = 1;
-}
-
 int
 show_waits(const struct show *s)
 {
@@ -192,27 +182,14 @@ show_say(struct show *s, const char *fmt, ...)
 static void
 measure(struct show *s)
 {
-	s->width = 80;
-	s->height = 24;
-#ifdef TIOCGWINSZ
 	struct winsize ws;
 
+	s->width = 80;
+	s->height = 24;
 	if (ioctl(1, TIOCGWINSZ, &ws) == 0 && ws.ws_col > 0) {
 		s->width = ws.ws_col;
 		s->height = ws.ws_row;
 	}
-#endif
-}
-
-/* Cuts text to so many bytes, which are at least as many as the columns. */
-static void
-cut_line(char *text, int bytes)
-{
-	if (strlen(text) <= (size_t)bytes)
-		return;
-	while (bytes > 0 && ((unsigned char)text[bytes] & 0xc0) == 0x80)
-		bytes--;                /* not inside of a character */
-	text[bytes] = '\0';
 }
 
 static void
@@ -221,11 +198,12 @@ draw_slot(struct show *s, const struct slot_view *v, int64_t now)
 	char *line = str("%s%-7s %s  %.0fs", s->screen ? "  " : "running: ",
 		phase_name[v->phase], v->file < 0 ? "" : title(s, &s->plan->files[v->file]),
 		seconds(now - v->since));
+	size_t n = strlen(line);
 
-	/* A line that wraps would be one too many to go up. */
-	if (s->screen)
-		cut_line(line, s->width - 1);
-	buf_fmt(&s->out, "%s\n", line);
+	/* A line that wraps would be one too many to go up; not inside a character. */
+	while (s->screen && n && (n >= (size_t)s->width || (line[n] & 0xc0) == 0x80))
+		n--;
+	buf_fmt(&s->out, "%.*s\n", (int)n, line);
 	s->lines += s->screen;
 }
 
@@ -256,19 +234,6 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 }
 
 /* ---- one file ---- */
-
-static void
-split_note(char *line, char *field[FIELDS])
-{
-	int i;
-
-	for (i = 0; i < FIELDS; i++) {
-		field[i] = line;
-		line += strcspn(line, i < MESSAGE ? "\t" : "");
-		if (*line)
-			*line++ = '\0';
-	}
-}
 
 /* Text of a workflow command of GitHub; more characters end a property. */
 static void
@@ -303,7 +268,7 @@ show_notes(struct show *s, const struct file *f, bool again, char *notes)
 {
 	const char *cause = cause_name[s->records[f->index].o.cause];
 	char *line, *v[FIELDS];
-	int tests = 0;
+	int tests = 0, i;
 
 	while ((line = next_line(&notes))) {
 		if (starts(line, "! ")) {
@@ -314,7 +279,12 @@ show_notes(struct show *s, const struct file *f, bool again, char *notes)
 			put_line(s, str("    %s", line + 2));
 			continue;
 		}
-		split_note(line + 2, v);
+		for (i = 0, line += 2; i < FIELDS; i++) {
+			v[i] = line;
+			line += strcspn(line, i < MESSAGE ? "\t" : "");
+			if (*line)
+				*line++ = '\0';
+		}
 		if (++tests <= TESTS_SHOWN)
 			put_line(s, str("    %s%s%s: %s", v[CLASS], *v[CLASS] ? " " : "",
 				v[NAME], v[MESSAGE]));
@@ -436,32 +406,23 @@ show_line(struct show *s, const struct file *f, bool again)
 
 /* ---- results.jsonl ---- */
 
-/* A key, with a comma before it unless it is the object's first. */
+/* A key and its value, with a comma before them unless they are the object's first. */
 static void
-json_key(struct buf *b, const char *key)
+json(struct buf *b, const char *key, const char *fmt, ...)
 {
+	va_list ap;
+
 	buf_fmt(b, "%s\"%s\":", b->s[b->n - 1] == '{' ? "" : ",", key);
+	va_start(ap, fmt);
+	buf_vfmt(b, fmt, ap);
+	va_end(ap);
 }
 
 static void
 json_text(struct buf *b, const char *key, const char *value)
 {
-	json_key(b, key);
+	json(b, key, "");
 	buf_json(b, value);
-}
-
-static void
-json_number(struct buf *b, const char *key, int64_t value)
-{
-	json_key(b, key);
-	buf_fmt(b, "%" PRId64, value);
-}
-
-static void
-json_seconds(struct buf *b, const char *key, int64_t ms)
-{
-	json_key(b, key);
-	buf_fmt(b, "%.3f", seconds(ms));
 }
 
 /* The keys that a planned and a finished file have. */
@@ -469,7 +430,7 @@ static void
 json_file(struct buf *b, const struct file *f)
 {
 	buf_char(b, '{');
-	json_number(b, "index", f->index);
+	json(b, "index", "%d", f->index);
 	json_text(b, "suite", f->suite->name);
 	json_text(b, "file", f->test);
 }
@@ -496,10 +457,9 @@ write_plan(struct show *s)
 	json_text(&b, "plan", str("%08" PRIx32, p->hash));
 	json_text(&b, "shard", str("%d/%d", p->shard, p->shards));
 	if (p->o.audit)
-		json_number(&b, "audit", p->o.audit);
+		json(&b, "audit", "%" PRId64, p->o.audit);
 	json_text(&b, "started", p->started);
-	json_key(&b, "files");
-	buf_char(&b, '[');
+	json(&b, "files", "[");
 	for (i = 0; i < p->nfiles; i++) {
 		buf_str(&b, i ? "," : "");
 		json_file(&b, &p->files[i]);
@@ -517,16 +477,16 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 	struct buf b = { 0 };
 
 	json_file(&b, f);
-	json_number(&b, "attempt", o->attempt);
-	json_seconds(&b, "start", o->begin ? o->begin - s->began : 0);
+	json(&b, "attempt", "%d", o->attempt);
+	json(&b, "start", "%.3f", seconds(o->begin ? o->begin - s->began : 0));
 	json_text(&b, "result", result_name[o->result]);
 	json_text(&b, "cause", cause_name[o->cause]);
 	json_text(&b, "message", why);
-	json_number(&b, "status", o->status);
-	json_seconds(&b, "seconds", o->ms);
-	json_number(&b, "tests", o->tests);
-	json_number(&b, "failed", o->failed);
-	json_number(&b, "skipped", o->skipped);
+	json(&b, "status", "%d", o->status);
+	json(&b, "seconds", "%.3f", seconds(o->ms));
+	json(&b, "tests", "%" PRId64, o->tests);
+	json(&b, "failed", "%" PRId64, o->failed);
+	json(&b, "skipped", "%" PRId64, o->skipped);
 	json_text(&b, "dir", strrchr(dir, '/') + 1);
 	if (url)
 		json_text(&b, "database", url);
@@ -565,13 +525,6 @@ static long
 json_long(const char *object, const char *key)
 {
 	return strtol(json_value(object, key), NULL, 10);
-}
-
-/* Index of the value in words; the last, which is the worst, if it is none of them. */
-static size_t
-json_word(const char *object, const char *key, const char *const *words, size_t n)
-{
-	return find_word(words, n - 1, json_value(object, key));
 }
 
 /* A file of the plan: {"index":0,"suite":"","file":"t/a.sh"} */
@@ -617,8 +570,10 @@ read_ended(struct plan *p, struct record *records, const char *object)
 	if (p->o.audit && records[i].attempts && o->result >= FAIL)
 		return;                 /* the first failure stands for the file */
 	o->attempt = attempt >= 1 && attempt <= 1000 ? (int)attempt : 1;
-	o->result = (enum result)json_word(object, "result", result_name, RESULTS);
-	o->cause = (enum cause)json_word(object, "cause", cause_name, CAUSES);
+	/* A word that we do not know is the last one, which is the worst. */
+	o->result = (enum result)find_word(result_name, RESULTS - 1,
+		json_value(object, "result"));
+	o->cause = (enum cause)find_word(cause_name, CAUSES - 1, json_value(object, "cause"));
 	o->status = (int)json_long(object, "status");
 	o->ms = (int64_t)(strtod(json_value(object, "seconds"), NULL) * 1000 + 0.5);
 	o->notes = true;        /* they may be there, or else: */
@@ -637,29 +592,13 @@ read_ended(struct plan *p, struct record *records, const char *object)
 		*dash = '\0';
 }
 
-static void
-read_plan(struct plan *p, struct record **records, const char *line)
-{
-	const char *object = strstr(line, "{\"index\"");
-	char *shard = json_value(line, "shard");
-	size_t cap = 0;
-
-	snprintf(p->id, sizeof(p->id), "%s", json_value(line, "run"));
-	snprintf(p->started, sizeof(p->started), "%s", json_value(line, "started"));
-	p->hash = (uint32_t)strtoul(json_value(line, "plan"), NULL, 16);
-	p->shard = (int)strtol(shard, &shard, 10);
-	p->shards = (int)strtol(shard + (*shard == '/'), NULL, 10);
-	p->o.audit = json_long(line, "audit");
-	for (; object; object = strstr(object + 1, "{\"index\""))
-		read_planned(p, records, &cap, object);
-}
-
 int
 show_read(struct plan *p, struct record **records, const char *dir)
 {
 	struct buf b = { 0 };
-	char *text, *end, *line;
+	char *text, *end, *line, *shard;
 	int r = buf_read(&b, str("%s/results.jsonl", dir));
+	size_t cap = 0;
 
 	*records = NULL;
 	end = b.n ? strrchr(b.s, '\n') : NULL;
@@ -667,13 +606,22 @@ show_read(struct plan *p, struct record **records, const char *dir)
 		*end = '\0';            /* a line without an end was cut by a crash */
 	text = end ? b.s : NULL;
 	line = next_line(&text);
-	if (line)
-		read_plan(p, records, line);
+	if (!line)
+		line = "";
+	snprintf(p->id, sizeof(p->id), "%s", json_value(line, "run"));
+	p->hash = (uint32_t)strtoul(json_value(line, "plan"), NULL, 16);
+	shard = json_value(line, "shard");
+	p->shard = (int)strtol(shard, &shard, 10);
+	p->shards = (int)strtol(shard + (*shard == '/'), NULL, 10);
+	snprintf(p->started, sizeof(p->started), "%s", json_value(line, "started"));
+	p->o.audit = json_long(line, "audit");
+	for (line = strstr(line, "{\"index\""); line; line = strstr(line + 1, "{\"index\""))
+		read_planned(p, records, &cap, line);
 	while ((line = next_line(&text)))
 		read_ended(p, *records, line);
-	p->dir = str("%s", dir);
+	p->dir = realpath(dir, NULL);
 	buf_free(&b);
-	return r == 0 && *p->id ? 0 : -1;
+	return r == 0 && p->dir && *p->id ? 0 : -1;
 }
 
 /* ---- the run ---- */
@@ -681,13 +629,16 @@ show_read(struct plan *p, struct record **records, const char *dir)
 struct show *
 show_open(const struct plan *p, const struct record *records)
 {
-	struct show *s = xcalloc(1, sizeof(*s));
-	const char *term = getenv("TERM"), *github = getenv("GITHUB_ACTIONS");
+	static struct show show;        /* one at a time, never freed */
+	struct show *s = &show;
+	const char *tty = ttyname(1), *term = getenv("TERM");
+	const char *github = getenv("GITHUB_ACTIONS");
 	char *path = str("%s/results.jsonl", p->dir);
 
-	s->plan = p;
-	s->records = records;
-	open_output(s);
+	buf_free(&s->out);
+	*s = (struct show){ .plan = p, .records = records };
+	s->fd = tty ? open(tty, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : 1;
+	s->fd = s->fd < 0 ? 1 : s->fd;
 	s->colours = isatty(1) && !getenv("NO_COLOR") && term && strcmp(term, "dumb");
 	s->screen = s->colours && !p->o.quiet && !p->o.interactive;
 	s->began = s->drawn = clock_ms();
@@ -761,6 +712,7 @@ show_table(struct show *s)
 /* What has come of a suite's files, or of all. */
 struct sums {
 	int n[RESULTS];
+	int unused, connected;  /* databases */
 	int64_t ms;             /* of all together */
 	int64_t wall;           /* from the first one's begin to the last one's end */
 	int slowest;            /* index of a file, or -1 */
@@ -780,6 +732,8 @@ sum_up(const struct show *s, const struct suite *suite)
 		if (suite && s->plan->files[i].suite != suite)
 			continue;
 		sums.n[o->result]++;
+		sums.unused += o->unused;
+		sums.connected += o->connected;
 		sums.ms += o->ms;
 		if (o->ms > sums.longest) {
 			sums.second = sums.longest;
@@ -788,10 +742,8 @@ sum_up(const struct show *s, const struct suite *suite)
 		} else if (o->ms > sums.second) {
 			sums.second = o->ms;
 		}
-		if (o->ms && o->begin < from)
-			from = o->begin;
-		if (o->ms && o->begin + o->ms > to)
-			to = o->begin + o->ms;
+		from = o->ms && o->begin < from ? o->begin : from;
+		to = o->ms && o->begin + o->ms > to ? o->begin + o->ms : to;
 	}
 	sums.wall = to > from ? to - from : 0;
 	return sums;
@@ -818,30 +770,16 @@ write_summary(const struct show *s, const struct sums *all, int status, int64_t 
 
 	buf_char(&b, '{');
 	json_text(&b, "run", s->plan->id);
-	json_number(&b, "status", status);
-	json_number(&b, "files", (int64_t)s->plan->nfiles);
+	json(&b, "status", "%d", status);
+	json(&b, "files", "%zu", s->plan->nfiles);
 	for (k = 0; k < RESULTS; k++)
-		json_number(&b, result_name[k], all->n[k]);
-	json_seconds(&b, "seconds", ms);
-	json_seconds(&b, "test_seconds", all->ms);
+		json(&b, result_name[k], "%d", all->n[k]);
+	json(&b, "seconds", "%.3f", seconds(ms));
+	json(&b, "test_seconds", "%.3f", seconds(all->ms));
 	buf_str(&b, "}\n");
 	if (file_write(path, b.s, b.n, 0666) < 0)
 		warn("%s:", path);
 	buf_free(&b);
-}
-
-static void
-show_suites(struct show *s)
-{
-	struct sums sums;
-	size_t i;
-
-	for (i = 0; i < s->plan->nsuites; i++) {
-		sums = sum_up(s, &s->plan->suites[i]);
-		buf_fmt(&s->out, "suite %s: ", s->plan->suites[i].name);
-		put_counts(s, sums.n);
-		buf_fmt(&s->out, "   %.1fs\n", seconds(sums.wall));
-	}
 }
 
 /* Names the suites whose files all passed without a connection to their database:
@@ -849,25 +787,16 @@ show_suites(struct show *s)
 static void
 show_unused(struct show *s)
 {
-	const struct plan *p = s->plan;
-	const struct suite *suite;
-	const struct outcome *o;
+	const struct suite *suite = s->plan->suites, *end = suite + s->plan->nsuites;
+	struct sums sums;
 	const char *env;
-	size_t i, k;
-	int unused, connected;
 
-	for (i = 0; i < p->nsuites; i++) {
-		suite = &p->suites[i];
-		unused = connected = 0;
-		for (k = 0; k < p->nfiles; k++) {
-			o = &s->records[k].o;
-			unused += p->files[k].suite == suite && o->unused;
-			connected += p->files[k].suite == suite && o->connected;
-		}
+	for (; suite < end; suite++) {
+		sums = sum_up(s, suite);
 		env = suite->o.db_env.n ? suite->o.db_env.v[0] : "PRUN_DB_URL";
-		if (unused && !connected)
-			buf_fmt(&s->out, "warning: %s%sno test connected to its database; does the "
-				"server read %s?\n", suite->name, *suite->name ? ": " : "", env);
+		if (sums.unused && !sums.connected)
+			buf_fmt(&s->out, "warning: %s%sno test connected to its database; does "
+				"the server read %s?\n", suite->name, *suite->name ? ": " : "", env);
 	}
 }
 
@@ -891,13 +820,18 @@ void
 show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 {
 	const struct plan *p = s->plan;
-	struct sums all = sum_up(s, NULL);
+	struct sums all = sum_up(s, NULL), sums;
+	size_t i;
 
 	erase(s);
 	if (!p->o.quiet)
 		show_table(s);
-	if (!p->o.quiet && p->nsuites > 1)
-		show_suites(s);
+	for (i = 0; i < p->nsuites && p->nsuites > 1 && !p->o.quiet; i++) {
+		sums = sum_up(s, &p->suites[i]);
+		buf_fmt(&s->out, "suite %s: ", p->suites[i].name);
+		put_counts(s, sums.n);
+		buf_fmt(&s->out, "   %.1fs\n", seconds(sums.wall));
+	}
 	buf_fmt(&s->out, "\n%zu file%s: ", p->nfiles, plural((int64_t)p->nfiles));
 	put_counts(s, all.n);
 	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));
@@ -914,14 +848,4 @@ show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 	if (s->github)
 		buf_fmt(&s->out, "::%s::\n", s->github);
 	show_write(s);
-}
-
-void
-show_close(struct show *s)
-{
-	close(s->jsonl);
-	if (s->fd != 1)
-		close(s->fd);
-	buf_free(&s->out);
-	free(s);
 }

@@ -34,7 +34,7 @@ bad 'a directory that is not there' '-C: /no/such: No such file' -C /no/such t
 bad 'a configuration that is not there' '/no/such.conf: No such file' -f /no/such.conf t
 bad 'a readiness that is none' 'ready = http: http needs a path' --ready=http t
 bad 'a URL of no known kind' 'db = mysql://h/x is a kind of database that prun cannot clone' --db=mysql://h/x t
-bad 'a run directory that is not ours' 'is not empty and is not a run directory' -d t t
+bad 'a run directory that is not ours' 'is not a run directory' -d t t
 bad 'a suite that is not there' 'unknown suite "x"' -s x t
 PRUNFLAGS='--jbs 3' bad 'PRUNFLAGS is checked likewise' 'PRUNFLAGS: unknown option' t
 PRUNFLAGS='t/test_a.sh' bad 'and takes options only' 'PRUNFLAGS: "t/test_a.sh" is not an option' t

@@ -67,7 +67,7 @@ rm evil/0-test_ok.sh/test.log
 ln -s "$dir/secret.log" evil/0-test_ok.sh/test.log
 run --merge -o m.xml evil
 lacks 'a link in a foreign run directory is not followed' m.xml leaked
-has 'which is told' err 'test.log is behind a symbolic link'
+has 'which is told' err 'test.log is not in its run directory'
 mkdir outer
 cp -R theirs outer/evil
 sed 's/"dir":"[^"]*"/"dir":".."/' theirs/results.jsonl >outer/evil/results.jsonl
