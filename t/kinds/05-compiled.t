@@ -1,9 +1,9 @@
 #!/bin/sh
-# Go, cargo, ctest: a package, a test target or a program is a unit.
+# Go, cargo, ctest: a package, a test target or a build is a unit.
 top=$(cd "${0%/*}/../.." && pwd)
 . "$top/t/kinds/kinds.sh"
 
-# Go tests packages, so the units are named by hand: a file of each package.
+# Go tests packages.
 if have go; then
 	GOCACHE=$dir/.cache GOPATH=$dir/.go GOFLAGS=-mod=mod GOTOOLCHAIN=local
 	export GOCACHE GOPATH GOFLAGS GOTOOLCHAIN
@@ -17,20 +17,29 @@ if have go; then
 		func TestBad(t *testing.T) { if "$package" == "search" { t.Fatal("search is bad") } }
 		END
 	done
+	sed 's/TestPort/TestMore/; s/TestBad/TestOther/' go/cart/cart_test.go >go/cart/more_test.go
 	cat >go/prun.conf <<-'END'
-	files = */*_test.go
-	test = go test -count=1 "$@" "./${PRUN_TEST%/*}"
+	files = .
+	split = dir
+	test = go test -count=1 "$@" "./$PRUN_TEST"
 	env = GOMAXPROCS=$PRUN_CPUS
 	END
 	run -C go
 	is 'Go: a failing package fails the run' $status 1
-	has 'the other passes' out '^cart/cart_test.go +PASS'
+	has 'the other passes, with all of its files' out '^2 files: 1 passed, 1 failed'
 	has 'its log says why' "$(sed -n 's/^ *test log *//p' out)" 'search is bad'
 	run -C go -- -run Port
 	is 'arguments reach it' $status 0
+	if have gotestsum; then
+		run -C go --test 'gotestsum --junitfile "$PRUN_JUNIT" -- -count=1 "$@" "./$PRUN_TEST"'
+		has 'gotestsum counts its tests' out '^cart +PASS +4 '
+	else
+		skip 'no gotestsum' 'gotestsum counts its tests'
+	fi
 else
-	skip 'no go' 'Go: a failing package fails the run' 'the other passes' 'its log says why' \
-		'arguments reach it'
+	skip 'no go' 'Go: a failing package fails the run' \
+		'the other passes, with all of its files' 'its log says why' \
+		'arguments reach it' 'gotestsum counts its tests'
 fi
 
 # cargo builds once, before anything runs.  A file in tests/ is a target.
