@@ -35,7 +35,7 @@ struct run {
 	bool *held;             /* locks that are taken */
 	bool *named;            /* files whose kept clone was told of */
 	int *in_suite;          /* attempts under way in each suite */
-	int64_t failed;         /* files so far, for fail-fast */
+	int64_t failed;         /* attempts so far */
 	struct show *show;
 	struct slot *slots;
 	struct slot_view *views;
@@ -49,7 +49,6 @@ struct run {
 	size_t running;         /* files */
 	bool alone;             /* one of them wants nothing beside it */
 	bool stopping;          /* no more files */
-	bool settled;           /* what waited for the end of the run is queued */
 	int round;              /* of an audit; 0: each file alone */
 	int sig, signals, status, restarts;
 	int64_t deadline;       /* of the run that a signal ends; -1: none */
@@ -78,27 +77,12 @@ order(struct slot *s, enum order_type type, int file, int attempt, int64_t ms)
 		warn("order to a worker:");
 }
 
-/* In the child: becomes worker i. */
-static void
-become_worker(struct run *r, int i, int orders, int news)
-{
-	int k;
-
-	/* Ends that are open here would hide another's end of file. */
-	for (k = 0; k < r->nslots; k++) {
-		close_keep(r->slots[k].orders);
-		close_keep(r->slots[k].news);
-	}
-	proc_become_worker(str("%s/worker.log", r->p->dir), r->p->o.interactive);
-	work_run(r->p, i, orders, news);
-}
-
 /* Forks a worker; -1 with errno when the system has no room for one more. */
 static int
 start_worker(struct run *r, int i)
 {
 	struct slot *s = &r->slots[i];
-	int orders[2] = { -1, -1 }, news[2] = { -1, -1 };
+	int orders[2] = { -1, -1 }, news[2] = { -1, -1 }, k;
 
 	s->pid = 0;
 	if (proc_pipe(orders) < 0 || proc_pipe(news) < 0
@@ -112,7 +96,13 @@ start_worker(struct run *r, int i)
 	if (s->pid == 0) {
 		close(orders[1]);
 		close(news[0]);
-		become_worker(r, i, orders[0], news[1]);
+		/* Ends that are open here would hide another's end of file. */
+		for (k = 0; k < r->nslots; k++) {
+			close_keep(r->slots[k].orders);
+			close_keep(r->slots[k].news);
+		}
+		proc_become_worker(str("%s/worker.log", r->p->dir), r->p->o.interactive);
+		work_run(r->p, i, orders[0], news[1]);
 	}
 	close(orders[0]);
 	close(news[1]);
@@ -158,12 +148,6 @@ static bool
 is_failure(const struct outcome *o)
 {
 	return o->result >= FAIL && o->result < CANCEL;
-}
-
-static bool
-counts_as_failed(const struct plan *p, enum result r)
-{
-	return r >= FAIL || (r == FLAKY && p->o.flaky);
 }
 
 static void
@@ -278,32 +262,24 @@ wants_another(const struct run *r, const struct file *f, const struct outcome *o
 		&& o->attempt <= f->retries;
 }
 
-/* Decides which of a file's kept clones stays: that of its last failure, in an
- * audit of its first; the others are queued to be dropped. */
+/* Notes an attempt's outcome in the file's record.  Of its kept clones that of
+ * its last failure stays, in an audit of its first; the others are dropped. */
 static void
-choose_clone(struct run *r, struct record *c, const struct outcome *o)
+record(struct run *r, struct record *c, const struct outcome *o)
 {
-	if (!o->kept)
-		return;
-	if (c->kept && !keeps_all(&r->p->files[o->file])) {
-		queue_drop(r, o->file, r->p->o.audit ? o->attempt : c->kept);
-		if (r->p->o.audit)
-			return;
-	}
-	c->kept = o->attempt;
-}
+	bool audit = r->p->o.audit, other = c->kept && !keeps_all(&r->p->files[o->file]);
 
-/* Notes an attempt's outcome in the file's record. */
-static void
-record(const struct run *r, struct record *c, const struct outcome *o)
-{
-	if (r->p->o.audit)
+	if (o->kept && other)
+		queue_drop(r, o->file, audit ? o->attempt : c->kept);
+	if (o->kept && !(other && audit))
+		c->kept = o->attempt;
+	if (audit)
 		c->rounds[o->attempt - 1] = *o;
 	else if (o->result == CANCEL && c->attempts)
 		return;                 /* a retry that was cut short */
 	c->o = *o;
 	c->attempts = o->attempt;
-	if (!r->p->o.audit && o->attempt > 1 && o->result <= NONE)
+	if (!audit && o->attempt > 1 && o->result <= NONE)
 		c->o.result = FLAKY;
 }
 
@@ -338,7 +314,6 @@ take_result(struct run *r, int slot, const struct outcome *o)
 	again = wants_another(r, f, o);
 	c->ended = !again;
 	record(r, c, o);
-	choose_clone(r, c, o);
 	tell(r, f, again);
 	if (audit && is_failure(&before))
 		c->o = before;          /* the first failure stands for it */
@@ -418,27 +393,13 @@ tell_reopened(struct run *r, const char *url)
 
 /* ---- news ---- */
 
-static void
-add_session(struct slot *s, pid_t pid)
-{
-	s->sessions = grow(s->sessions, &s->capsessions, s->nsessions + 1, sizeof(pid));
-	s->sessions[s->nsessions++] = pid;
-}
-
-static void
-forget_session(struct slot *s, pid_t pid)
-{
-	size_t i;
-
-	for (i = 0; i < s->nsessions; i++)
-		if (s->sessions[i] == pid)
-			s->sessions[i--] = s->sessions[--s->nsessions];
-}
-
 /* Takes a piece of news; whether it ends the order that is under way. */
 static bool
 take_news(struct run *r, int i, const struct news *n)
 {
+	struct slot *s = &r->slots[i];
+	size_t k;
+
 	switch (n->type) {
 	case NEWS_PHASE:
 		r->views[i].phase = n->phase;
@@ -447,16 +408,20 @@ take_news(struct run *r, int i, const struct news *n)
 			show_say(r->show, "prun: waiting for the setup of another run");
 		return false;
 	case NEWS_SESSION:
-		add_session(&r->slots[i], n->pid);
+		s->sessions = grow(s->sessions, &s->capsessions, s->nsessions + 1,
+			sizeof(*s->sessions));
+		s->sessions[s->nsessions++] = n->pid;
 		return false;
 	case NEWS_REAPED:
-		forget_session(&r->slots[i], n->pid);
+		for (k = 0; k < s->nsessions; k++)
+			if (s->sessions[k] == n->pid)
+				s->sessions[k--] = s->sessions[--s->nsessions];
 		return false;
 	case NEWS_OPEN:
 		tell_reopened(r, n->o.why);
 		return false;
 	case NEWS_RESULT:
-		if (r->p->o.reopen || makes_sense(&r->slots[i].order, &n->o))
+		if (r->p->o.reopen || makes_sense(&s->order, &n->o))
 			take_result(r, i, &n->o);
 		else
 			lose_attempt(r, i, "what the worker says of it contradicts itself");
@@ -651,38 +616,6 @@ next_file(struct run *r)
 	return NULL;
 }
 
-/* Queues what had to wait for the end: keep = run, and nothing failed. */
-static void
-settle(struct run *r)
-{
-	struct record *c;
-	enum result result;
-	bool failed = false;
-	size_t i;
-
-	r->settled = true;
-	for (i = 0; i < r->p->nfiles; i++) {
-		result = r->records[i].o.result;
-		failed = failed || result >= FAIL || result == FLAKY;
-	}
-	for (i = 0; i < r->p->nfiles && !failed; i++) {
-		c = &r->records[i];
-		if (r->p->files[i].suite->o.keep == KEEP_RUN && c->kept) {
-			queue_drop(r, (int)i, c->kept);
-			c->kept = 0;
-		}
-	}
-}
-
-/* Whether a setup is still to be done; next_setup is its suite then. */
-static bool
-setup_is_due(struct run *r)
-{
-	while (r->next_setup < r->p->nsuites && r->p->suites[r->next_setup].no_setup)
-		r->next_setup++;
-	return !r->stopping && r->next_setup < r->p->nsuites;
-}
-
 /* Gives an idle worker something to do, if there is anything.  Setups are the
  * first one's, and the others wait for them. */
 static void
@@ -691,7 +624,9 @@ give_work(struct run *r, int i)
 	struct slot *s = &r->slots[i];
 	const struct file *f = NULL;
 
-	if (setup_is_due(r)) {
+	while (r->next_setup < r->p->nsuites && r->p->suites[r->next_setup].no_setup)
+		r->next_setup++;
+	if (!r->stopping && r->next_setup < r->p->nsuites) {
 		if (i > 0)
 			return;
 		r->views[0].phase = SETUP;
@@ -712,8 +647,9 @@ give_work(struct run *r, int i)
 static bool
 hand_out(struct run *r)
 {
-	bool busy = false, parked = false;
+	bool busy = false, parked = false, queued = false;
 	struct slot *s;
+	size_t i;
 
 	for (s = r->slots; s < r->slots + r->nslots; s++) {
 		if (s->pid && !s->busy && !s->parked)
@@ -728,10 +664,15 @@ hand_out(struct run *r)
 			s->parked = false;
 		return hand_out(r);
 	}
-	if (r->settled)
-		return false;
-	settle(r);
-	return r->ndrops ? hand_out(r) : false;
+	/* What had to wait for the end: keep = run, and nothing failed. */
+	for (i = 0; i < r->p->nfiles && !r->failed && !r->stopping; i++) {
+		if (r->p->files[i].suite->o.keep == KEEP_RUN && r->records[i].kept) {
+			queue_drop(r, (int)i, r->records[i].kept);
+			r->records[i].kept = 0;
+			queued = true;
+		}
+	}
+	return queued ? hand_out(r) : false;
 }
 
 /* ---- signals ---- */
@@ -858,42 +799,35 @@ count_workers(const struct run *r)
 	return n;
 }
 
-/* Kills the workers and all that they have started.  What cannot be killed
- * within half a second, in the middle of a system call, is given up. */
+/* Tells the workers to exit.  Those that do not, or not before the deadline, are
+ * killed with all that they have started; what cannot be killed within half a
+ * second, in the middle of a system call, is given up. */
 static void
-kill_workers(struct run *r)
-{
-	int64_t end = clock_ms() + 500;
-	int i;
-
-	r->deadline = -1;
-	r->killed = r->stopping = true;
-	for (i = 0; i < r->nslots; i++)
-		if (r->slots[i].pid)
-			kill(r->slots[i].pid, SIGKILL);
-	while (count_workers(r) && clock_ms() < end)
-		await_news(r, end);
-	for (i = 0; i < r->nslots; i++)
-		if (r->slots[i].pid && r->slots[i].busy && r->slots[i].order.type == ORDER_RUN)
-			lose_attempt(r, i, "could not be killed");
-}
-
-/* Tells the workers to exit, and kills those that do not. */
-static void
-dismiss(struct run *r)
+end_workers(struct run *r)
 {
 	int64_t end = clock_ms() + 10000;
-	int i;
+	struct slot *s;
 
-	for (i = 0; i < r->nslots; i++) {
-		r->slots[i].quits = true;
-		if (r->slots[i].pid)
-			order(&r->slots[i], ORDER_QUIT, 0, 0, 0);
+	for (s = r->slots; s < r->slots + r->nslots; s++) {
+		s->quits = true;
+		if (s->pid)
+			order(s, ORDER_QUIT, 0, 0, 0);
 	}
 	while (count_workers(r) && clock_ms() < end && !is_late(r))
 		await_news(r, end);
-	if (count_workers(r))
-		kill_workers(r);
+	if (!count_workers(r))
+		return;
+	r->deadline = -1;
+	r->killed = r->stopping = true;
+	for (s = r->slots; s < r->slots + r->nslots; s++)
+		if (s->pid)
+			kill(s->pid, SIGKILL);
+	end = clock_ms() + 500;
+	while (count_workers(r) && clock_ms() < end)
+		await_news(r, end);
+	for (s = r->slots; s < r->slots + r->nslots; s++)
+		if (s->pid && s->busy && s->order.type == ORDER_RUN)
+			lose_attempt(r, (int)(s - r->slots), "could not be killed");
 }
 
 /* ---- the end ---- */
@@ -914,7 +848,7 @@ end_files(struct run *r)
 		} else {
 			r->records[i].ended = true;     /* or it waited for a retry */
 		}
-		failed = failed || counts_as_failed(r->p, o->result);
+		failed = failed || o->result >= FAIL || (o->result == FLAKY && r->p->o.flaky);
 	}
 	if (cut && !r->stopping)        /* no worker was left to run them */
 		r->status = EXIT_RUN;
@@ -922,75 +856,56 @@ end_files(struct run *r)
 		r->status = failed ? EXIT_FAILED : 0;
 }
 
-/* Until it has run, a file's result is that it did not. */
-static void
-begin_files(struct run *r)
+/* Zeroed memory that nobody need free. */
+static void *
+zeroed(size_t n, size_t size)
 {
-	struct record *c;
-	size_t i;
-
-	for (i = 0; i < r->p->nfiles; i++) {
-		c = &r->records[i];
-		c->o.file = (int)i;
-		c->o.attempt = 1;
-		c->o.result = CANCEL;
-		c->o.cause = CAUSE_CANCELLED;
-		if (r->p->o.audit)
-			c->rounds = xcalloc((size_t)r->p->o.audit + 1, sizeof(*c->rounds));
-	}
-}
-
-/* Forks the workers, or as many as the system has room for. */
-static void
-start_workers(struct run *r)
-{
-	int i;
-
-	for (i = 0; i < r->nslots; i++)
-		r->slots[i].orders = r->slots[i].news = -1;
-	for (i = 0; i < r->nslots && start_worker(r, i) == 0; i++)
-		;
-	if (i == 0)
-		fatal(EXIT_RUN, "cannot start a worker:");
-	if (i < r->nslots)
-		show_say(r->show, "prun: only %d at once: %s", i, strerror(errno));
-	r->nslots = i;
+	return memset(scratch(n * size + 1), 0, n * size + 1);
 }
 
 int
 run_files(const struct plan *p, struct record *records, struct show *show, int *sig)
 {
-	size_t n = (size_t)p->workers;
+	size_t n = (size_t)p->workers, k;
 	struct run r = {
 		.p = p, .records = records, .show = show, .nslots = p->workers,
-		.order = plan_order(p, p->o.shuffle),
-		.held = xcalloc(p->locks.n, sizeof(*r.held)),
-		.named = xcalloc(p->nfiles, sizeof(*r.named)),
-		.in_suite = xcalloc(p->nsuites, sizeof(*r.in_suite)),
-		.slots = xcalloc(n, sizeof(*r.slots)), .views = xcalloc(n, sizeof(*r.views)),
-		.fds = xcalloc(n + 1, sizeof(*r.fds)), .deadline = -1
+		.order = plan_order(p, p->o.shuffle), .deadline = -1,
+		.held = zeroed(p->locks.n, sizeof(*r.held)),
+		.named = zeroed(p->nfiles, sizeof(*r.named)),
+		.in_suite = zeroed(p->nsuites, sizeof(*r.in_suite)),
+		.slots = zeroed(n, sizeof(*r.slots)), .views = zeroed(n, sizeof(*r.views)),
+		.fds = zeroed(n + 1, sizeof(*r.fds))
 	};
+	struct record *c;
 	int i;
 
-	begin_files(&r);
-	start_workers(&r);
+	/* Until it has run, a file's result is that it did not. */
+	for (k = 0; k < p->nfiles; k++) {
+		c = &records[k];
+		c->o.file = (int)k;
+		c->o.attempt = 1;
+		c->o.result = CANCEL;
+		c->o.cause = CAUSE_CANCELLED;
+		if (p->o.audit)
+			c->rounds = xcalloc((size_t)p->o.audit + 1, sizeof(*c->rounds));
+	}
+	for (k = 0; k < n; k++)
+		r.slots[k].orders = r.slots[k].news = -1;
+	for (i = 0; i < r.nslots && start_worker(&r, i) == 0; i++)
+		;
+	if (i == 0)
+		fatal(EXIT_RUN, "cannot start a worker:");
+	if (i < r.nslots)
+		show_say(show, "prun: only %d at once: %s", i, strerror(errno));
+	r.nslots = i;
 	while (!is_late(&r) && hand_out(&r))
 		await_news(&r, show_draw(show, r.views, r.nslots, false));
-	if (is_late(&r))
-		kill_workers(&r);
-	else
-		dismiss(&r);
+	end_workers(&r);
 	proc_drain(NULL, 0, NULL);
 	end_files(&r);
 	list_clones(&r);
 	for (i = 0; i < p->workers; i++)
 		free(r.slots[i].sessions);
-	free(r.held);
-	free(r.named);
-	free(r.in_suite);
-	free(r.slots);
-	free(r.views);
-	free(r.fds);
 	free(r.drops);
 	free(r.order);
 	*sig = r.sig;

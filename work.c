@@ -24,7 +24,8 @@ struct attempt {
 	struct self *self;
 	struct worker *w;       /* of self */
 	const struct plan *plan;
-	const struct file *f;
+	const struct file *f;   /* NULL: a setup */
+	const struct suite *suite;
 	const struct opts *o;
 	struct outcome out;
 	char *dir, *tmp, *junit, *log, *server_log, *url, *db, *db_url;
@@ -123,10 +124,13 @@ is_unset(const struct opts *o, const char *setting)
 	return false;
 }
 
-/* Begins the environment anew: what prun has inherited. */
+/* Makes the environment of the attempt, or of a setup, which has no file. */
 static void
-inherit_env(struct attempt *a)
+make_env(struct attempt *a)
 {
+	const struct plan *p = a->plan;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	const char *db_url = a->f ? a->db_url : a->o->db;
 	size_t i;
 
 	list_free(&a->env);
@@ -136,52 +140,36 @@ inherit_env(struct attempt *a)
 		&& !starts(environ[i], "PRUN_DB_URL="))
 			list_add(&a->env, environ[i]);
 	a->ours = a->env.n;
-}
-
-/* Sets what env = says. */
-static void
-env_expand_all(struct attempt *a)
-{
-	size_t i;
-
-	for (i = 0; i < a->o->env.n; i++)
-		env_expand(a, a->o->env.v[i]);
-}
-
-static void
-make_env(struct attempt *a)
-{
-	const struct plan *p = a->plan;
-	const struct file *f = a->f;
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-
-	inherit_env(a);
 	env_set(a, "PRUN_RUN", p->id);
-	env_set(a, "PRUN_SUITE", f->suite->name);
-	env_set(a, "PRUN_FILE", f->path);
-	env_set(a, "PRUN_TEST", f->test);
-	env_num(a, "PRUN_INDEX", f->index);
-	env_num(a, "PRUN_WORKER", a->w->slot);
-	env_num(a, "PRUN_ATTEMPT", a->out.attempt);
-	env_num(a, "PRUN_PORT", a->port);
-	env_num(a, "PRUN_CPUS", cpus > p->workers ? cpus / p->workers : 1);
-	env_set(a, "PRUN_DIR", a->dir);
-	env_set(a, "PRUN_JUNIT", a->junit);
-	env_set(a, "TMPDIR", a->tmp);
-	env_all(a, &a->o->port_env, strrchr(a->url, ':') + 1);
-	env_set(a, "PRUN_URL", a->url);
-	if (a->o->server) {     /* else they may name a server of the user's own */
+	env_set(a, "PRUN_SUITE", a->suite->name);
+	if (a->f) {
+		env_set(a, "PRUN_FILE", a->f->path);
+		env_set(a, "PRUN_TEST", a->f->test);
+		env_num(a, "PRUN_INDEX", a->f->index);
+		env_num(a, "PRUN_WORKER", a->w->slot);
+		env_num(a, "PRUN_ATTEMPT", a->out.attempt);
+		env_num(a, "PRUN_PORT", a->port);
+		env_num(a, "PRUN_CPUS", cpus > p->workers ? cpus / p->workers : 1);
+		env_set(a, "PRUN_DIR", a->dir);
+		env_set(a, "PRUN_JUNIT", a->junit);
+		env_set(a, "TMPDIR", a->tmp);
+		env_all(a, &a->o->port_env, strrchr(a->url, ':') + 1);
+		env_set(a, "PRUN_URL", a->url);
+	}
+	if (a->f && a->o->server) {     /* else they may name a server of the user's own */
 		env_set(a, "PLAYWRIGHT_TEST_BASE_URL", a->url);
 		env_all(a, &a->o->url_env, a->url);
+		if (proc_ready_fd(a->o->ready))
+			env_set(a, "PRUN_READY_FD", "3");
 	}
-	if (a->o->server && proc_ready_fd(a->o->ready))
-		env_set(a, "PRUN_READY_FD", "3");
-	if (a->db) {
+	if (a->db)
 		env_set(a, "PRUN_DB", a->db);
-		env_set(a, "PRUN_DB_URL", a->db_url ? a->db_url : "");
-		env_all(a, &a->o->db_env, a->db_url ? a->db_url : "");
+	if (a->db || (!a->f && db_url)) {
+		env_set(a, "PRUN_DB_URL", db_url ? db_url : "");
+		env_all(a, &a->o->db_env, db_url ? db_url : "");
 	}
-	env_expand_all(a);
+	for (i = 0; i < a->o->env.n; i++)
+		env_expand(a, a->o->env.v[i]);
 }
 
 /* Writes what we have set as a script to be sourced; it may hold secrets. */
@@ -301,6 +289,7 @@ start_server(struct attempt *a, struct buf *why)
 	struct spawn ask = { .env = a->env.v };
 	struct readiness r = { .value = a->o->ready, .timeout_ms = a->o->ready_timeout_ms,
 		.port = a->port, .log = a->server_log, .command = &ask };
+	struct buf reason = { 0 };
 	int fd[2] = { -1, -1 };
 	enum cause cause = CAUSE_SPAWN;
 
@@ -322,11 +311,15 @@ start_server(struct attempt *a, struct buf *why)
 	close_keep(fd[1]);
 	fd[1] = -1;
 	r.fd = fd[0];
-	cause = proc_ready(a->w, &a->server, &r, why);
+	cause = proc_ready(a->w, &a->server, &r, &reason);
 	if (cause == CAUSE_SERVER_DIED)
 		buf_fmt(why, "the server died before it was ready: %s%s",
 			proc_how_ended(&a->server), a->server.status ? ""
 			: ": it must stay in the foreground");
+	else if (cause == CAUSE_SERVER_NOT_READY)
+		buf_fmt(why, "the server is not ready after %.1fs (ready-timeout): %s",
+			(double)a->o->ready_timeout_ms / 1000, reason.s);
+	buf_free(&reason);
 out:
 	close_keep(s.out);
 	close_keep(fd[0]);
@@ -339,36 +332,44 @@ out:
  * port, three times.  Or it may not be able to bind a port that is held for it:
  * it gets one more try with the port released.
  */
-static enum cause
-try_server(struct attempt *a, struct buf *why)
+static bool
+serve(struct attempt *a)
 {
+	struct buf why = { 0 };
 	enum cause cause;
 	bool held, released = false;
-	int lost = 0;
+	int lost = 0, status;
 
-	while ((cause = start_server(a, why)) == CAUSE_SERVER_DIED && !a->w->cancelled) {
+	make_env(a);
+	if (!a->o->server)
+		return true;
+	write_env(a);
+	proc_tell_phase(a->w, STARTING);
+	while ((cause = start_server(a, &why)) == CAUSE_SERVER_DIED && !a->w->cancelled) {
+		status = a->server.status;
 		proc_stop(a->w, &a->server, a->o->grace_ms, true, &a->notes);
 		/* It went to the background, or the shell could not run it. */
-		if (a->server.status == 0 || a->server.status == 126
-		|| a->server.status == 127)
+		if (status == 0 || status == 126 || status == 127)
 			break;
 		held = a->hold >= 0;
-		if (proc_taken(&a->hold, a->port)) {
-			cause = CAUSE_PORT;
-			if (++lost > 3)
+		if (!proc_taken(&a->hold, a->port)) {
+			if (!held)
 				break;
-			buf_fmt(&a->notes, "- port %d was taken by another process; tried "
-				"another\n", a->port);
-			if (!take_port(a))
-				break;
-			make_env(a);
-			write_env(a);
-		} else if (!held) {
-			break;
-		} else {
 			released = true;
+			why.n = 0;
+			continue;
 		}
-		why->n = 0;
+		cause = CAUSE_PORT;
+		why.n = 0;
+		buf_fmt(&why, "port %d was taken by another process", a->port);
+		if (++lost > 3)
+			break;
+		buf_fmt(&a->notes, "- %s; tried another\n", why.s);
+		why.n = 0;
+		if (!take_port(a))
+			break;
+		make_env(a);
+		write_env(a);
 	}
 	if (cause == CAUSE_NONE && released)
 		buf_str(&a->notes, "- the server died while prun held its port and came up "
@@ -376,56 +377,20 @@ try_server(struct attempt *a, struct buf *why)
 	if (cause == CAUSE_SERVER_DIED && released)
 		buf_str(&a->notes, "- it was tried twice, the second time with the port "
 			"released\n");
-	return cause;
-}
-
-static bool
-serve(struct attempt *a)
-{
-	struct buf why = { 0 };
-	enum cause cause;
-
-	make_env(a);
-	if (!a->o->server)
-		return true;
-	write_env(a);
-	proc_tell_phase(a->w, STARTING);
-	cause = try_server(a, &why);
-	if (cause == CAUSE_SERVER_NOT_READY)
-		fails(a, cause, str("the server is not ready after %.1fs (ready-timeout): %s",
-			(double)a->o->ready_timeout_ms / 1000, why.s));
-	else if (cause == CAUSE_PORT)
-		fails(a, cause, str("port %d was taken by another process", a->port));
-	else if (cause != CAUSE_NONE)
-		fails(a, cause, why.s ? why.s : "");
+	if (cause != CAUSE_NONE)
+		fails(a, cause, why.n ? why.s : "");
 	a->out.fatal = cause != CAUSE_NONE && !a->w->cancelled && a->o->server_failure == 0;
 	buf_free(&why);
 	return cause == CAUSE_NONE;
 }
 
-/* Whether one of the attempt's logs has grown beyond log-limit. */
+/* Whether a log has grown beyond log-limit. */
 static bool
-wrote_too_much(const struct attempt *a)
+is_too_long(const struct attempt *a, const char *log)
 {
-	const char *logs[2];
 	struct stat st;
-	size_t i;
 
-	logs[0] = a->log;
-	logs[1] = a->server_log;
-	for (i = 0; i < LEN(logs); i++)
-		if (stat(logs[i], &st) == 0 && st.st_size > a->o->log_limit)
-			return true;
-	return false;
-}
-
-/* Whether the server has died; with server-exit = pass it may exit with 0. */
-static bool
-server_is_dead(struct attempt *a)
-{
-	if (!a->server.pid || !proc_ended(&a->server))
-		return false;
-	return a->server.status != 0 || !a->o->server_exit;
+	return a->o->log_limit >= 0 && stat(log, &st) == 0 && st.st_size > a->o->log_limit;
 }
 
 /* Writes the session's processes as they stand into the test's log. */
@@ -486,7 +451,8 @@ await_test(struct attempt *a)
 			next = proc_clock(w) + 100;
 		if (w->cancelled)
 			fails(a, CAUSE_CANCELLED, "");
-		else if (server_is_dead(a))
+		else if (a->server.pid && proc_ended(&a->server)
+		&& (a->server.status || !a->o->server_exit))
 			fails(a, CAUSE_SERVER_DIED, str("the server died during the test: %s",
 				proc_how_ended(&a->server)));
 		else if (proc_ended(&a->test))
@@ -494,7 +460,7 @@ await_test(struct attempt *a)
 		else if (proc_late(w, end))
 			fails(a, CAUSE_TIMEOUT, str("timed out after %.1fs",
 				(double)a->f->timeout_ms / 1000));
-		else if (a->o->log_limit >= 0 && wrote_too_much(a))
+		else if (is_too_long(a, a->log) || is_too_long(a, a->server_log))
 			fails(a, CAUSE_OUTPUT_LIMIT, str("wrote more than %" PRId64
 				" bytes (log-limit)", a->o->log_limit));
 		else
@@ -502,30 +468,24 @@ await_test(struct attempt *a)
 	}
 }
 
-/* The test's argv; its first is NULL where nobody knows how to run the file. */
-static char **
-test_argv(struct attempt *a)
-{
-	const struct list *args = &a->plan->args;
-	bool program;
-	char *command = plan_command(a->f, &program), **argv;
-
-	if (command && !program)
-		return proc_argv(command, args);
-	argv = scratch((args->n + 2) * sizeof(*argv));
-	argv[0] = command;
-	if (args->n)
-		memcpy(argv + 1, args->v, args->n * sizeof(*argv));
-	argv[args->n + 1] = NULL;
-	return argv;
-}
-
 static void
 run_test(struct attempt *a)
 {
-	struct spawn s = { .argv = test_argv(a), .env = a->env.v };
+	const struct list *args = &a->plan->args;
+	bool program;
+	char *command = plan_command(a->f, &program);
+	struct spawn s = { .env = a->env.v };
 
 	proc_tell_phase(a->w, TESTING);
+	if (command && !program) {
+		s.argv = proc_argv(command, args);
+	} else {
+		s.argv = scratch((args->n + 2) * sizeof(*s.argv));
+		s.argv[0] = command;
+		if (args->n)
+			memcpy(s.argv + 1, args->v, args->n * sizeof(*s.argv));
+		s.argv[args->n + 1] = NULL;
+	}
 	s.terminal = a->plan->o.interactive;
 	if (!s.terminal)
 		s.out = s.err = open_regular(a->log, O_WRONLY | O_CREAT | O_APPEND);
@@ -549,20 +509,6 @@ run_test(struct attempt *a)
 }
 
 /* ---- the verdict ---- */
-
-/* Reads the test's report, or makes one of a TAP log. */
-static int
-read_test_report(struct attempt *a, struct counts *c, struct buf *why)
-{
-	struct stat st;
-	int64_t ms = proc_clock(a->w) - a->out.begin;
-
-	if (stat(a->junit, &st) < 0 && (a->out.cause == CAUSE_OUTPUT_LIMIT
-	|| stat(a->log, &st) < 0 || st.st_size == 0
-	|| xml_from_tap(a->log, a->junit, a->f->test, ms) <= 0))
-		return 0;
-	return junit_count(a->junit, a->f->path, c, &a->notes, why);
-}
 
 /* Judges a test that has ended by itself: how it went well, or a cause. */
 static void
@@ -607,8 +553,15 @@ look(struct attempt *a)
 {
 	struct counts c = { 0 };
 	struct buf why = { 0 };
-	int reports = a->out.tested ? read_test_report(a, &c, &why) : 0;
+	int64_t ms = proc_clock(a->w) - a->out.begin;
+	struct stat st;
+	int reports = 0;
 
+	/* A report, or one made of TAP. */
+	if (a->out.tested && (stat(a->junit, &st) == 0
+	|| (a->out.cause != CAUSE_OUTPUT_LIMIT && stat(a->log, &st) == 0 && st.st_size > 0
+	&& xml_from_tap(a->log, a->junit, a->f->test, ms) > 0)))
+		reports = junit_count(a->junit, a->f->path, &c, &a->notes, &why);
 	a->out.report = reports != 0;
 	a->out.tests = c.tests;
 	a->out.failed = c.failures;
@@ -626,21 +579,13 @@ look(struct attempt *a)
 static enum result
 verdict(const struct attempt *a)
 {
-	switch (a->out.cause) {
-	case CAUSE_NONE:
+	if (a->out.cause == CAUSE_NONE)
 		return a->well;
-	case CAUSE_EXIT:
-	case CAUSE_SIGNAL:
-	case CAUSE_LEAK:
-	case CAUSE_OUTPUT_LIMIT:
-		return FAIL;
-	case CAUSE_TIMEOUT:
+	if (a->out.cause == CAUSE_TIMEOUT)
 		return TIMEOUT;
-	case CAUSE_CANCELLED:
+	if (a->out.cause == CAUSE_CANCELLED)
 		return CANCEL;
-	default:
-		return ERROR;
-	}
+	return a->out.cause <= CAUSE_OUTPUT_LIMIT ? FAIL : ERROR;
 }
 
 /* ---- the end of an attempt ---- */
@@ -676,41 +621,44 @@ add_lines(struct buf *to, const char *what, const struct buf *lines)
 		buf_fmt(to, "- %s: %s\n", what, line);
 }
 
-/* Whether the test has ended and left processes running: a leak, if they take
- * longer to go than it takes to go. */
-static bool
-left_running(struct attempt *a)
-{
-	int64_t until = proc_clock(a->w) + 100;
-	struct buf names = { 0 };
-	bool leaked;
-
-	if (!a->test.ended || a->w->cancelled || a->out.cause == CAUSE_TIMEOUT)
-		return false;
-	while (proc_left(a->w, &a->test, NULL) > 0 && !proc_late(a->w, until))
-		proc_wait(a->w, NULL, 0, until);
-	leaked = proc_left(a->w, &a->test, &names) > 0;
-	add_lines(&a->notes, "left running by the test, stopped", &names);
-	buf_free(&names);
-	return leaked;
-}
-
+/* Stops the test and the server.  What runs on when the test has ended by itself
+ * is a leak, if it takes longer to go than it takes to go. */
 static void
 stop(struct attempt *a)
 {
+	int64_t until = proc_clock(a->w) + 100;
 	struct buf names = { 0 };
-	bool leaked;
+	bool leaked = false;
 
 	if (a->server.pid || !a->test.ended)    /* else it takes no time */
 		proc_tell_phase(a->w, STOPPING);
-	leaked = left_running(a);
+	if (a->test.ended && !a->w->cancelled && a->out.cause != CAUSE_TIMEOUT) {
+		while (proc_left(a->w, &a->test, NULL) > 0 && !proc_late(a->w, until))
+			proc_wait(a->w, NULL, 0, until);
+		leaked = proc_left(a->w, &a->test, &names) > 0;
+		add_lines(&a->notes, "left running by the test, stopped", &names);
+		names.n = 0;
+	}
 	proc_stop(a->w, &a->test, a->o->grace_ms, false, &a->notes);
 	proc_stop(a->w, &a->server, a->o->grace_ms, true, &a->notes);
-	leaked = proc_drain(a->w->pids, a->w->npids, &names) > 0 || leaked;
-	add_lines(&a->notes, "had left its session, killed", &names);
+	if (proc_drain(a->w->pids, a->w->npids, &names) > 0) {
+		leaked = true;
+		add_lines(&a->notes, "had left its session, killed", &names);
+	}
 	if (leaked && a->o->leak)
 		fails(a, CAUSE_LEAK, "processes were left running");
 	buf_free(&names);
+}
+
+/* Words for what run_command() returned. */
+static char *
+how(int status)
+{
+	if (status == SPAWN_FAILED)
+		return "it could not be run";
+	if (status == RUN_STOPPED)
+		return "it did not end in time and was stopped";
+	return str(status < 0 ? "signal %d" : "exit status %d", status < 0 ? -status : status);
 }
 
 /* Runs the after command, also for an attempt that was cancelled. */
@@ -726,15 +674,11 @@ after(struct attempt *a)
 		return;
 	status = run_command(a, a->o->after, log, proc_clock(a->w) + most, false);
 	proc_drain(a->w->pids, a->w->npids, NULL);
-	if (status == RUN_STOPPED)
-		buf_str(&a->notes, "- after did not end in time and was stopped\n");
-	else if (status < 0 && status != SPAWN_FAILED)
-		buf_fmt(&a->notes, "- after failed: signal %d\n", -status);
-	else if (status > 0)
-		buf_fmt(&a->notes, "- after failed: exit status %d\n", status);
-	if (status)             /* not the log's path: it goes if the test passed */
+	if (status) {           /* not the log's path: it goes if the test passed */
+		buf_fmt(&a->notes, "- after failed: %s\n", how(status));
 		buf_tail(&tail, log, 1);
-	add_lines(&a->notes, "after's last line", &tail);
+		add_lines(&a->notes, "after's last line", &tail);
+	}
 	buf_free(&tail);
 }
 
@@ -780,7 +724,7 @@ new_attempt(struct self *self, const struct file *f, int number, char *dir)
 {
 	struct attempt a = {
 		.self = self, .w = &self->w, .plan = self->plan, .f = f,
-		.o = &f->suite->o, .dir = dir, .hold = -1, .well = ERROR
+		.suite = f->suite, .o = &f->suite->o, .dir = dir, .hold = -1, .well = ERROR
 	};
 
 	a.w->file = f->index;
@@ -830,65 +774,32 @@ attempt(struct self *self, const struct file *f, int number)
 
 /* ---- orders ---- */
 
-/* The environment of setup: the template in place of a clone. */
-static void
-make_setup_env(struct attempt *a, const struct suite *s)
-{
-	inherit_env(a);
-	env_set(a, "PRUN_RUN", a->plan->id);
-	env_set(a, "PRUN_SUITE", s->name);
-	if (s->o.db) {
-		env_set(a, "PRUN_DB_URL", s->o.db);
-		env_all(a, &s->o.db_env, s->o.db);
-	}
-	env_expand_all(a);
-}
-
-/* Whether there is a pytest for a suite that is to be run by it. */
+/* Before the suite's first clone: looks for pytest, sweeps, and runs the setup
+ * command with the template locked; false with the reason in why. */
 static bool
-has_pytest(struct attempt *a, const char *log, struct buf *why)
+set_up(struct attempt *a, struct buf *why)
 {
 	static const char ask[] = "exec \"${PYTHON:-python3}\" -c 'import importlib.util as u; "
 		"raise SystemExit(u.find_spec(\"pytest\") is None)'";
-
-	if (run_command(a, ask, log, -1, true) == 0 || a->w->cancelled)
-		return true;
-	buf_str(why, "no pytest for ${PYTHON:-python3}: install it, or say test = how to run "
-		"the files");
-	return false;
-}
-
-/* Runs a suite's setup command; false with the reason in why. */
-static bool
-run_setup(struct attempt *a, const char *log, struct buf *why)
-{
-	int status = run_command(a, a->o->setup, log, -1, true);
-
-	proc_drain(a->w->pids, a->w->npids, NULL);
-	if (status == SPAWN_FAILED)
-		buf_fmt(why, "setup failed: it could not be run; see %s", log);
-	else if (status < 0)
-		buf_fmt(why, "setup failed: signal %d; see %s", -status, log);
-	else if (status)
-		buf_fmt(why, "setup failed: exit status %d; see %s", status, log);
-	return status == 0;
-}
-
-/* Before the suite's first clone: looks for pytest, sweeps, and runs the setup
- * command with the template locked. */
-static bool
-set_up(struct attempt *a, const struct suite *s, struct buf *why)
-{
 	char *log = str("%s/setup.log", a->plan->dir);
 	struct pg *pg = a->self->pg;
+	int status;
 
-	make_setup_env(a, s);
-	if (plan_wants_pytest(a->plan, s) && !has_pytest(a, log, why))
+	make_env(a);
+	if (plan_wants_pytest(a->plan, a->suite) && run_command(a, ask, log, -1, true) != 0) {
+		buf_str(why, "no pytest for ${PYTHON:-python3}: install it, or say test = how "
+			"to run the files");
 		return false;
+	}
 	if (pg_setup(pg, a->o, true, &a->notes, why) < 0)
 		return false;
-	return !a->o->setup || (run_setup(a, log, why)
-		&& pg_setup(pg, a->o, false, &a->notes, why) == 0);
+	if (!a->o->setup)
+		return true;
+	status = run_command(a, a->o->setup, log, -1, true);
+	proc_drain(a->w->pids, a->w->npids, NULL);
+	if (status)
+		buf_fmt(why, "setup failed: %s; see %s", how(status), log);
+	return status == 0 && pg_setup(pg, a->o, false, &a->notes, why) == 0;
 }
 
 /* Tells prun that a setup is over, or what there is to say at the end. */
@@ -907,12 +818,13 @@ tell_setup(struct self *self, const struct news *n, struct buf *notes)
 static void
 setup(struct self *self, const struct suite *s)
 {
-	struct attempt a = { .self = self, .w = &self->w, .plan = self->plan, .o = &s->o };
+	struct attempt a = { .self = self, .w = &self->w, .plan = self->plan, .suite = s,
+		.o = &s->o };
 	struct news n = { .type = NEWS_SETUP };
 	struct buf why = { 0 };
 
 	if (!self->plan->o.clean)
-		n.bad = !set_up(&a, s, &why);
+		n.bad = !set_up(&a, &why);
 	else if (a.o->db)
 		n.bad = pg_clean(self->pg, a.o, a.plan->o.list, &a.notes, &why) < 0;
 	if (why.n)
@@ -923,42 +835,33 @@ setup(struct self *self, const struct suite *s)
 	buf_free(&why);
 }
 
-/* Says that a reopened server is up, and waits until it dies or is cancelled. */
-static void
-await_reopened(struct attempt *a)
-{
-	struct news n = { .type = NEWS_OPEN };
-
-	snprintf(n.o.why, sizeof(n.o.why), "%s", a->server.pid ? a->url : "");
-	proc_tell(a->w, &n);
-	if (!a->server.pid)
-		return;
-	while (!a->w->cancelled && !proc_ended(&a->server))
-		proc_wait(a->w, NULL, 0, -1);
-	if (!a->w->cancelled)
-		fails(a, CAUSE_SERVER_DIED, str("the server died: %s",
-			proc_how_ended(&a->server)));
-}
-
 /* Starts the server of a kept attempt again, on its database. */
 static void
 reopen(struct self *self, const struct file *f)
 {
 	struct attempt a = new_attempt(self, f, 1, self->plan->o.reopen);
-	struct news n = { .type = NEWS_RESULT };
+	struct news n = { .type = NEWS_OPEN };
 
 	a.server_log = str("%s/reopen.log", a.dir);
 	a.db = getenv("PRUN_DB");
 	a.db_url = getenv("PRUN_DB_URL");
 	unlink(a.server_log);           /* its earlier lines are not of this server */
-	if (a.o->db && a.db && pg_gone(self->pg, a.o, a.db, a.db_url))
+	if (a.o->db && a.db && pg_gone(self->pg, a.o, a.db, a.db_url)) {
 		fails(&a, CAUSE_DATABASE, str("its database %s is gone", a.db));
-	else if (mkdir(a.tmp, 0700) < 0 || !take_port(&a))
+	} else if (mkdir(a.tmp, 0700) < 0 || !take_port(&a)) {
 		fails(&a, CAUSE_SPAWN, str("%s: %s", a.tmp, strerror(errno)));
-	else if (serve(&a))
-		await_reopened(&a);
+	} else if (serve(&a)) {
+		snprintf(n.o.why, sizeof(n.o.why), "%s", a.server.pid ? a.url : "");
+		proc_tell(a.w, &n);
+		while (a.server.pid && !a.w->cancelled && !proc_ended(&a.server))
+			proc_wait(a.w, NULL, 0, -1);
+		if (a.server.pid && !a.w->cancelled)
+			fails(&a, CAUSE_SERVER_DIED, str("the server died: %s",
+				proc_how_ended(&a.server)));
+	}
 	stop(&a);
 	after(&a);
+	n.type = NEWS_RESULT;
 	n.o = a.out;
 	n.o.result = a.why ? ERROR : PASS;
 	if (a.w->cancelled)
