@@ -876,28 +876,28 @@ collect_suite(struct plan *p, const struct suite *s, struct list *ids)
 	int status;
 
 	for (i = 0; i < p->nfiles; i++)
-		if (p->files[i].suite == s)
+		if (p->files[i].suite == s && !strcmp(p->files[i].path, p->files[i].test))
 			list_add(&files, p->files[i].path);
+	if (!files.n)
+		return;
 	if (!command && plan_wants_pytest(p, s))
 		command = "exec \"${PYTHON:-python3}\" -m pytest --collect-only --verbosity=-1 "
 			"-o cache_dir=/dev/null \"$@\"";
 	if (!command)
 		bad(label(s), "split = test needs collect, a command that lists tests as "
 			"FILE::NODE");
-	if (files.n) {
-		status = collect(s, command, &files, &out);
-		buf_str(&out, "");
-		if (status == 0)
-			take_ids(p, s, out.s, ids);
-		else
-			say_failed(s, status, &out);
-		for (i = 0; i < p->nfiles && status == 0; i++)
-			without += p->files[i].suite == s && !ids[i].n
-				&& !strcmp(p->files[i].path, p->files[i].test);
-		if (without)
-			warn("%s: collect named no tests of %zu file%s, which run whole",
-				label(s), without, without == 1 ? "" : "s");
-	}
+	status = collect(s, command, &files, &out);
+	buf_str(&out, "");
+	if (status == 0)
+		take_ids(p, s, out.s, ids);
+	else
+		say_failed(s, status, &out);
+	for (i = 0; i < p->nfiles && status == 0; i++)
+		without += p->files[i].suite == s && !ids[i].n
+			&& !strcmp(p->files[i].path, p->files[i].test);
+	if (without)
+		warn("%s: collect named no tests of %zu file%s, which run whole", label(s),
+			without, without == 1 ? "" : "s");
 	list_free(&files);
 	buf_free(&out);
 }

@@ -1087,6 +1087,7 @@ collect(struct plan *p)
 	find_setups(p);
 	p->nfiles = 0;
 	status = run(p, true);
+	free(p->dir);
 	p->nfiles = n;
 	if (status)
 		exit(status);

@@ -60,8 +60,10 @@ logged >one
 run --shard 2/2
 logged >two
 is 'shards share out tests' "$(cat one two | tr ';' '\n' | sort | uniq -c | awk '$1 != 1 || !NF' | wc -l | tr -d ' ') $(cat one two | tr ';' '\n' | grep -c .)" '0 6'
+rm -f asked
 run 'l/a.txt::one'
-is 'a test that is named is not asked for' "$status $(logged)" '0 l/a.txt::one l/a.txt;'
+ok 'nothing is asked where' not test -e asked
+is 'a test is named' "$status $(logged)" '0 l/a.txt::one l/a.txt;'
 run l/b.txt
 is 'a path selects the files that are asked' "$(logged)" \
 	'l/b.txt::[x]::y l/b.txt;l/b.txt::one l/b.txt;l/b.txt::two words l/b.txt;'
