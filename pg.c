@@ -1,9 +1,7 @@
 /*
  * pg.c: databases.  Each attempt gets a clone of the suite's template.
  *
- * PostgreSQL is reached through libpq, loaded when first needed, or through one
- * psql that reads statements from a pipe: both look the same from pg_send() and
- * pg_reply() up.  A worker has one session for its life, with the database
+ * A worker has one session with a server for its life (sql.c), with the database
  * "postgres"; it holds the run's advisory lock, shared, so that a later run can
  * tell the clones of the dead from those of the living.  While a clone is in use
  * the session is watched, and opened again when it was lost.  Should that take a
@@ -23,69 +21,11 @@
  * into the attempt's directory, or anything that db-clone and db-drop can copy.
  */
 #include "prun.h"
-#include <dlfcn.h>
 
 #define CLASS_RUN 1886549358    /* advisory locks: "prun", with the run's id, */
 #define CLASS_TEMPLATE 1886549359       /* and with the template's hash */
-#define ANSWER_MS 60000         /* for what should take no time */
+#define ANSWER_MS 60000         /* for answers that should take no time */
 #define SWEEP_MS 5000           /* between the two looks for leftovers */
-
-/* What an error of the server means to us. */
-enum trouble { OTHER, LOST, CROWDED, NOT_YET, FORBIDDEN, IN_USE, MISSING, IS_TEMPLATE, SYNTAX };
-
-/* state: an SQLSTATE or its beginning; passing: a further try may help. */
-struct error {
-	const char *state;
-	enum trouble trouble;
-	bool passing;
-	const char *advice;
-};
-
-/* Also our own: 08001 there never was contact, 08006 it was lost, 57014 cancelled,
- * 58030 no psql. */
-static const struct error errors[] = {
-	{ "08001", OTHER, true, "" },
-	{ "08", LOST, true, "" },
-	{ "57P03", NOT_YET, true, "" },
-	{ "57P", LOST, true, "" },
-	{ "57", OTHER, true, "" },
-	{ "3D000", MISSING, false, "; create it, or let setup create it" },
-	{ "42501", FORBIDDEN, false, "; the role needs CREATEDB and must own the template, "
-		"unless it is marked IS_TEMPLATE" },
-	{ "55006", IN_USE, false, "" },
-	{ "25006", OTHER, false, "; it is a standby or read-only, so set db-admin to the "
-		"server that writes" },
-	{ "42P04", OTHER, true, "; another run has the same id" },
-	{ "23505", OTHER, true, "; another run has the same id" },
-	{ "42601", SYNTAX, false, "" },
-	{ "42809", IS_TEMPLATE, false, "" },
-	{ "53300", CROWDED, true, "; raise max_connections, or lower jobs" },
-	{ "53100", OTHER, false, "; the server's disk is full" },
-	{ "53200", OTHER, false, "; the server is out of memory" },
-	{ "XX000", OTHER, false, "; if the collation version is the problem, run "
-		"ALTER DATABASE ... REFRESH COLLATION VERSION" },
-	{ "28", OTHER, false, "; check the user and password of db" },
-	{ "", OTHER, false, "" }
-};
-
-struct reply {
-	const struct error *error;      /* NULL: all went well */
-	struct buf message;
-	struct list fields;             /* of all rows, row by row */
-};
-
-struct session {
-	char *url;              /* what it connects with */
-	bool open, seen;        /* seen: it was open once */
-	void *conn;             /* libpq's, or: */
-	struct proc psql;
-	int in, out, err;       /* psql's pipes and the file of its errors */
-	int statement;
-	struct buf text;        /* read from psql and not yet used */
-	int version;            /* of the server: 150004 */
-	bool reflinks;          /* its file_copy_method is clone (18 and later) */
-	struct session *next;
-};
 
 /* A clone that a first look has found without a living run; or a copy of ours. */
 struct leftover {
@@ -96,419 +36,17 @@ struct leftover {
 
 struct pg {
 	struct worker *w;
+	struct sql sql;         /* the same worker's */
 	const struct plan *plan;
 	bool crowded;
 	char *made;             /* the last clone whose CREATE is known to be over */
 	bool unbroken;          /* the session has lived since then */
 	bool undropped;         /* the sweep has met a clone that cannot be dropped */
 	const struct opts *watched;     /* of the clone in use */
-	int busy;               /* no time for watch() */
-	bool brief;             /* in watch(): whatever happens comes first */
-	int64_t answer_ms;      /* how long an answer may take */
 	struct session *sessions;
 	struct leftover *leftovers, *copies;
 	size_t nleftovers, capleftovers, ncopies, capcopies;
 };
-
-/* ---- libpq ---- */
-
-extern char **environ;
-
-/* libpq's enumerations, which never change. */
-enum {
-	PQ_OK = 0, PQ_BAD = 1, POLL_FAILED = 0, POLL_READING = 1, POLL_WRITING = 2, POLL_OK = 3,
-	PQ_COMMAND = 1, PQ_TUPLES = 2
-};
-
-static struct {
-	void *(*connectStartParams)(const char *const *, const char *const *, int);
-	int (*connectPoll)(void *);
-	int (*socket)(void *);
-	int (*status)(void *);
-	char *(*errorMessage)(void *);
-	int (*setErrorVerbosity)(void *, int);
-	int (*setnonblocking)(void *, int);
-	int (*sendQuery)(void *, const char *);
-	int (*flush)(void *);
-	int (*consumeInput)(void *);
-	int (*isBusy)(void *);
-	void *(*getResult)(void *);
-	int (*resultStatus)(void *);
-	char *(*resultErrorMessage)(void *);
-	int (*ntuples)(void *);
-	int (*nfields)(void *);
-	char *(*getvalue)(void *, int, int);
-	void (*clear)(void *);
-	void (*finish)(void *);
-	int (*backendPID)(const void *);
-} pq;
-
-/* in the order of the struct */
-static const char *const pq_names[] = {
-	"PQconnectStartParams", "PQconnectPoll", "PQsocket", "PQstatus", "PQerrorMessage",
-	"PQsetErrorVerbosity", "PQsetnonblocking", "PQsendQuery", "PQflush", "PQconsumeInput",
-	"PQisBusy", "PQgetResult", "PQresultStatus", "PQresultErrorMessage", "PQntuples",
-	"PQnfields", "PQgetvalue", "PQclear", "PQfinish",
-	"PQbackendPID"
-};
-
-/* Whether libpq can be had; tried once per process. */
-static bool
-have_libpq(void)
-{
-	static const char *const names[] = {
-		"libpq.so.5", "libpq.so", "libpq.5.dylib",
-		"/opt/homebrew/opt/libpq/lib/libpq.5.dylib",
-		"/usr/local/opt/libpq/lib/libpq.5.dylib"
-	};
-	static int have = -1;
-	const char *wanted = getenv("PRUN_LIBPQ");
-	bool any = !wanted || !*wanted;
-	void *lib = NULL, *f = NULL;
-	size_t i;
-
-	if (have >= 0)
-		return have;
-	for (i = 0; any && !lib && i < LEN(names); i++)
-		lib = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-	if (!any && strcmp(wanted, "none")) {
-		lib = dlopen(wanted, RTLD_NOW | RTLD_LOCAL);
-		if (!lib)
-			warn("PRUN_LIBPQ: %s; using psql", dlerror());
-	}
-	have = lib != NULL;
-	for (i = 0; have && i < LEN(pq_names); i++) {
-		f = dlsym(lib, pq_names[i]);
-		/* POSIX lets a function's address stand in a void *. */
-		memcpy((char *)&pq + i * sizeof(f), &f, sizeof(f));
-		have = f != NULL;
-	}
-	return have;
-}
-
-static void
-reply_clear(struct reply *r)
-{
-	list_free(&r->fields);
-	buf_free(&r->message);
-	r->error = NULL;
-}
-
-/* Passwords of all that was connected with, which no reply may show. */
-static struct list secrets;
-
-/* text with to in the place of each from. */
-static char *
-replace(char *text, const char *from, const char *to)
-{
-	struct buf b = { 0 };
-	char *at, *out;
-
-	if (!*from || !strstr(text, from))
-		return text;
-	while ((at = strstr(text, from))) {
-		buf_add(&b, text, (size_t)(at - text));
-		buf_str(&b, to);
-		text = at + strlen(from);
-	}
-	out = str("%s%s", b.s, text);
-	buf_free(&b);
-	return out;
-}
-
-/* Makes r an error; of the message its first line. */
-static int
-set_error(struct reply *r, const char *state, const char *message)
-{
-	char *text = str("%.*s", (int)strcspn(message, "\n"), message);
-	size_t i;
-
-	for (i = 0; !starts(state, errors[i].state); i++)
-		;
-	r->error = &errors[i];
-	for (i = 0; i < secrets.n; i++)
-		text = replace(text, secrets.v[i], "***");
-	r->message.n = 0;
-	buf_safe(&r->message, text, strlen(text));
-	return -1;
-}
-
-/* Fills r from an error as libpq and psql print it: "ERROR:  42P04: text", then
- * "DETAIL:  text"; without such a line the connection is the trouble. */
-static void
-scan_error(struct reply *r, const char *text)
-{
-	static const char *const levels[] = { "ERROR:  ", "FATAL:  ", "PANIC:  " };
-	/* psql does not tell the state of an error that it got as it connected. */
-	static const char *const words[][2] = {
-		{ "remaining connection slots", "53300" }, { "too many clients", "53300" },
-		{ "too many connections", "53300" }, { "the database system is", "57P03" },
-		{ "FATAL:  ", "28000" }
-	};
-	const char *at = NULL, *detail = strstr(text, "DETAIL:  "), *state = "08006";
-	size_t i, n;
-
-	for (i = 0; !at && i < LEN(levels); i++)
-		at = strstr(text, levels[i]);
-	for (i = LEN(words); i-- > 0;)
-		if (strstr(text, words[i][0]))
-			state = words[i][1];
-	if (at && strlen(at) > 15 && at[13] == ':') {
-		state = str("%.5s", at + 8);
-		text = at + 15;
-	}
-	text += strspn(text, "\n");
-	n = strcspn(text, "\n");
-	set_error(r, state, !detail ? text : str("%.*s (%.*s)", (int)n, text,
-		(int)strcspn(detail + 9, "\n"), detail + 9));
-}
-
-enum waited { REPLIED, LATE, STOPPED };
-
-static enum waited
-await_fd(struct pg *pg, int fd, int events, int64_t deadline, bool heed)
-{
-	struct pollfd p = { fd, (short)events, 0 };
-	int saw;
-
-	for (;;) {
-		if (heed && pg->w->cancelled)
-			return STOPPED;
-		if (proc_late(pg->w, deadline))
-			return LATE;
-		pg->busy++;
-		saw = proc_wait(pg->w, &p, 1, deadline);
-		pg->busy--;
-		if (saw & SAW_FD)
-			return REPLIED;
-		if (saw && pg->brief)
-			return STOPPED;
-	}
-}
-
-static enum waited
-pq_connect(struct pg *pg, struct session *db, struct reply *r, int64_t deadline, bool heed)
-{
-	const char *const keys[] = { "dbname", "fallback_application_name", NULL };
-	const char *const values[] = { db->url, "prun", NULL };
-	enum waited how = REPLIED;
-	int state = POLL_WRITING, events;       /* as libpq wants it to begin */
-
-	db->conn = pq.connectStartParams(keys, values, 1);
-	if (!db->conn)
-		fatal(EXIT_RUN, "out of memory");
-	pq.setErrorVerbosity(db->conn, 2);      /* with SQLSTATE */
-	if (pq.status(db->conn) == PQ_BAD)
-		state = POLL_FAILED;
-	while (state != POLL_OK && state != POLL_FAILED) {
-		/* Its socket may be another one after every poll. */
-		events = state == POLL_READING ? POLLIN : POLLOUT;
-		how = await_fd(pg, pq.socket(db->conn), events, deadline, heed);
-		if (how != REPLIED)
-			return how;
-		state = pq.connectPoll(db->conn);
-	}
-	if (state == POLL_OK)
-		pq.setnonblocking(db->conn, 1);
-	else
-		scan_error(r, pq.errorMessage(db->conn));
-	return REPLIED;
-}
-
-/* Waits until a result can be had without blocking. */
-static enum waited
-pq_await(struct pg *pg, struct session *db, int64_t deadline, bool heed)
-{
-	enum waited how = REPLIED;
-	int unsent = pq.flush(db->conn);
-
-	while (how == REPLIED && (unsent > 0 || (unsent == 0 && pq.isBusy(db->conn)))) {
-		how = await_fd(pg, pq.socket(db->conn), unsent ? POLLIN | POLLOUT : POLLIN,
-			deadline, heed);
-		if (how == REPLIED && !pq.consumeInput(db->conn))
-			break;
-		unsent = pq.flush(db->conn);
-	}
-	return how;
-}
-
-static enum waited
-pq_reply(struct pg *pg, struct session *db, struct reply *r, int64_t deadline, bool heed)
-{
-	enum waited how;
-	void *result;
-	int i, k, status;
-
-	/* To the last result, NULL: an error comes well before the server is ready
-	 * again, and a statement that is sent in between is not taken. */
-	do {
-		how = pq_await(pg, db, deadline, heed);
-		if (how != REPLIED)
-			return how;
-		result = pq.getResult(db->conn);
-		status = pq.resultStatus(result);
-		for (i = 0; status == PQ_TUPLES && i < pq.ntuples(result); i++)
-			for (k = 0; k < pq.nfields(result); k++)
-				list_add(&r->fields, pq.getvalue(result, i, k));
-		if (result && status != PQ_TUPLES && status != PQ_COMMAND)
-			scan_error(r, pq.resultErrorMessage(result));
-		pq.clear(result);
-	} while (result);
-	if (pq.status(db->conn) == PQ_BAD && !r->error)
-		scan_error(r, pq.errorMessage(db->conn));
-	return REPLIED;
-}
-
-/* ---- psql ---- */
-
-/* What psql has written to its standard error since last asked. */
-static void
-psql_error(struct session *db, struct reply *r)
-{
-	char text[4096];
-	ssize_t n = read(db->err, text, sizeof(text) - 1);
-
-	text[n > 0 ? n : 0] = '\0';
-	scan_error(r, *text ? text : "psql exited without a message");
-	lseek(db->err, 0, SEEK_END);    /* a regular file of ours */
-}
-
-static int
-psql_start(struct pg *pg, struct session *db, struct reply *r)
-{
-	static int number;
-	char *file = str("%s/psql-%d-%d", pg->plan->dir, pg->w->slot, number++);
-	char *password = NULL, *url = url_admin(db->url, url_database(db->url), &password);
-	char *argv[] = { "psql", "-XAtqw", "-v", "VERBOSITY=verbose",
-		"-F", "\037", "-R", "\036", "-d", url, NULL };
-	struct list env = { 0 };
-	struct spawn s = { .argv = argv };
-	int in[2] = { -1, -1 }, out[2] = { -1, -1 }, failed = -1;
-	size_t i;
-
-	for (i = 0; environ[i]; i++)
-		if (!starts(environ[i], "LC_ALL=")
-		&& !(password && starts(environ[i], "PGPASSWORD=")))
-			list_add(&env, environ[i]);
-	list_add(&env, "LC_ALL=C");     /* we read its messages */
-	if (password)
-		list_add(&env, str("PGPASSWORD=%s", password));
-	s.env = env.v;
-	s.err = open(file, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
-	db->err = open(file, O_RDONLY | O_CLOEXEC);
-	unlink(file);                   /* if it is not there, open has said so */
-	if (s.err >= 0 && db->err >= 0 && proc_pipe(in) == 0 && proc_pipe(out) == 0) {
-		s.in = in[0];
-		s.out = out[1];
-		failed = proc_start(pg->w, &db->psql, &s);
-	}
-	if (failed)
-		set_error(r, "58030", str("cannot run psql: %s%s", strerror(errno),
-			errno == ENOENT ? "; install libpq or psql" : ""));
-	db->in = in[1];
-	db->out = out[0];
-	close_keep(in[0]);
-	close_keep(out[1]);
-	close_keep(s.err);
-	list_free(&env);
-	return failed;
-}
-
-static enum waited
-psql_reply(struct pg *pg, struct session *db, struct reply *r, int64_t deadline, bool heed)
-{
-	char *mark = str("@@%d ", db->statement), chunk[4096], *at = NULL, *s, *end;
-	enum waited how;
-	ssize_t n;
-
-	for (;;) {
-		at = db->text.n ? strstr(db->text.s, mark) : NULL;
-		if (at && strchr(at, '\n'))
-			break;
-		how = await_fd(pg, db->out, POLLIN, deadline, heed);
-		if (how != REPLIED)
-			return how;
-		n = read(db->out, chunk, sizeof(chunk));
-		if (n <= 0) {
-			psql_error(db, r);
-			return REPLIED;
-		}
-		buf_add(&db->text, chunk, (size_t)n);
-	}
-	if (starts(at + strlen(mark), "true")) {
-		psql_error(db, r);
-	} else if (at > db->text.s) {
-		at[-1] = '\036';        /* psql ends the last row with a newline */
-		for (s = db->text.s; s < at; s = end) {
-			end = s + strcspn(s, "\036\037") + 1;
-			end[-1] = '\0';
-			list_add(&r->fields, s);
-		}
-	}
-	db->text.n = 0;
-	return REPLIED;
-}
-
-/* ---- either ---- */
-
-/* Never waits for the server, which hears of it in its own time. */
-static void
-close_session(struct pg *pg, struct session *db)
-{
-	struct buf notes = { 0 };
-
-	pg->busy++;
-	if (db->conn) {
-		pq.finish(db->conn);
-	} else if (db->open) {
-		close_keep(db->in);     /* psql ends at the end of its input */
-		close_keep(db->out);
-		close_keep(db->err);
-		proc_stop(pg->w, &db->psql, 1000, false, &notes);
-		if (notes.n)
-			warn("psql: %s", notes.s);
-	}
-	buf_free(&notes);
-	buf_free(&db->text);
-	db->conn = NULL;
-	db->open = false;
-	pg->busy--;
-}
-
-static void
-pg_send(struct session *db, const char *sql)
-{
-	char *s = str("%s;\n\\echo @@%d :ERROR :SQLSTATE\n", sql, db->statement + 1);
-
-	if (db->conn)
-		pq.sendQuery(db->conn, sql);            /* failure: in the reply */
-	else if (write_all(db->in, s, strlen(s)) == 0)  /* failure: end of file */
-		db->statement++;
-}
-
-static enum waited
-pg_reply(struct pg *pg, struct session *db, struct reply *r, int64_t deadline, bool heed)
-{
-	enum waited how = (db->conn ? pq_reply : psql_reply)(pg, db, r, deadline, heed);
-
-	if (how == REPLIED && r->error && r->error->trouble == LOST)
-		close_session(pg, db);   /* the next one to ask opens another */
-	return how;
-}
-
-/* Sends a statement and waits; 0 when it went well.  A cancel does not end it: what
- * is to be dropped is to be dropped.  prun kills those who take too long over it. */
-static int
-pg_do(struct pg *pg, struct session *db, struct reply *r, const char *sql)
-{
-	reply_clear(r);
-	pg_send(db, sql);
-	if (pg_reply(pg, db, r, proc_clock(pg->w) + pg->answer_ms, false) != REPLIED) {
-		set_error(r, "08006", "the server did not answer");
-		close_session(pg, db);
-	}
-	return r->error ? -1 : 0;
-}
 
 /* Waits for the lock on the template as long as it takes: another run's setup. */
 static int
@@ -517,86 +55,20 @@ lock_template(struct pg *pg, struct session *db, struct reply *r, const char *fu
 {
 	enum waited how;
 
-	reply_clear(r);
+	sql_clear(r);
 	/* The key must be a positive int4. */
-	pg_send(db, str("SELECT pg_advisory_%s(%d, %" PRIu32 ")", function, CLASS_TEMPLATE,
+	sql_send(db, str("SELECT pg_advisory_%s(%d, %" PRIu32 ")", function, CLASS_TEMPLATE,
 		hash(HASH_BEGIN, template) & 0x7fffffff));
-	how = pg_reply(pg, db, r, proc_clock(pg->w) + 1000, true);
+	how = sql_reply(&pg->sql, db, r, proc_clock(pg->w) + 1000, true);
 	if (how == LATE) {
 		proc_tell_phase(pg->w, WAITING);
-		how = pg_reply(pg, db, r, -1, true);
+		how = sql_reply(&pg->sql, db, r, -1, true);
 	}
 	if (how != REPLIED) {
-		set_error(r, "08006", "cancelled");
-		close_session(pg, db);
+		sql_error(r, "08006", "cancelled");
+		sql_close(&pg->sql, db);
 	}
 	return r->error ? -1 : 0;
-}
-
-/* Opens a session; 0, or -1 with r filled. */
-static int
-open_session(struct pg *pg, struct session *db, struct reply *r, bool heed)
-{
-	int64_t deadline = proc_clock(pg->w) + (pg->brief ? 1000 : 15000);
-	enum waited how = REPLIED;
-
-	reply_clear(r);
-	db->open = true;
-	if (have_libpq()) {
-		how = pq_connect(pg, db, r, deadline, heed);
-	} else if (psql_start(pg, db, r) == 0) {
-		pg_send(db, "SELECT 1");
-		how = psql_reply(pg, db, r, deadline, heed);
-	}
-	if (how != REPLIED)
-		set_error(r, "08006", how == LATE ? "the server did not answer within 15s"
-			: "cancelled");
-	if (r->error)
-		close_session(pg, db);
-	if (r->error && r->error->trouble == FORBIDDEN)
-		set_error(r, "28000", str("%s", r->message.s));
-	if (r->error && r->error->trouble == LOST && !db->seen)
-		set_error(r, "08001", str("%s", r->message.s));
-	db->seen = db->seen || !r->error;
-	return r->error ? -1 : 0;
-}
-
-/* Appends s in quotes, " for an identifier or ' for a literal. */
-static void
-quote(struct buf *b, const char *s, char mark)
-{
-	if (mark == '\'' && strchr(s, '\\'))
-		buf_char(b, 'E');
-	buf_char(b, mark);
-	for (; *s; s++) {
-		if (*s == mark || (mark == '\'' && *s == '\\'))
-			buf_char(b, *s);
-		buf_char(b, *s);
-	}
-	buf_char(b, mark);
-}
-
-/* Formats SQL: %s as it is, %I an identifier, %L a literal. */
-static char *
-sql(const char *fmt, ...)
-{
-	struct buf b = { 0 };
-	va_list ap;
-	char *out;
-
-	va_start(ap, fmt);
-	for (; *fmt; fmt++) {
-		if (*fmt != '%' || *++fmt == '%')
-			buf_char(&b, *fmt);
-		else if (*fmt == 's')
-			buf_str(&b, va_arg(ap, const char *));
-		else
-			quote(&b, va_arg(ap, const char *), *fmt == 'I' ? '"' : '\'');
-	}
-	va_end(ap);
-	out = str("%s", b.s);
-	buf_free(&b);
-	return out;
 }
 
 /* Calls a function for the advisory lock of a run; the key is the id less its check. */
@@ -604,36 +76,8 @@ static int
 lock_run(struct pg *pg, struct session *db, struct reply *r, const char *function,
 	const char *run)
 {
-	return pg_do(pg, db, r, str("SELECT pg_%s(%d, %" PRId64 ")", function, CLASS_RUN,
+	return sql_do(&pg->sql, db, r, str("SELECT pg_%s(%d, %" PRId64 ")", function, CLASS_RUN,
 		(int64_t)strtoll(str("%.5s", run), NULL, 36)));
-}
-
-/* Makes a fresh session fit to live as long as the run, whatever the role's settings
- * are, and takes the run's lock. */
-static int
-make_ours(struct pg *pg, struct session *db, struct reply *r)
-{
-	/* 14 and later: without it a client that is killed during CREATE leaves a
-	 * database that appears after its death. */
-	pg_do(pg, db, r, "SET client_connection_check_interval = '1s'");
-	if (db->open)
-		pg_do(pg, db, r, "SET statement_timeout = 0");
-	if (!db->open || pg_do(pg, db, r, "SELECT pg_backend_pid(), "
-		"current_setting('server_version_num'), "
-		"current_setting('file_copy_method', true), count(set_config(name, CASE name "
-		"WHEN 'client_min_messages' THEN 'error' WHEN 'tcp_keepalives_idle' THEN '20' "
-		"ELSE '0' END, false)) FROM pg_settings WHERE name IN ('client_min_messages', "
-		"'tcp_keepalives_idle', 'idle_session_timeout', 'lock_timeout', "
-		"'transaction_timeout')") < 0)
-		return -1;
-	db->version = atoi(r->fields.v[1]);
-	db->reflinks = !strcmp(r->fields.v[2], "clone");
-	if (db->conn && pq.backendPID(db->conn) != atoi(r->fields.v[0])) {
-		close_session(pg, db);
-		return set_error(r, "58030", "db goes through a pooler, where locks do not "
-			"work; set db-admin to the URL of the server itself");
-	}
-	return lock_run(pg, db, r, "advisory_lock_shared", pg->plan->id);
 }
 
 /* What sessions for a suite connect with. */
@@ -660,9 +104,7 @@ find_session(struct pg *pg, const struct opts *o)
 	if (!db) {
 		db = xcalloc(1, sizeof(*db));
 		db->url = xstrdup(url);
-		url_secrets(url, &secrets);
-		if (getenv("PGPASSWORD"))
-			list_add(&secrets, getenv("PGPASSWORD"));
+		sql_hide(url);
 		db->next = pg->sessions;
 		pg->sessions = db;
 	}
@@ -678,8 +120,10 @@ session(struct pg *pg, const struct opts *o, struct reply *r, bool heed)
 	if (db->open)
 		return db;
 	pg->unbroken = false;
-	pg->crowded = open_session(pg, db, r, heed) < 0 && r->error->trouble == CROWDED;
-	return db->open && make_ours(pg, db, r) == 0 ? db : NULL;
+	pg->crowded = sql_open(&pg->sql, db, r, heed) < 0 && r->error->trouble == SQL_CROWDED;
+	if (db->open)
+		lock_run(pg, db, r, "advisory_lock_shared", pg->plan->id);
+	return r->error ? NULL : db;
 }
 
 /* Waits, whether or not the run is cancelled. */
@@ -698,40 +142,21 @@ static int
 pg_insist(struct pg *pg, const struct opts *o, struct reply *r, const char *statement)
 {
 	struct session *db;
+	enum trouble trouble;
 	int tries;
 
 	for (tries = 0;; tries++) {
 		db = session(pg, o, r, false);
-		if (db && pg_do(pg, db, r, statement) == 0)
+		if (db && sql_do(&pg->sql, db, r, statement) == 0)
 			return 0;
-		if (tries == 5 || (r->error->trouble != LOST && r->error->trouble != CROWDED
-		&& r->error->trouble != NOT_YET))
+		trouble = r->error->trouble;
+		if (tries == 5 || (trouble != SQL_LOST && trouble != SQL_CROWDED
+		&& trouble != SQL_NOT_YET))
 			return -1;
 		proc_pause(pg->w, proc_clock(pg->w) + (100 << tries));
 		if (pg->w->cancelled)
 			return -1;
 	}
-}
-
-/* Whether the session still stands: libpq's socket says so, psql must be asked. */
-static bool
-is_alive(struct pg *pg, struct session *db)
-{
-	struct pollfd p = { 0 };
-	struct reply r = { 0 };
-	bool alive = true;
-
-	if (!db->conn) {
-		pg_send(db, "SELECT 1");
-		alive = pg_reply(pg, db, &r, proc_clock(pg->w) + 2000, false) == REPLIED;
-		reply_clear(&r);
-		return alive && db->open;
-	}
-	p.fd = pq.socket(db->conn);
-	p.events = POLLIN;
-	if (poll(&p, 1, 0) > 0)
-		alive = pq.consumeInput(db->conn) && pq.status(db->conn) == PQ_OK;
-	return alive;
 }
 
 /* Looks after the session of a clone that is in use: another run drops the clone if
@@ -740,25 +165,28 @@ static void
 watch(void *arg)
 {
 	struct pg *pg = arg;
-	struct session *db = find_session(pg, pg->watched);
+	struct session *db;
 	struct reply r = { 0 };
+	size_t mark = scratch_mark();
 
 	pg->w->watch_at = proc_clock(pg->w) + 200;
-	if (pg->busy)
+	if (pg->sql.busy)
 		return;
-	pg->busy++;
-	if (db->open && !is_alive(pg, db))
-		close_session(pg, db);
-	pg->brief = true;
-	pg->answer_ms = 1000;
+	db = find_session(pg, pg->watched);
+	pg->sql.busy++;
+	if (db->open && !sql_alive(&pg->sql, db))
+		sql_close(&pg->sql, db);
+	pg->sql.brief = true;
+	pg->sql.answer_ms = 1000;
 	session(pg, pg->watched, &r, true);
-	pg->answer_ms = ANSWER_MS;
-	pg->brief = false;
-	pg->busy--;
-	reply_clear(&r);
+	pg->sql.answer_ms = ANSWER_MS;
+	pg->sql.brief = false;
+	pg->sql.busy--;
+	sql_clear(&r);
 	pg->w->watch_at = proc_clock(pg->w) + 200;
 	if (db->open)
 		pg->w->watch_at += db->conn ? 300 : 800;
+	scratch_release(mark);
 }
 
 /* ---- the recipe ---- */
@@ -788,10 +216,11 @@ end_sessions(struct pg *pg, const struct opts *o, const char *name, bool only_na
 
 	/* Without the filter one autovacuum worker makes the whole query fail; it is
 	 * NULL for sessions of roles that are not ours, which have a user. */
-	if (open_session(pg, &second, &r, false) < 0
-	|| pg_do(pg, &second, &r, sql("SELECT pid, usename, application_name, "
+	if (sql_open(&pg->sql, &second, &r, false) < 0
+	|| sql_do(&pg->sql, &second, &r, sql_fmt("SELECT pid, usename, application_name, "
 		"CASE WHEN %s THEN pg_terminate_backend(pid) END "
-		"FROM pg_stat_activity a JOIN pg_roles u ON u.oid = usesysid WHERE datname = %L "
+		"FROM pg_stat_activity JOIN pg_roles u ON u.oid = usesysid "
+		"WHERE datname = %L "
 		"AND coalesce(backend_type, 'client backend') = 'client backend' "
 		"AND pid <> pg_backend_pid()", only_name ? "false" : may_end, name)) < 0)
 		buf_fmt(notes, "- cannot end the sessions on %s: %s\n", name, r.message.s);
@@ -804,8 +233,8 @@ end_sessions(struct pg *pg, const struct opts *o, const char *name, bool only_na
 				r.fields.v[i + 1], *r.fields.v[i + 2] ? ", " : "",
 				r.fields.v[i + 2]);
 	}
-	reply_clear(&r);
-	close_session(pg, &second);
+	sql_clear(&r);
+	sql_close(&pg->sql, &second);
 	return left;
 }
 
@@ -818,17 +247,17 @@ create(struct pg *pg, struct session *db, const struct opts *o, struct reply *r,
 {
 	enum waited how;
 
-	reply_clear(r);
-	pg_send(db, statement);
-	how = pg_reply(pg, db, r, proc_clock(pg->w) + 250, true);
+	sql_clear(r);
+	sql_send(db, statement);
+	how = sql_reply(&pg->sql, db, r, proc_clock(pg->w) + 250, true);
 	*left = 0;
 	if (how == LATE && o->db_terminate)
 		*left = end_sessions(pg, o, template, false, notes);
 	if (how == LATE)
-		how = pg_reply(pg, db, r, -1, true);
+		how = sql_reply(&pg->sql, db, r, -1, true);
 	if (how != REPLIED) {
-		close_session(pg, db);  /* whoever drops the clone ends this CREATE */
-		return set_error(r, "57014", "cancelled");
+		sql_close(&pg->sql, db);  /* whoever drops the clone ends this CREATE */
+		return sql_error(r, "57014", "cancelled");
 	}
 	return r->error ? -1 : 0;
 }
@@ -850,23 +279,24 @@ create_clone(struct pg *pg, struct session *db, const struct opts *o, const char
 	if (db->version >= 150000 && (o->db_strategy == STRATEGY_FILE_COPY
 	|| (o->db_strategy == STRATEGY_AUTO && db->reflinks)))
 		strategy = " STRATEGY file_copy";
-	statement = sql("CREATE DATABASE %I TEMPLATE %I OWNER %I%s", name, template, owner,
+	statement = sql_fmt("CREATE DATABASE %I TEMPLATE %I OWNER %I%s", name, template, owner,
 		strategy);
 	for (tries = 0; create(pg, db, o, r, statement, template, &left, notes) < 0; tries++) {
 		switch (r->error->trouble) {
-		case FORBIDDEN:
+		case SQL_FORBIDDEN:
 			/* Whether it is for OWNER: the words differ by version and language. */
 			if (not_owners)
 				return -1;
 			not_owners = str("%s", r->message.s);
-			statement = sql("CREATE DATABASE %I TEMPLATE %I%s", name, template,
+			statement = sql_fmt("CREATE DATABASE %I TEMPLATE %I%s", name, template,
 				strategy);
 			break;
-		case IN_USE:
+		case SQL_IN_USE:
 			/* Nobody can end a prepared transaction. */
-			failed = pg_do(pg, db, &q, sql("SELECT 1 FROM pg_prepared_xacts WHERE "
-				"database = %L", template)) < 0 || q.fields.n;
-			reply_clear(&q);
+			failed = sql_do(&pg->sql, db, &q, sql_fmt("SELECT 1 FROM "
+				"pg_prepared_xacts WHERE database = %L", template)) < 0
+				|| q.fields.n;
+			sql_clear(&q);
 			if (tries == 3 || !o->db_terminate || left || failed)
 				return -1;
 			break;
@@ -905,20 +335,20 @@ copy_settings(struct pg *pg, struct session *db, const char *name, const char *t
 	struct buf *notes)
 {
 	struct reply r = { 0 }, one = { 0 };
-	char *clone = sql("DATABASE %I", name), *ask[2];
+	char *clone = sql_fmt("DATABASE %I", name), *ask[2];
 	size_t i, k;
 
-	ask[0] = sql(settings, clone, clone, template);
-	ask[1] = sql(grants, clone, template, clone, template);
+	ask[0] = sql_fmt(settings, clone, clone, template);
+	ask[1] = sql_fmt(grants, clone, template, clone, template);
 	for (k = 0; k < 2 && db->open && !pg->w->cancelled; k++) {
-		pg_do(pg, db, &r, ask[k]);
+		sql_do(&pg->sql, db, &r, ask[k]);
 		for (i = 0; db->open && !pg->w->cancelled && i < r.fields.n; i++)
-			if (pg_do(pg, db, &one, r.fields.v[i]) < 0)
+			if (sql_do(&pg->sql, db, &one, r.fields.v[i]) < 0)
 				buf_fmt(notes, "- not copied from the template: %s: %s\n",
 					r.fields.v[i], one.message.s);
 	}
-	reply_clear(&one);
-	reply_clear(&r);
+	sql_clear(&one);
+	sql_clear(&r);
 }
 
 /* The run's copy of the template as the setup has left it, the same for all suites
@@ -945,11 +375,11 @@ copy_database(struct pg *pg, struct session *db, const struct opts *o, const cha
 {
 	char *owner;
 
-	if (pg_do(pg, db, r, sql("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE "
-		"datname = %L", from)) < 0)
+	if (sql_do(&pg->sql, db, r, sql_fmt("SELECT pg_get_userbyid(datdba) "
+		"FROM pg_database WHERE datname = %L", from)) < 0)
 		return -1;
 	if (r->fields.n == 0)
-		return set_error(r, "3D000", str("database \"%s\" does not exist", from));
+		return sql_error(r, "3D000", str("database \"%s\" does not exist", from));
 	owner = str("%s", r->fields.v[0]);
 	if (create_clone(pg, db, o, name, from, owner, r, notes) < 0)
 		return -1;
@@ -978,9 +408,9 @@ clone_postgres(struct pg *pg, const struct opts *o, const char *name, struct rep
 	}
 	if (!copy && db->open)
 		lock_template(pg, db, &unlocked, "unlock_shared", template);
-	if (failed && r->error->trouble == IN_USE)
+	if (failed && r->error->trouble == SQL_IN_USE)
 		end_sessions(pg, o, copy ? copy : template, true, notes);
-	reply_clear(&unlocked);
+	sql_clear(&unlocked);
 	return failed;
 }
 
@@ -988,9 +418,9 @@ clone_postgres(struct pg *pg, const struct opts *o, const char *name, struct rep
 static void
 end_creation(struct pg *pg, const struct opts *o, const char *name)
 {
-	char *statement = sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
-		"state = 'active' AND position(%L in query) = 1",
-		sql("CREATE DATABASE %I ", name));
+	char *statement = sql_fmt("SELECT pg_terminate_backend(pid) "
+		"FROM pg_stat_activity WHERE state = 'active' AND position(%L in query) = 1",
+		sql_fmt("CREATE DATABASE %I ", name));
 	struct reply r = { 0 };
 	int tries;
 
@@ -999,7 +429,7 @@ end_creation(struct pg *pg, const struct opts *o, const char *name)
 			break;
 		wait_ms(pg, 50);
 	}
-	reply_clear(&r);
+	sql_clear(&r);
 }
 
 /* Drops what pytest-django and Django's own runner have made of a clone and left:
@@ -1010,13 +440,14 @@ drop_derived(struct pg *pg, const struct opts *o, const char *name)
 	struct reply r = { 0 }, one = { 0 };
 	size_t i;
 
-	pg_insist(pg, o, &r, sql("SELECT format('DROP DATABASE IF EXISTS %%I WITH (FORCE)', "
-		"datname) FROM pg_database WHERE pg_has_role(datdba, 'USAGE') AND datname ~ %L",
+	pg_insist(pg, o, &r, sql_fmt("SELECT "
+		"format('DROP DATABASE IF EXISTS %%I WITH (FORCE)', datname) "
+		"FROM pg_database WHERE pg_has_role(datdba, 'USAGE') AND datname ~ %L",
 		str("^test_%s(_(gw)?[0-9]+)?$", name)));
 	for (i = 0; i < r.fields.n; i++)
 		pg_insist(pg, o, &one, r.fields.v[i]);  /* the sweep finds what stays */
-	reply_clear(&one);
-	reply_clear(&r);
+	sql_clear(&one);
+	sql_clear(&r);
 }
 
 /* Drops a database of ours, whatever stands in the way but what must not be touched:
@@ -1028,21 +459,23 @@ drop_postgres(struct pg *pg, const struct opts *o, const char *name, struct repl
 	if (!pg->made || strcmp(pg->made, name))
 		end_creation(pg, o, name);
 	drop_derived(pg, o, name);
-	if (pg_insist(pg, o, r, sql("DROP DATABASE IF EXISTS %I WITH (FORCE)", name)) == 0)
+	if (pg_insist(pg, o, r, sql_fmt("DROP DATABASE IF EXISTS %I WITH (FORCE)", name)) == 0)
 		return 0;
-	if (r->error->trouble == LOST || r->error->trouble == IN_USE)
+	if (r->error->trouble == SQL_LOST || r->error->trouble == SQL_IN_USE)
 		return -1;
-	if (r->error->trouble == SYNTAX)                /* before 13 */
+	if (r->error->trouble == SQL_SYNTAX)                /* before 13 */
 		end_sessions(pg, o, name, false, notes);
-	if (r->error->trouble == IS_TEMPLATE)
-		pg_insist(pg, o, r, sql("ALTER DATABASE %I IS_TEMPLATE false", name));
-	return pg_insist(pg, o, r, sql("DROP DATABASE IF EXISTS %I", name));
+	if (r->error->trouble == SQL_IS_TEMPLATE)
+		pg_insist(pg, o, r, sql_fmt("ALTER DATABASE %I SQL_IS_TEMPLATE false", name));
+	return pg_insist(pg, o, r, sql_fmt("DROP DATABASE IF EXISTS %I", name));
 }
 
 /* The clones of this template that are ours to drop: name, run, comment, whether
  * somebody uses it, size, and the age of what was kept. */
 static const char clones[] =
-	"SELECT datname, substring(datname from '_[sw][0-9]+_([0-9a-z]{8})(?:r[0-9]+)?(?:_(?:gw)?[0-9]+)?$'), c, "
+	"SELECT datname, "
+	"substring(datname from '_[sw][0-9]+_([0-9a-z]{8})(?:r[0-9]+)?(?:_(?:gw)?[0-9]+)?$'), "
+	"c, "
 	"EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid), "
 	"CASE WHEN datconnlimit = -2 THEN 'invalid' ELSE "
 	"pg_size_pretty(pg_database_size(d.oid)) END, "
@@ -1068,8 +501,8 @@ drop_leftover(struct pg *pg, struct session *db, const struct opts *o, char **f,
 	what = str("%s (%s, %s%s%s)", f[C_NAME], why, f[C_SIZE], *f[C_AGE] ? ", " : "",
 		f[C_AGE]);
 	/* Since we looked, it may have been kept, or somebody looks at it. */
-	if (pg_do(pg, db, &r, sql(clones, url_stem(o->db),
-		sql("AND datname = %L", f[C_NAME]))) < 0 || r.fields.n != C_FIELDS)
+	if (sql_do(&pg->sql, db, &r, sql_fmt(clones, url_stem(o->db),
+		sql_fmt("AND datname = %L", f[C_NAME]))) < 0 || r.fields.n != C_FIELDS)
 		goto out;
 	if (*r.fields.v[C_USED] == 't')
 		buf_fmt(notes, "- %s: not dropped, it is in use\n", what);
@@ -1083,7 +516,7 @@ out:
 	if (r.error)
 		buf_fmt(notes, "- cannot drop %s: %s\n", what, r.message.s);
 	pg->undropped = pg->undropped || r.error;
-	reply_clear(&r);
+	sql_clear(&r);
 }
 
 /* NOTE is the first look and DROP the second; CLEAN and LIST are for --clean, to
@@ -1107,7 +540,8 @@ sweep_one(struct pg *pg, struct session *db, const struct opts *o, char **f, enu
 		goto out;
 	if (*r.fields.v[0] != 't') {
 		if (how >= CLEAN)
-			buf_fmt(notes, "- %s: not dropped, its run is in progress\n", f[C_NAME]);
+			buf_fmt(notes, "- %s: not dropped, its run is in progress\n",
+				f[C_NAME]);
 		goto out;
 	}
 	if (how == NOTE) {
@@ -1121,7 +555,7 @@ sweep_one(struct pg *pg, struct session *db, const struct opts *o, char **f, enu
 	if (db->open)
 		lock_run(pg, db, &r, "advisory_unlock", f[C_RUN]);
 out:
-	reply_clear(&r);
+	sql_clear(&r);
 }
 
 /* Looks for clones of dead runs; name: only for this one. */
@@ -1132,14 +566,14 @@ sweep(struct pg *pg, struct session *db, const struct opts *o, enum sweep how, c
 	struct reply r = { 0 };
 	size_t i;
 
-	if (pg_do(pg, db, &r, sql(clones, url_stem(o->db),
-		name ? sql("AND datname = %L", name) : "")) < 0)
+	if (sql_do(&pg->sql, db, &r, sql_fmt(clones, url_stem(o->db),
+		name ? sql_fmt("AND datname = %L", name) : "")) < 0)
 		buf_fmt(notes, "- cannot look for leftovers of other runs: %s\n", r.message.s);
 	for (i = 0; i + C_FIELDS <= r.fields.n && db->open && !pg->w->cancelled; i += C_FIELDS)
 		sweep_one(pg, db, o, r.fields.v + i, how, notes);
 	if (how >= CLEAN && r.fields.n == 0 && !r.error)
 		buf_fmt(notes, "- %s has no clones to drop\n", url_template(o->db));
-	reply_clear(&r);
+	sql_clear(&r);
 }
 
 /* ---- files, and commands for anything else ---- */
@@ -1259,8 +693,10 @@ pg_open(struct worker *w, const struct plan *p)
 	struct pg *pg = xcalloc(1, sizeof(*pg));
 
 	pg->w = w;
+	pg->sql.w = w;
+	pg->sql.dir = p->dir;
 	pg->plan = p;
-	pg->answer_ms = ANSWER_MS;
+	pg->sql.answer_ms = ANSWER_MS;
 	return pg;
 }
 
@@ -1271,7 +707,7 @@ pg_close(struct pg *pg)
 
 	while ((db = pg->sessions)) {
 		pg->sessions = db->next;
-		close_session(pg, db);
+		sql_close(&pg->sql, db);
 		free(db->url);
 		free(db);
 	}
@@ -1307,7 +743,7 @@ pg_end(struct pg *pg, struct buf *notes)
 		if (db)
 			sweep(pg, db, l->o, DROP, l->name, notes);
 	}
-	reply_clear(&r);
+	sql_clear(&r);
 }
 
 static int
@@ -1325,7 +761,7 @@ clone_once(struct pg *pg, const struct opts *o, const char *name, const char *di
 		if (failed)
 			*passing = explain(&r, str("cannot clone database %s",
 				url_template(o->db)), why);
-		reply_clear(&r);
+		sql_clear(&r);
 	} else {
 		failed = clone_file(pg, o, name, dir, env, notes, why);
 	}
@@ -1375,7 +811,7 @@ pg_drop(struct pg *pg, const struct opts *o, const char *name, const char *dir, 
 		failed = drop_postgres(pg, o, name, &r, notes);
 		if (failed)
 			explain(&r, "cannot drop database", &why);
-		reply_clear(&r);
+		sql_clear(&r);
 	} else if (!o->db_clone) {
 		failed = remove_tree(url_clone_file(o->db, name, dir));
 		if (failed)
@@ -1401,11 +837,11 @@ pg_keep(struct pg *pg, const struct opts *o, const char *name, const char *file,
 	if (!is_postgres(o))
 		return;
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
-	if (pg_insist(pg, o, &r, sql("COMMENT ON DATABASE %I IS %L", name,
+	if (pg_insist(pg, o, &r, sql_fmt("COMMENT ON DATABASE %I IS %L", name,
 		str("prun keep %s %s", when, file))) < 0)
 		buf_fmt(notes, "- %s could not be marked as kept, so the next run will drop "
 			"it: %s\n", name, r.message.s);
-	reply_clear(&r);
+	sql_clear(&r);
 }
 
 /* Copies a template that setup has finished, so that no other run's setup changes it
@@ -1424,9 +860,9 @@ make_copy(struct pg *pg, struct session *db, const struct opts *o, struct reply 
 	failed = copy_database(pg, db, o, url_template(o->db), copy.name, r, notes);
 	if (db->open)
 		lock_template(pg, db, &unlocked, "unlock", url_template(o->db));
-	if (failed && r->error->trouble == IN_USE)
+	if (failed && r->error->trouble == SQL_IN_USE)
 		end_sessions(pg, o, url_template(o->db), true, notes);
-	reply_clear(&unlocked);
+	sql_clear(&unlocked);
 	return failed;
 }
 
@@ -1442,7 +878,7 @@ pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes, str
 		return 0;
 	template = url_template(o->db);
 	/* psql does not tell what would show it. */
-	if (begin && !o->db_admin && !have_libpq() && strstr(o->db, "pgbouncer=true"))
+	if (begin && !o->db_admin && !sql_libpq() && strstr(o->db, "pgbouncer=true"))
 		buf_str(notes, "- db goes through pgbouncer, and locks do not work with "
 			"transaction pooling: set db-admin to the server's own URL\n");
 	if (pg_insist(pg, o, &r, "SELECT 1") == 0) {
@@ -1459,7 +895,7 @@ pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes, str
 		if (failed)
 			explain(&r, str("cannot copy database %s", template), why);
 	}
-	reply_clear(&r);
+	sql_clear(&r);
 	return failed;
 }
 
@@ -1480,17 +916,17 @@ pg_clean(struct pg *pg, const struct opts *o, bool list, struct buf *notes, stru
 		sweep(pg, db, o, list ? LIST : CLEAN, NULL, notes);
 	else
 		explain(&r, "the database server", why);
-	reply_clear(&r);
+	sql_clear(&r);
 	return db && !pg->undropped ? 0 : -1;
 }
 
 int
 pg_used(struct pg *pg, const struct opts *o, const char *name)
 {
-	char *now = sql("SELECT 1 FROM pg_stat_activity WHERE datname = %L "
+	char *now = sql_fmt("SELECT 1 FROM pg_stat_activity WHERE datname = %L "
 		"AND coalesce(backend_type, 'client backend') = 'client backend'", name);
-	char *ever = sql("SELECT 1 FROM pg_stat_database WHERE datname = %L AND sessions > 0",
-		name);
+	char *ever = sql_fmt("SELECT 1 FROM pg_stat_database "
+		"WHERE datname = %L AND sessions > 0", name);
 	struct session *db = is_postgres(o) ? find_session(pg, o) : NULL;
 	struct reply r = { 0 };
 	bool used = false;
@@ -1507,7 +943,7 @@ pg_used(struct pg *pg, const struct opts *o, const char *name)
 		used = pg_insist(pg, o, &r, ever) == 0 && r.fields.n;
 		used = used || (pg_insist(pg, o, &r, now) == 0 && r.fields.n);
 	}
-	reply_clear(&r);
+	sql_clear(&r);
 	if (used)
 		return 1;
 	return pg->unbroken && !pg->w->cancelled ? 0 : -1;
@@ -1516,18 +952,19 @@ pg_used(struct pg *pg, const struct opts *o, const char *name)
 void
 pg_sessions(struct pg *pg, const struct opts *o, const char *name, struct buf *b)
 {
-	char *statement = sql("SELECT concat_ws(', ', 'pid ' || pid, 'user ' || usename, "
+	char *statement = sql_fmt("SELECT concat_ws(', ', 'pid ' || pid, 'user ' || usename, "
 		"nullif(application_name, ''), state, "
 		"'waits for ' || wait_event_type || ' ' || wait_event, 'blocked by ' || "
 		"nullif(array_to_string(pg_blocking_pids(pid), ' '), ''), "
-		"'for ' || date_trunc('second', now() - coalesce(query_start, backend_start))), "
-		"query FROM pg_stat_activity WHERE datname = %L ORDER BY backend_start", name);
+		"'for ' || date_trunc('second', now() - coalesce(query_start, "
+		"backend_start))), query FROM pg_stat_activity WHERE datname = %L "
+		"ORDER BY backend_start", name);
 	struct reply r = { 0 };
 	size_t i;
 
 	if (!is_postgres(o))
 		return;
-	pg->answer_ms = 2000;
+	pg->sql.answer_ms = 2000;
 	if (pg_insist(pg, o, &r, statement) < 0)
 		buf_fmt(b, "its database %s cannot be asked: %s\n", name, r.message.s);
 	else
@@ -1535,8 +972,8 @@ pg_sessions(struct pg *pg, const struct opts *o, const char *name, struct buf *b
 	for (i = 0; i + 1 < r.fields.n; i += 2)
 		buf_fmt(b, "%s\n\t%s\n", r.fields.v[i],
 			safe(r.fields.v[i + 1], strlen(r.fields.v[i + 1])));
-	pg->answer_ms = ANSWER_MS;
-	reply_clear(&r);
+	pg->sql.answer_ms = ANSWER_MS;
+	sql_clear(&r);
 }
 
 bool
@@ -1554,10 +991,10 @@ pg_gone(struct pg *pg, const struct opts *o, const char *name, const char *url)
 	if (!is_postgres(o))
 		return stat(url_file(url), &st) < 0;
 	db = session(pg, o, &r, true);
-	if (db && pg_do(pg, db, &r, sql("SELECT 1 FROM pg_database WHERE datname = %L",
-		name)) == 0)
+	if (db && sql_do(&pg->sql, db, &r, sql_fmt("SELECT 1 FROM pg_database "
+		"WHERE datname = %L", name)) == 0)
 		gone = r.fields.n == 0;
-	reply_clear(&r);
+	sql_clear(&r);
 	return gone;
 }
 

@@ -77,6 +77,15 @@ struct list {
 	size_t n, cap;
 };
 
+/* A child that leads a session of its own (proc.c). */
+struct proc {
+	pid_t pid;              /* 0: none */
+	bool ended;             /* the leader is dead, and a zombie still */
+	int status;             /* exit status, or -signal */
+	bool core;              /* it dumped core */
+	bool shell;             /* sh -c: 128 + signal is a signal */
+};
+
 /* Every option's value (conf.c).  Durations in ms, sizes in bytes, -1: none. */
 struct opts {
 	int64_t jobs, retries, workers, max_worker_restart;
@@ -285,6 +294,76 @@ void pg_sessions(struct pg *pg, const struct opts *o, const char *name, struct b
 /* Whether a kept clone is no longer there. */
 bool pg_gone(struct pg *pg, const struct opts *o, const char *name, const char *url);
 
+/* ---- sql.c: a session with a PostgreSQL server ---- */
+
+/* What an error of the server means to us. */
+enum trouble {
+	SQL_OTHER, SQL_LOST, SQL_CROWDED, SQL_NOT_YET, SQL_FORBIDDEN, SQL_IN_USE, SQL_MISSING,
+	SQL_IS_TEMPLATE, SQL_SYNTAX
+};
+
+/* state: an SQLSTATE or its beginning; passing: a further try may help. */
+struct error {
+	const char *state;
+	enum trouble trouble;
+	bool passing;
+	const char *advice;
+};
+
+struct reply {
+	const struct error *error;      /* NULL: all went well */
+	struct buf message;
+	struct list fields;             /* of all rows, row by row */
+};
+
+struct session {
+	char *url;              /* what it connects with */
+	bool open, seen;        /* seen: it was open once */
+	void *conn;             /* libpq's, or: */
+	struct proc psql;
+	int in, out, err;       /* psql's pipes and the file of its errors */
+	int statement;
+	struct buf text;        /* read from psql and not yet used */
+	int version;            /* of the server: 150004 */
+	bool reflinks;          /* its file_copy_method is clone (18 and later) */
+	struct session *next;
+};
+
+/* How a worker talks with servers. */
+struct sql {
+	struct worker *w;
+	const char *dir;        /* for psql's errors */
+	int busy;               /* a wait is under way */
+	bool brief;             /* whatever else happens ends it */
+	int64_t answer_ms;      /* how long sql_do() waits for an answer */
+};
+
+enum waited { REPLIED, LATE, STOPPED };
+
+/* Whether there is a libpq; tried once per process. */
+bool sql_libpq(void);
+/* Opens the session that db->url says; 0, or -1 with r filled.  heed: a cancel ends
+ * it. */
+int sql_open(struct sql *t, struct session *db, struct reply *r, bool heed);
+/* Never waits for the server, which hears of it in its own time. */
+void sql_close(struct sql *t, struct session *db);
+void sql_send(struct session *db, const char *text);
+/* Waits for the reply; a session that turns out to be lost is closed. */
+enum waited sql_reply(struct sql *t, struct session *db, struct reply *r, int64_t deadline,
+	bool heed);
+/* Sends a statement and waits; 0 when it went well.  A cancel does not end it: what
+ * is to be dropped is to be dropped.  prun kills those who take too long over it. */
+int sql_do(struct sql *t, struct session *db, struct reply *r, const char *text);
+/* Whether the session still stands: libpq's socket says so, psql is asked. */
+bool sql_alive(struct sql *t, struct session *db);
+/* Makes r an error of an SQLSTATE; of the message its first line.  -1. */
+int sql_error(struct reply *r, const char *state, const char *message);
+void sql_clear(struct reply *r);
+/* Formats SQL: %s as it is, %I an identifier, %L a literal.  Scratch memory. */
+char *sql_fmt(const char *fmt, ...);
+/* Adds the passwords of a URL to those that no reply may show. */
+void sql_hide(const char *url);
+
 /* ---- url.c: URLs of databases; strings in scratch memory ---- */
 
 enum url_kind { URL_PG, URL_DSN, URL_FILE, URL_OTHER };
@@ -349,15 +428,6 @@ enum { SPAWN_FAILED = INT_MIN, RUN_STOPPED };
 
 /* What a wait saw; bits. */
 enum { SAW_CHILD = 1, SAW_FD = 2, SAW_ORDER = 4 };
-
-/* A child that leads a session of its own. */
-struct proc {
-	pid_t pid;              /* 0: none */
-	bool ended;             /* the leader is dead, and a zombie still */
-	int status;             /* exit status, or -signal */
-	bool core;              /* it dumped core */
-	bool shell;             /* sh -c: 128 + signal is a signal */
-};
 
 /* The worker's side of the talk, and the sessions it must not lose sight of. */
 struct worker {
