@@ -796,7 +796,8 @@ show_unused(struct show *s)
 		env = suite->o.db_env.n ? suite->o.db_env.v[0] : "PRUN_DB_URL";
 		if (sums.unused && !sums.connected)
 			buf_fmt(&s->out, "warning: %s%sno test connected to its database; does "
-				"the server read %s?\n", suite->name, *suite->name ? ": " : "", env);
+				"the server read %s?\n", suite->name,
+				*suite->name ? ": " : "", env);
 	}
 }
 

@@ -55,13 +55,16 @@ if have pgbouncer; then
 	run -j2 --db "$pooled" --db-admin "$direct" pooled
 	is 'behind a pooler, with db-admin around it, all is well' "$status $(databases)" '0 app '
 	has 'the test has the clone through the pooler' db "^${app}_w[01]_[0-9a-z]{8}\$"
-	run -j1 --db "$pooled?pgbouncer=true" --db-admin none t/test_a.sh
-	has 'pgbouncer=true without db-admin is warned of' out 'set db-admin to the server'
+	run -j1 --db "$pooled" t/test_a.sh
+	is 'without db-admin it is refused' "$status $(grep -c 'goes through a pooler.*set db-admin to the URL' out)" '3 1'
+	PRUN_LIBPQ=none "$PRUN" -j1 --db "$pooled?pgbouncer=true" t/test_a.sh >out 2>&1
+	has 'through psql, which cannot tell, pgbouncer=true is warned of' out 'set db-admin to the server'
 	kill $bouncer
 	wait $bouncer
 else
 	skip 'no pgbouncer' 'behind a pooler, with db-admin around it, all is well' \
-		'the test has the clone through the pooler' 'pgbouncer=true without db-admin is warned of'
+		'the test has the clone through the pooler' 'without db-admin it is refused' \
+		'through psql, which cannot tell, pgbouncer=true is warned of'
 fi
 
 if have musl-gcc && musl-gcc -static -O0 -o prun-static "$top"/*.c 2>/dev/null; then
