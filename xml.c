@@ -611,21 +611,12 @@ read_value(struct reader *r)
 		sink_text(&r->value, r->s++, 1, true);
 }
 
-/* A name that can be written, and is not one of a namespace. */
-static bool
-is_attribute(const char *name)
-{
-	const char *s;
-
-	for (s = name; is_name((unsigned char)*s) && *s != ':' && (unsigned char)*s < 0x80; s++)
-		;
-	return *name && !*s && !strchr("-.0123456789", *name) && !starts(name, "xmlns");
-}
-
 /* Reads name="value" into attrs; false at the end of the tag. */
 static bool
 read_attribute(struct reader *r)
 {
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		"0123456789_-.";
 	char name[256];
 	size_t n = 0;
 
@@ -646,10 +637,11 @@ read_attribute(struct reader *r)
 		xml_breaks(r, "has a tag that cannot be read");
 	}
 	sink_end(&r->value);
-	if (r->nattrs == ATTRIBUTES) {
+	/* Not one of a namespace; of one that is there twice the first one wins. */
+	if (r->nattrs == ATTRIBUTES)
 		xml_breaks(r, "has a tag with too many attributes");
-	} else if (is_attribute(name) && !xml_attr(r, name)) {
-		/* if it is there twice, the first one wins */
+	else if (n && strspn(name, letters) == n && !strchr("-.0123456789", *name)
+	&& !starts(name, "xmlns") && !xml_attr(r, name)) {
 		buf_add(&r->attrs, name, n + 1);
 		buf_add(&r->attrs, r->value.b.s, r->value.b.n + 1);
 		r->nattrs++;
