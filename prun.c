@@ -346,7 +346,7 @@ add_run(struct parts *parts, const struct plan *p, const struct record *records,
 		add_run_part(parts, p, source);
 }
 
-/* Merges the parts into path, and frees them; -1 after a message. */
+/* Merges the parts into path; -1 after a message. */
 static int
 merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 	struct counts *total)
@@ -358,12 +358,6 @@ merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 	r = junit_merge(&m, parts->v, parts->n, path, total);
 	if (r < 0)
 		warn("%s cannot be written, the previous file is unchanged:", path);
-	while (parts->n) {
-		list_free(&parts->v[--parts->n].reports);
-		list_free(&parts->v[parts->n].logs);
-		free(parts->v[parts->n].replaced);
-	}
-	free(parts->v);
 	return r;
 }
 
@@ -786,8 +780,8 @@ write_history(const struct plan *p, struct units *u)
 static int
 merge_mode(const struct plan *p)
 {
-	struct parts parts = { 0 };
-	struct units units = { 0 };
+	static struct parts parts;      /* never freed */
+	static struct units units;
 	struct counts total;
 	const char *what = "report", *path, *name;
 	size_t i, n = 0;
@@ -813,7 +807,6 @@ merge_mode(const struct plan *p)
 		return EXIT_RUN;
 	if (units.n && (p->o.rerun || is_one_plan(&units)))
 		write_history(p, &units);
-	free(units.v);
 	if (strcmp(p->o.junit, "-") && !p->o.quiet)
 		printf("%s: %" PRId64 " test%s from %zu %s%s, %" PRId64 " failed, %" PRId64
 			" with errors, %" PRId64 " skipped\n", p->o.junit, total.tests,
@@ -830,7 +823,7 @@ write_report(const struct plan *p, const struct record *records, int64_t ms, boo
 {
 	char *name = str("%s/report.xml", p->dir), *target;
 	const char *path = p->o.junit ? p->o.junit : name;
-	struct parts parts = { 0 };
+	static struct parts parts;      /* never freed */
 	struct counts total;
 
 	add_run(&parts, p, records, 0);
