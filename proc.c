@@ -207,6 +207,7 @@ proc_catch(void)
 			handle(sigs[i], on_signal);
 	}
 	handle(SIGPIPE, SIG_IGN);       /* writes say EPIPE instead */
+	handle(SIGXFSZ, SIG_IGN);       /* and EFBIG */
 	list_children(&inherited, NULL, 0);
 	become_subreaper();
 }
@@ -393,7 +394,8 @@ static void
 reset_signals(bool terminal)
 {
 	static const int sigs[] = {
-		SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGCHLD, SIGCONT, SIGPIPE, SIGTTOU
+		SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGCHLD, SIGCONT, SIGPIPE, SIGTTOU,
+		SIGXFSZ
 	};
 	sigset_t none;
 	size_t i;

@@ -72,6 +72,14 @@ echo 'rm "$PRUN_DIR/test.log"; mkfifo "$PRUN_DIR/test.log"; exit 1' | script s/t
 timeout -s KILL 20 "$PRUN" -d sp s >out 2>err
 is 'nor does a FIFO as test.log' $? 1
 
+(ulimit -f 1; "$PRUN" t -o big.xml >out 2>err)
+is 'a limit on file sizes gives status 3' $? 3
+has 'with a line that says so' err 'File too large'
+# shellcheck disable=SC2016
+echo 'sh -c '"'"'head -c 100000 /dev/zero >"$PRUN_DIR/big"; echo $?'"'"' | grep -qx 153' | script x/test_x.sh
+(ulimit -f 40; "$PRUN" x >out 2>err)
+is 'tests have the signal for it at its default' $? 0
+
 # Other users.
 if [ "$(id -u)" = 0 ] && have setpriv; then
 	mkdir theirs
