@@ -98,6 +98,10 @@ static const struct option table[] = {
 	{ "setup", 0, STR, 0, AT(setup), "CMD", NULL,
 		"Command to run once, before the first clone" },
 	{ "after", 0, STR, 0, AT(after), "CMD", NULL, "Command to run after every attempt" },
+	{ "service", 0, LIST, 0, AT(service), "NAME CMD", NULL,
+		"Command to start before the server" },
+	{ "ports", 0, BLANKS, 0, AT(ports), "NAME", NULL,
+		"Variables that get a port of their own each" },
 	{ "ready", 0, READY, 0, AT(ready), "HOW", "tcp",
 		"tcp, http PATH, log ERE, command CMD, fd or none" },
 	{ "ready-timeout", 0, DURATION, 0, AT(ready_timeout_ms), "DURATION", "15s",
@@ -369,13 +373,100 @@ apply(struct opts *o, const struct setting *s, bool again)
 	}
 }
 
+/* ---- services ---- */
+
+/* Whether a command has $name or ${name}. */
+static bool
+mentions(const char *command, const char *name)
+{
+	const char *s;
+	size_t n = strlen(name);
+
+	for (s = strchr(command, '$'); s; s = strchr(s + 1, '$')) {
+		if (starts(s, str("${%s}", name)))
+			return true;
+		if (!strncmp(s + 1, name, n) && s[n + 1] != '_'
+		&& !isalnum((unsigned char)s[n + 1]))
+			return true;
+	}
+	return false;
+}
+
+/* Index of the first port that the command mentions and nobody before it was
+ * awaited on; -1: none. */
+static int
+own_port(const struct opts *o, const struct service *v, size_t n, const char *command)
+{
+	size_t i, k;
+
+	for (i = 0; i < o->ports.n; i++) {
+		for (k = 0; k < n && v[k].port != (int)i; k++)
+			;
+		if (k == n && mentions(command, o->ports.v[i]))
+			return (int)i;
+	}
+	return -1;
+}
+
+/* Reads "NAME[@PORT] COMMAND"; v has the n services before it.  Returns what is
+ * wrong, or NULL. */
+static const char *
+read_service(const struct opts *o, const char *s, struct service *v, size_t n)
+{
+	static const char *const logs[] = { "test", "server", "after", "db", "setup", "reopen",
+		"worker" };
+	size_t len = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-"), i;
+	char *port;
+
+	v[n].name = str("%.*s", (int)len, s);
+	v[n].port = -1;
+	if (find_word(logs, LEN(logs), v[n].name) < LEN(logs))
+		return str("service = %s: the name is taken", v[n].name);
+	for (i = 0; i < n; i++)
+		if (!strcmp(v[i].name, v[n].name))
+			return str("service = %s is there twice", v[n].name);
+	if (s[len] == '@') {
+		s += len + 1;
+		len = strcspn(s, " \t");
+		port = str("%.*s", (int)len, s);
+		for (i = 0; i < o->ports.n && strcmp(o->ports.v[i], port); i++)
+			;
+		if (i == o->ports.n)
+			return str("service = %s@%s: ports = has no %s", v[n].name, port, port);
+		v[n].port = (int)i;
+	}
+	v[n].command = str("%s", s + len + strspn(s + len, " \t"));
+	if (!*v[n].name || !*v[n].command || !strchr(" \t", s[len]))
+		return str("service = %s: needs NAME, of a-z, 0-9, _ and -, and COMMAND", s);
+	if (v[n].port < 0)
+		v[n].port = own_port(o, v, n, v[n].command);
+	return NULL;
+}
+
+const char *
+conf_services(const struct opts *o, struct service **list)
+{
+	struct service *v = scratch((o->service.n + 1) * sizeof(*v));
+	const char *wrong;
+	size_t i;
+
+	for (i = 0; i < o->service.n; i++) {
+		wrong = read_service(o, o->service.v[i], v, i);
+		if (wrong)
+			return wrong;
+	}
+	if (list)
+		*list = v;
+	return NULL;
+}
+
 /* What holds in a suite, or NOWHERE. */
 static void
 resolve(const struct settings *from, struct opts *o, int suite)
 {
 	enum level seen[LEN(table)] = { DEFAULT };
 	struct setting def = { .level = DEFAULT, .suite = NOWHERE, .where = "default" };
-	const struct setting *s, *db = NULL;
+	const struct setting *s, *db = NULL, *service = NULL;
 	const char *wrong;
 	size_t i, k;
 
@@ -400,7 +491,12 @@ resolve(const struct settings *from, struct opts *o, int suite)
 		seen[k] = s->level;
 		if (!strcmp(s->opt->name, "db"))
 			db = s;
+		if (!strcmp(s->opt->name, "service"))
+			service = s;
 	}
+	wrong = service && suite != NOWHERE ? conf_services(o, NULL) : NULL;
+	if (wrong)
+		bad(service->where, "%s", wrong);
 	/* Only now is it known whether db-clone does it. */
 	if (suite == NOWHERE || !o->db || o->db_clone)
 		return;

@@ -897,7 +897,9 @@ proc_taken(int *hold, int port)
 
 /* ---- readiness ---- */
 
-enum ready_kind { READY_TCP, READY_HTTP, READY_LOG, READY_COMMAND, READY_FD, READY_NONE, READIES };
+enum ready_kind {
+	READY_TCP, READY_HTTP, READY_LOG, READY_COMMAND, READY_FD, READY_NONE, READIES
+};
 
 /* The kind of a ready = value; *arg is its path, expression or command. */
 static enum ready_kind
@@ -947,7 +949,8 @@ proc_ready_command(const char *value)
 
 struct probe {
 	struct worker *w;
-	struct proc *server;
+	struct proc *stack;     /* n of them; the last one is asked */
+	size_t n;
 	const struct readiness *r;
 	enum ready_kind kind;
 	const char *arg;        /* path, expression or command */
@@ -957,6 +960,17 @@ struct probe {
 	bool connected;         /* to something, at some time */
 	char answer[300];       /* how its last one to http begins */
 };
+
+static bool
+some_ended(const struct probe *p)
+{
+	size_t i;
+
+	for (i = 0; i < p->n; i++)
+		if (proc_ended(&p->stack[i]))
+			return true;
+	return false;
+}
 
 /* Waits for events on fd; false when the deadline, a cancel or the server's
  * end came first. */
@@ -968,7 +982,7 @@ await(const struct probe *p, int fd, short events, int64_t deadline)
 	pfd.fd = fd;
 	pfd.events = events;
 	for (;;) {
-		if (p->w->cancelled || proc_ended(p->server) || proc_late(p->w, deadline))
+		if (p->w->cancelled || some_ended(p) || proc_late(p->w, deadline))
 			return false;
 		if (proc_wait(p->w, &pfd, fd >= 0, deadline) & SAW_FD)
 			return true;
@@ -1129,15 +1143,16 @@ ask_until_ready(struct probe *p, struct buf *why)
 		if (wait > 25)
 			wait = 25;
 		await(p, -1, 0, proc_clock(p->w) + wait);
-		if (p->w->cancelled || proc_ended(p->server) || proc_late(p->w, p->deadline))
+		if (p->w->cancelled || some_ended(p) || proc_late(p->w, p->deadline))
 			return false;
 	}
 }
 
 enum cause
-proc_ready(struct worker *w, struct proc *server, const struct readiness *r, struct buf *why)
+proc_ready(struct worker *w, struct proc *stack, size_t n, const struct readiness *r,
+	struct buf *why)
 {
-	struct probe p = { .w = w, .server = server, .r = r, .at = r->log_from };
+	struct probe p = { .w = w, .stack = stack, .n = n, .r = r, .at = r->log_from };
 	const char *text;
 	bool yes;
 
@@ -1153,7 +1168,7 @@ proc_ready(struct worker *w, struct proc *server, const struct readiness *r, str
 	if (w->cancelled)
 		return CAUSE_CANCELLED;
 	/* An answer for a dead server is not its own. */
-	if (proc_ended(server))
+	if (some_ended(&p))
 		return CAUSE_SERVER_DIED;
 	if (yes)
 		return CAUSE_NONE;

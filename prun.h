@@ -103,7 +103,7 @@ struct opts {
 	char *test, *collect, *server, *setup, *after, *ready;
 	char *db, *db_admin, *db_clone, *db_drop;
 	struct list suite, files, exclude, db_env, url_env, port_env, env;
-	struct list unset, serial, alone, lock;
+	struct list unset, serial, alone, lock, ports, service;
 };
 enum { STRATEGY_AUTO, STRATEGY_WAL_LOG, STRATEGY_FILE_COPY };
 enum { KEEP_FAILED, KEEP_RUN, KEEP_ALWAYS, KEEP_NEVER };
@@ -173,6 +173,7 @@ struct outcome {
 	bool notes;             /* there is a file of notes to read */
 	bool fatal;             /* the run cannot go on */
 	bool crowded;           /* the database server has no room for this worker */
+	int service;            /* that died or was not ready, from 1; 0: the server */
 	int64_t begin, ms;
 	int64_t tests, failed, skipped;
 	char why[200];          /* the cause in words, where notes cannot be written */
@@ -248,6 +249,14 @@ char *conf_named(const struct plan *p, char *name);
 char *conf_path(const struct plan *p, const char *path);
 /* Reads a value as the number that the option key takes. */
 int64_t conf_number(const char *key, const char *value, const char *where);
+/* One of service =. */
+struct service {
+	char *name, *command;
+	int port;               /* index in ports of that it is awaited on; -1: none */
+};
+/* The services of a suite, as many as service.n, in scratch memory; NULL, or what
+ * is wrong with them. */
+const char *conf_services(const struct opts *o, struct service **list);
 /* Prints the option table, for --help. */
 void conf_help(FILE *out);
 
@@ -534,10 +543,10 @@ const char *proc_ready_check(const char *value);
 /* Whether it hands a descriptor to the server; its command, or NULL. */
 bool proc_ready_fd(const char *value);
 const char *proc_ready_command(const char *value);
-/* Waits until the server is ready; CAUSE_NONE, or why it is not, in words in
- * why. */
-enum cause proc_ready(struct worker *w, struct proc *server, const struct readiness *r,
-	struct buf *why);
+/* Waits until the last of a stack of n is ready and all live; CAUSE_NONE, or why
+ * not, in words in why. */
+enum cause proc_ready(struct worker *w, struct proc *stack, size_t n,
+	const struct readiness *r, struct buf *why);
 
 /* ---- show.c: what people and machines read ---- */
 

@@ -356,16 +356,27 @@ show_again(struct show *s, const struct file *f)
 	buf_char(&s->out, '\n');
 }
 
+/* The name in "NAME[@PORT] COMMAND"; scratch memory. */
+static char *
+service_name(const char *service)
+{
+	return str("%.*s", (int)strcspn(service, "@ \t"), service);
+}
+
 static void
 show_details(struct show *s, const struct file *f, bool again, char *notes,
 	const char *dir, const char *url)
 {
 	const struct outcome *o = &s->records[f->index].o;
+	const struct list *services = &f->suite->o.service;
+	char *name;
 	int tests = show_notes(s, f, again, notes);
+	size_t i;
 
 	if (o->cause == CAUSE_SERVER_DIED || o->cause == CAUSE_SERVER_NOT_READY
 	|| o->cause == CAUSE_PORT)
-		show_tail(s, dir, "server");
+		show_tail(s, dir, o->service ? service_name(services->v[o->service - 1])
+			: "server");
 	else if (o->result != CANCEL && (!tests || o->result == TIMEOUT))
 		show_tail(s, dir, "test");
 	/* What is removed with the run directory is not named. */
@@ -373,6 +384,10 @@ show_details(struct show *s, const struct file *f, bool again, char *notes,
 	|| (s->plan->o.keep != KEEP_NEVER && o->result != CANCEL)) {
 		show_path(s, "test log", dir, "test.log");
 		show_path(s, "server log", dir, "server.log");
+		for (i = 0; i < services->n; i++) {
+			name = service_name(services->v[i]);
+			show_path(s, str("%s log", name), dir, str("%s.log", name));
+		}
 	}
 	if (url) {
 		buf_fmt(&s->out, "    %-12s%s\n", "database", url);

@@ -20,6 +20,17 @@ struct self {
 	struct pg *pg;
 };
 
+struct port {
+	int number, hold;       /* the socket that holds it; -1: none */
+};
+
+/* A service, or the server: the last one of the stack. */
+struct member {
+	const char *name, *command, *ready;
+	char *log;
+	int port;               /* index in ports */
+};
+
 struct attempt {
 	struct self *self;
 	struct worker *w;       /* of self */
@@ -28,11 +39,15 @@ struct attempt {
 	const struct suite *suite;
 	const struct opts *o;
 	struct outcome out;
-	char *dir, *tmp, *junit, *log, *server_log, *url, *db, *db_url;
-	int port, hold;
+	char *dir, *tmp, *junit, *log, *url, *db, *db_url;
+	struct port *ports;     /* PRUN_PORT, then those of ports = */
+	size_t nports;
+	struct member *stack;
+	struct proc *procs;     /* of the stack */
+	size_t nstack;
 	struct list env;        /* of the test; what stands from ours on is ours */
 	size_t ours;
-	struct proc server, test;
+	struct proc test;
 	enum result well;       /* the result, unless there is a cause against it */
 	bool cloned;
 	const char *why;        /* the cause in words, or NULL */
@@ -148,7 +163,9 @@ make_env(struct attempt *a)
 		env_num(a, "PRUN_INDEX", a->f->index);
 		env_num(a, "PRUN_WORKER", a->w->slot);
 		env_num(a, "PRUN_ATTEMPT", a->out.attempt);
-		env_num(a, "PRUN_PORT", a->port);
+		env_num(a, "PRUN_PORT", a->ports[0].number);
+		for (i = 1; i < a->nports; i++)
+			env_num(a, a->o->ports.v[i - 1], a->ports[i].number);
 		env_num(a, "PRUN_CPUS", cpus > p->workers ? cpus / p->workers : 1);
 		env_set(a, "PRUN_DIR", a->dir);
 		env_set(a, "PRUN_JUNIT", a->junit);
@@ -234,12 +251,19 @@ run_command(struct attempt *a, const char *command, const char *log, int64_t dea
 	return status;
 }
 
+/* Takes a free port for each that the attempt needs, in place of those it has. */
 static bool
-take_port(struct attempt *a)
+take_ports(struct attempt *a)
 {
-	if (proc_hold(&a->port, &a->hold) < 0)
-		return false;
-	a->url = str("http://localhost:%d", a->port);
+	size_t i;
+
+	for (i = 0; i < a->nports; i++) {
+		close_keep(a->ports[i].hold);
+		a->ports[i].hold = -1;
+		if (proc_hold(&a->ports[i].number, &a->ports[i].hold) < 0)
+			return false;
+	}
+	a->url = str("http://localhost:%d", a->ports[0].number);
 	return true;
 }
 
@@ -250,7 +274,7 @@ prepare(struct attempt *a)
 		return fails(a, CAUSE_CANCELLED, "");
 	if (mkdir(a->dir, 0777) < 0 || remove_tree(a->tmp) < 0 || mkdir(a->tmp, 0700) < 0)
 		return fails(a, CAUSE_SPAWN, str("%s: %s", a->dir, strerror(errno)));
-	if (!take_port(a))
+	if (!take_ports(a))
 		return fails(a, CAUSE_PORT, str("no free port: %s", strerror(errno)));
 	return true;
 }
@@ -281,43 +305,73 @@ clone(struct attempt *a)
 	return !failed && !a->w->cancelled;
 }
 
-/* Starts the server once and waits until it is ready; the cause if it is not. */
-static enum cause
-start_server(struct attempt *a, struct buf *why)
+/* What a member of the stack is called. */
+static const char *
+title(const struct attempt *a, size_t i)
 {
-	struct spawn s = { .argv = proc_argv(a->o->server, NULL), .env = a->env.v };
+	return i < a->o->service.n ? str("service %s", a->stack[i].name) : "the server";
+}
+
+/* The first of the stack that is dead, or nstack.  may_end: the server may have
+ * exited with 0. */
+static size_t
+dead_member(struct attempt *a, bool may_end)
+{
+	size_t i;
+
+	for (i = 0; i < a->nstack; i++)
+		if (a->procs[i].pid && proc_ended(&a->procs[i])
+		&& (!may_end || i < a->o->service.n || a->procs[i].status != 0))
+			break;
+	if (i < a->o->service.n)
+		a->out.service = (int)i + 1;
+	return i;
+}
+
+/* Starts one of the stack and waits until it is ready; the cause if it is not,
+ * in words in why. */
+static enum cause
+start_member(struct attempt *a, size_t i, struct buf *why)
+{
+	struct member *m = &a->stack[i];
+	struct spawn s = { .argv = proc_argv(m->command, NULL), .env = a->env.v };
 	struct spawn ask = { .env = a->env.v };
-	struct readiness r = { .value = a->o->ready, .timeout_ms = a->o->ready_timeout_ms,
-		.port = a->port, .log = a->server_log, .command = &ask };
+	struct readiness r = { .value = m->ready, .timeout_ms = a->o->ready_timeout_ms,
+		.port = a->ports[m->port].number, .log = m->log, .command = &ask };
 	struct buf reason = { 0 };
 	int fd[2] = { -1, -1 };
 	enum cause cause = CAUSE_SPAWN;
+	size_t dead;
 
-	if (proc_ready_command(a->o->ready))
-		ask.argv = proc_argv(proc_ready_command(a->o->ready), NULL);
-	s.out = s.err = ask.out = ask.err = open_regular(a->server_log,
+	a->out.service = i < a->o->service.n ? (int)i + 1 : 0;
+	if (proc_ready_command(m->ready))
+		ask.argv = proc_argv(proc_ready_command(m->ready), NULL);
+	s.out = s.err = ask.out = ask.err = open_regular(m->log,
 		O_WRONLY | O_CREAT | O_APPEND);
-	if (s.out < 0 || (proc_ready_fd(a->o->ready) && proc_pipe(fd) < 0)) {
-		buf_fmt(why, "%s: %s", a->server_log, strerror(errno));
+	if (s.out < 0 || (proc_ready_fd(m->ready) && proc_pipe(fd) < 0)) {
+		buf_fmt(why, "%s: %s", m->log, strerror(errno));
 		goto out;
 	}
 	if (fd[0] >= 0)
 		s.fd = fd[1];
 	r.log_from = lseek(s.out, 0, SEEK_END);
-	if (proc_start(a->w, &a->server, &s) < 0) {
+	if (proc_start(a->w, &a->procs[i], &s) < 0) {
 		buf_str(why, proc_why_not(s.argv[0], errno));
 		goto out;
 	}
 	close_keep(fd[1]);
 	fd[1] = -1;
 	r.fd = fd[0];
-	cause = proc_ready(a->w, &a->server, &r, &reason);
+	cause = proc_ready(a->w, a->procs, i + 1, &r, &reason);
+	dead = dead_member(a, false);
+	if (cause == CAUSE_NONE && dead < a->nstack)
+		cause = CAUSE_SERVER_DIED;
 	if (cause == CAUSE_SERVER_DIED)
-		buf_fmt(why, "the server died before it was ready: %s%s",
-			proc_how_ended(&a->server), a->server.status ? ""
+		buf_fmt(why, "%s died before it was ready: %s%s", title(a, dead),
+			proc_how_ended(&a->procs[dead]), a->procs[dead].status ? ""
 			: ": it must stay in the foreground");
 	else if (cause == CAUSE_SERVER_NOT_READY)
-		buf_fmt(why, "the server is not ready after %.1fs (ready-timeout): %s",
+		buf_fmt(why, "%s is not ready after %.1fs (ready-timeout): %s", title(a, i),
 			(double)a->o->ready_timeout_ms / 1000, reason.s);
 	buf_free(&reason);
 out:
@@ -327,10 +381,49 @@ out:
 	return cause;
 }
 
+/* Starts the stack once, each member when the one before it is ready. */
+static enum cause
+start_stack(struct attempt *a, struct buf *why)
+{
+	enum cause cause = CAUSE_NONE;
+	size_t i;
+
+	why->n = 0;
+	for (i = 0; i < a->nstack && cause == CAUSE_NONE; i++)
+		cause = start_member(a, i, why);
+	return cause;
+}
+
+static void
+stop_stack(struct attempt *a)
+{
+	size_t i;
+
+	for (i = a->nstack; i > 0; i--)
+		proc_stop(a->w, &a->procs[i - 1], a->o->grace_ms, true, &a->notes);
+}
+
+/* Lets all ports go; the number of one that somebody else has taken, or 0.
+ * *held: whether one was held at all. */
+static int
+release_ports(struct attempt *a, bool *held)
+{
+	size_t i;
+	int taken = 0;
+
+	*held = false;
+	for (i = 0; i < a->nports; i++) {
+		*held = *held || a->ports[i].hold >= 0;
+		if (proc_taken(&a->ports[i].hold, a->ports[i].number))
+			taken = a->ports[i].number;
+	}
+	return taken;
+}
+
 /*
- * A server that dies at once may have found its port taken: that costs another
- * port, three times.  Or it may not be able to bind a port that is held for it:
- * it gets one more try with the port released.
+ * A server that dies at once may have found its port taken: that costs other
+ * ports, three times.  Or it may not be able to bind a port that is held for it:
+ * the stack gets one more try with the ports released.
  */
 static bool
 serve(struct attempt *a)
@@ -338,35 +431,32 @@ serve(struct attempt *a)
 	struct buf why = { 0 };
 	enum cause cause;
 	bool held, released = false;
-	int lost = 0, status;
+	int lost = 0, status, taken;
 
 	make_env(a);
-	if (!a->o->server)
+	if (!a->nstack)
 		return true;
 	write_env(a);
 	proc_tell_phase(a->w, STARTING);
-	while ((cause = start_server(a, &why)) == CAUSE_SERVER_DIED && !a->w->cancelled) {
-		status = a->server.status;
-		proc_stop(a->w, &a->server, a->o->grace_ms, true, &a->notes);
+	while ((cause = start_stack(a, &why)) == CAUSE_SERVER_DIED && !a->w->cancelled) {
+		status = a->procs[dead_member(a, false)].status;
+		stop_stack(a);
 		/* It went to the background, or the shell could not run it. */
 		if (status == 0 || status == 126 || status == 127)
 			break;
-		held = a->hold >= 0;
-		if (!proc_taken(&a->hold, a->port)) {
-			if (!held)
-				break;
-			released = true;
-			why.n = 0;
+		taken = release_ports(a, &held);
+		if (!taken && !held)
+			break;
+		released = !taken;
+		if (!taken)
 			continue;
-		}
 		cause = CAUSE_PORT;
 		why.n = 0;
-		buf_fmt(&why, "port %d was taken by another process", a->port);
+		buf_fmt(&why, "port %d was taken by another process", taken);
 		if (++lost > 3)
 			break;
 		buf_fmt(&a->notes, "- %s; tried another\n", why.s);
-		why.n = 0;
-		if (!take_port(a))
+		if (!take_ports(a))
 			break;
 		make_env(a);
 		write_env(a);
@@ -379,18 +469,24 @@ serve(struct attempt *a)
 			"released\n");
 	if (cause != CAUSE_NONE)
 		fails(a, cause, why.n ? why.s : "");
+	else
+		a->out.service = 0;
 	a->out.fatal = cause != CAUSE_NONE && !a->w->cancelled && a->o->server_failure == 0;
 	buf_free(&why);
 	return cause == CAUSE_NONE;
 }
 
-/* Whether a log has grown beyond log-limit. */
+/* Whether one of the attempt's logs has grown beyond log-limit. */
 static bool
-is_too_long(const struct attempt *a, const char *log)
+wrote_too_much(const struct attempt *a)
 {
 	struct stat st;
+	size_t i;
 
-	return a->o->log_limit >= 0 && stat(log, &st) == 0 && st.st_size > a->o->log_limit;
+	for (i = 0; i < a->nstack; i++)
+		if (stat(a->stack[i].log, &st) == 0 && st.st_size > a->o->log_limit)
+			return true;
+	return stat(a->log, &st) == 0 && st.st_size > a->o->log_limit;
 }
 
 /* Writes the session's processes as they stand into the test's log. */
@@ -444,23 +540,24 @@ await_test(struct attempt *a)
 {
 	struct worker *w = a->w;
 	int64_t end = a->f->timeout_ms < 0 ? -1 : proc_clock(w) + a->f->timeout_ms, next;
+	size_t dead;
 
 	while (a->out.cause == CAUSE_NONE) {
 		next = end;
 		if (a->o->log_limit >= 0 && (end < 0 || end > proc_clock(w) + 100))
 			next = proc_clock(w) + 100;
+		dead = dead_member(a, a->o->server_exit);
 		if (w->cancelled)
 			fails(a, CAUSE_CANCELLED, "");
-		else if (a->server.pid && proc_ended(&a->server)
-		&& (a->server.status || !a->o->server_exit))
-			fails(a, CAUSE_SERVER_DIED, str("the server died during the test: %s",
-				proc_how_ended(&a->server)));
+		else if (dead < a->nstack)
+			fails(a, CAUSE_SERVER_DIED, str("%s died during the test: %s",
+				title(a, dead), proc_how_ended(&a->procs[dead])));
 		else if (proc_ended(&a->test))
 			return;
 		else if (proc_late(w, end))
 			fails(a, CAUSE_TIMEOUT, str("timed out after %.1fs",
 				(double)a->f->timeout_ms / 1000));
-		else if (is_too_long(a, a->log) || is_too_long(a, a->server_log))
+		else if (a->o->log_limit >= 0 && wrote_too_much(a))
 			fails(a, CAUSE_OUTPUT_LIMIT, str("wrote more than %" PRId64
 				" bytes (log-limit)", a->o->log_limit));
 		else
@@ -630,7 +727,7 @@ stop(struct attempt *a)
 	struct buf names = { 0 };
 	bool leaked = false;
 
-	if (a->server.pid || !a->test.ended)    /* else it takes no time */
+	if (a->nstack || !a->test.ended)        /* else it takes no time */
 		proc_tell_phase(a->w, STOPPING);
 	if (a->test.ended && !a->w->cancelled && a->out.cause != CAUSE_TIMEOUT) {
 		while (proc_left(a->w, &a->test, NULL) > 0 && !proc_late(a->w, until))
@@ -640,7 +737,7 @@ stop(struct attempt *a)
 		names.n = 0;
 	}
 	proc_stop(a->w, &a->test, a->o->grace_ms, false, &a->notes);
-	proc_stop(a->w, &a->server, a->o->grace_ms, true, &a->notes);
+	stop_stack(a);
 	if (proc_drain(a->w->pids, a->w->npids, &names) > 0) {
 		leaked = true;
 		add_lines(&a->notes, "had left its session, killed", &names);
@@ -718,13 +815,42 @@ tell_result(struct attempt *a)
 	buf_free(&b);
 }
 
+/* The services, then the server if there is one, and their ports. */
+static void
+make_stack(struct attempt *a)
+{
+	struct service *v = NULL;
+	struct member *m;
+	size_t i, n = a->o->service.n;
+
+	a->nports = 1 + a->o->ports.n;
+	a->ports = scratch(a->nports * sizeof(*a->ports));
+	for (i = 0; i < a->nports; i++) {
+		a->ports[i].number = 0;
+		a->ports[i].hold = -1;
+	}
+	a->nstack = n + (a->o->server != NULL);
+	a->stack = scratch((n + 1) * sizeof(*a->stack));
+	a->procs = memset(scratch((n + 1) * sizeof(*a->procs)), 0, (n + 1) * sizeof(*a->procs));
+	conf_services(a->o, &v);        /* says nothing is wrong, as when they were read */
+	for (i = 0; i <= n; i++) {
+		m = &a->stack[i];
+		m->name = i < n ? v[i].name : "server";
+		m->command = i < n ? v[i].command : a->o->server;
+		m->port = i < n ? v[i].port + 1 : 0;
+		m->ready = m->port ? "tcp" : "none";
+		m->log = str("%s/%s.log", a->dir, m->name);
+	}
+	a->stack[n].ready = a->o->ready;
+}
+
 /* An attempt at f in the directory dir, of which nothing has happened yet. */
 static struct attempt
 new_attempt(struct self *self, const struct file *f, int number, char *dir)
 {
 	struct attempt a = {
 		.self = self, .w = &self->w, .plan = self->plan, .f = f,
-		.suite = f->suite, .o = &f->suite->o, .dir = dir, .hold = -1, .well = ERROR
+		.suite = f->suite, .o = &f->suite->o, .dir = dir, .well = ERROR
 	};
 
 	a.w->file = f->index;
@@ -734,14 +860,17 @@ new_attempt(struct self *self, const struct file *f, int number, char *dir)
 	a.tmp = str("%s/t%d", self->plan->dir, f->index);
 	a.junit = str("%s/junit.xml", dir);
 	a.log = str("%s/test.log", dir);
-	a.server_log = str("%s/server.log", dir);
+	make_stack(&a);
 	return a;
 }
 
 static void
 end_attempt(struct attempt *a)
 {
-	close_keep(a->hold);
+	size_t i;
+
+	for (i = 0; i < a->nports; i++)
+		close_keep(a->ports[i].hold);
 	list_free(&a->env);
 	buf_free(&a->notes);
 }
@@ -760,7 +889,7 @@ attempt(struct self *self, const struct file *f, int number)
 	a.out.result = verdict(&a);
 	after(&a);
 	keep_or_drop(&a);
-	if ((a.out.result > NONE || a.out.kept) && !a.o->server && a.env.n)
+	if ((a.out.result > NONE || a.out.kept) && !a.nstack && a.env.n)
 		write_env(&a);
 	if (a.out.result <= NONE && remove_tree(a.tmp) < 0)
 		buf_fmt(&a.notes, "- cannot remove %s: %s\n", a.tmp, strerror(errno));
@@ -840,24 +969,29 @@ static void
 reopen(struct self *self, const struct file *f)
 {
 	struct attempt a = new_attempt(self, f, 1, self->plan->o.reopen);
+	char *log = str("%s/reopen.log", self->plan->o.reopen);
+	size_t dead;
 	struct news n = { .type = NEWS_OPEN };
 
-	a.server_log = str("%s/reopen.log", a.dir);
+	a.stack[a.o->service.n].log = log;
 	a.db = getenv("PRUN_DB");
 	a.db_url = getenv("PRUN_DB_URL");
-	unlink(a.server_log);           /* its earlier lines are not of this server */
+	unlink(log);                    /* its earlier lines are not of this server */
 	if (a.o->db && a.db && pg_gone(self->pg, a.o, a.db, a.db_url)) {
 		fails(&a, CAUSE_DATABASE, str("its database %s is gone", a.db));
-	} else if (mkdir(a.tmp, 0700) < 0 || !take_port(&a)) {
+	} else if (mkdir(a.tmp, 0700) < 0 || !take_ports(&a)) {
 		fails(&a, CAUSE_SPAWN, str("%s: %s", a.tmp, strerror(errno)));
 	} else if (serve(&a)) {
-		snprintf(n.o.why, sizeof(n.o.why), "%s", a.server.pid ? a.url : "");
+		snprintf(n.o.why, sizeof(n.o.why), "%s", a.o->server ? a.url : "");
 		proc_tell(a.w, &n);
-		while (a.server.pid && !a.w->cancelled && !proc_ended(&a.server))
+		dead = a.nstack;
+		while (a.nstack && !a.w->cancelled && dead == a.nstack) {
 			proc_wait(a.w, NULL, 0, -1);
-		if (a.server.pid && !a.w->cancelled)
-			fails(&a, CAUSE_SERVER_DIED, str("the server died: %s",
-				proc_how_ended(&a.server)));
+			dead = dead_member(&a, false);
+		}
+		if (dead < a.nstack && !a.w->cancelled)
+			fails(&a, CAUSE_SERVER_DIED, str("%s died: %s", title(&a, dead),
+				proc_how_ended(&a.procs[dead])));
 	}
 	stop(&a);
 	after(&a);

@@ -1,0 +1,103 @@
+#!/bin/sh
+# Services and ports: a stack of several processes for each file.
+. "${0%/*}/lib.sh"
+[ -x "$APP" ] || skip_all 'no demo app (make t/demo/app)'
+
+printf 'one\n' >data
+cat <<'END' | script worker.sh
+until [ -e "$PRUN_DIR/stop.$1" ]; do sleep 0.05; done
+echo "worker $1 gives up"
+exit 7
+END
+cat >prun.conf <<END
+ports = STORE_PORT QUEUE_PORT
+service = store $APP \$STORE_PORT data
+  >>"\$PRUN_DIR/order" 2>&1; echo store >>"\$PRUN_DIR/order"
+service = jobs exec ./worker.sh \$STORE_PORT
+service = queue@QUEUE_PORT $APP "\${QUEUE_PORT}" data
+server = $APP \$PRUN_PORT data
+ready = http /items
+grace = 2s
+END
+cat <<END | script t/test_stack.sh
+for port in \$STORE_PORT \$QUEUE_PORT \$PRUN_PORT; do
+	"$HTTP" GET "http://localhost:\$port/count" || exit 1
+	echo \$port >>"\$PORTS"
+done
+for log in store jobs queue server; do [ -e "\$PRUN_DIR/\$log.log" ] || exit 2; done
+END
+for i in 1 2 3 4 5 6 7; do cp t/test_stack.sh t/test_$i.sh; done
+PORTS=$dir/ports
+export PORTS
+run -j8 t
+is 'eight files at once, each with a store, a worker, a queue and a server' \
+	"$status $(grep -c PASS out)" '0 16'
+is 'each on ports of its own' "$(sort -u ports | wc -l | tr -d ' ')" 24
+ok 'nothing of it is left' gone "$APP|worker.sh"
+
+# Death, by name, with the end of its log.
+echo ': >"$PRUN_DIR/stop.$STORE_PORT"; exec sleep 3400.1' | script die/test_die.sh
+run die
+has 'a worker that dies in mid-test is told by name' out 'service jobs died during the test: exit status 7 \(prun.server-died\)'
+has "with its log's end" out '\| worker [0-9]+ gives up'
+has 'and where it is' out '^    jobs log  */.*/jobs.log$'
+has 'so are the other logs' out '^    queue log  */.*/queue.log$'
+ok 'and the others are gone' gone "$APP|worker.sh|sleep 3400"
+echo 'echo "no broker"; exit 3' | script dies.sh
+run --service 'broken ./dies.sh' t/test_1.sh
+has 'one that dies at once is told by name' out 'service broken died before it was ready: exit status 3'
+has 'with the end of its log, too' out '\| no broker'
+is 'that is status 3' $status 3
+run --service 'store sleep 3400.2' --service 'mute@STORE_PORT sleep 3400.3' --ready-timeout=0.3s t/test_1.sh
+has 'one that does not listen is told by name' out 'service mute is not ready after 0.3s \(ready-timeout\): nothing listens on port'
+ok 'and what was started before it is gone' gone 'sleep 3400'
+run --ports 'A A_B' --service "a $APP \$A_B data" --service "b $APP \${A} data" --server none t/test_1.sh
+has 'a service is awaited on the port that its command names' out 'FAIL  t/test_1.sh'
+
+# Stopped in reverse.
+cat <<'END' | script traps.sh
+trap 'echo "$1" >>"$STOPS"; exit 0' TERM
+echo "$1" >>"$STARTS"
+while :; do sleep 0.02; done
+END
+echo 'until [ "$(wc -l <"$STARTS")" -ge 3 ]; do sleep 0.02; done' | script r/test_r.sh
+STOPS=$dir/stops STARTS=$dir/starts
+export STOPS STARTS
+: >starts
+run --service 'a ./traps.sh a' --service 'b ./traps.sh b' --server './traps.sh server' --ready none r
+is 'they are stopped in reverse' "$status $(tr '\n' ' ' <stops)" '0 server b a '
+
+# What it must look like.
+for bad in 'Upper x' 'test x' 'a' 'a@NOPE x' '@A x'; do
+	run --service "$bad" t
+	is "service = $bad is bad usage" "$status $(grep -c 'service =' err)" '2 1'
+done
+run --service 'a x' --service 'a y' t
+has 'so is one that is there twice' err 'service = a is there twice'
+
+# A real one.
+if have redis-server && have redis-cli; then
+	cat <<-'END' | script redis/test_1.sh
+	[ "$(redis-cli -p "$REDIS_PORT" incr "$PRUN_FILE")" = 1 ] && [ "$(redis-cli -p "$REDIS_PORT" dbsize)" = 1 ]
+	END
+	for i in 2 3 4 5 6 7 8; do cp redis/test_1.sh redis/test_$i.sh; done
+	run -j8 --ports REDIS_PORT --server none \
+		--service 'redis cd "$PRUN_DIR" && exec redis-server --port $REDIS_PORT --save ""' redis
+	is 'eight files at once, each with a Redis of its own' "$status $(grep -c PASS out)" '0 16'
+	ok 'none is left' gone 'redis-server'
+else
+	skip 'no redis' 'eight files at once, each with a Redis of its own' 'none is left'
+fi
+
+# --reopen starts them, too.
+echo 'exit 1' | script t/test_1.sh
+run t/test_1.sh
+attempt=$(dirname "$(sed -n 's/^ *test log  *//p' out)")
+"$PRUN" --reopen "$attempt" >reopened 2>&1 &
+await grep -q '^.C stops it' reopened
+. "$attempt/env"
+ok '--reopen starts the services' "$HTTP" GET "http://localhost:$QUEUE_PORT/count"
+kill -TERM $!
+wait $!
+ok 'and ends them' gone "$APP|worker.sh"
+finish
