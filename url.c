@@ -467,6 +467,8 @@ url_masked(const char *url)
 	}
 	if (u.kind == URL_DSN && !is_dsn(&u))   /* who knows where the password ends */
 		return str("%.*s...", (int)strcspn(url, "="), url);
+	if (u.user > url)
+		u.kind = URL_PG;        /* its query is one of a URL, whatever it names */
 	buf_add(&b, url, (size_t)((secret ? secret : u.host) - url));
 	if (secret)
 		buf_str(&b, "***@");
