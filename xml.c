@@ -1014,7 +1014,8 @@ name_subtest(struct tap *t, size_t first, const struct point *parent)
 	bool is_bad = false;
 	struct point *p;
 
-	for (p = t->v + first; p < t->v + t->n; p++) {
+	for (; first < t->n; first++) {
+		p = &t->v[first];
 		if (strlen(p->title) < TITLE)
 			p->title = str("%s/%s", parent->title, p->title);
 		t->bytes += strlen(p->title);
