@@ -9,7 +9,7 @@ DESTDIR =
 
 # glibc before 2.34 has dlopen in a library of its own: make LDLIBS=-ldl
 ALL_CFLAGS = -std=c99 -pedantic -Wall -Wextra -Wshadow $(CFLAGS)
-OBJ = prun.o run.o work.o plan.o conf.o pg.o sql.o url.o proc.o show.o junit.o xml.o base.o
+OBJ = prun.o run.o work.o plan.o conf.o pg.o sql.o proc.o show.o junit.o xml.o base.o
 DEMO = t/demo/app t/demo/http
 
 all: prun

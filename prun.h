@@ -303,7 +303,38 @@ void pg_sessions(struct pg *pg, const struct opts *o, const char *name, struct b
 /* Whether a kept clone is no longer there. */
 bool pg_gone(struct pg *pg, const struct opts *o, const char *name, const char *url);
 
-/* ---- sql.c: a session with a PostgreSQL server ---- */
+/* ---- sql.c: URLs of databases, and sessions with PostgreSQL ---- */
+
+/* The strings of url_...() are scratch memory. */
+enum url_kind { URL_PG, URL_DSN, URL_FILE, URL_OTHER };
+
+enum url_kind url_kind(const char *url);
+/* What is wrong with a db = URL, or NULL. */
+const char *url_check(const char *url);
+/* URL for libpq or psql with the database name instead; where password is not
+ * NULL (psql, whose arguments all can see) it is taken out into it. */
+char *url_admin(const char *url, const char *name, char **password);
+/* Name of the database in a PostgreSQL URL, or NULL. */
+char *url_database(const char *url);
+/* Adds libpq's variables for a PostgreSQL URL: PGHOST=... */
+void url_env(const char *url, struct list *env);
+/* Name of the template database. */
+char *url_template(const char *url);
+/* The template's part of its clones' names: what needs no quoting anywhere. */
+char *url_stem(const char *url);
+/* Path of a file template, and of its clone in the attempt's directory. */
+char *url_file(const char *url);
+char *url_clone_file(const char *url, const char *name, const char *dir);
+/* Clone's name for a template: <template>_w<index>_<run>[r<n>]. */
+char *url_clone_name(const char *url, int index, const char *run, int attempt);
+/* Name of the run's copy of the template as the setup of a suite has left it. */
+char *url_copy_name(const char *url, size_t setup, const char *run);
+/* URL of a clone for the app; dir is the attempt's. */
+char *url_clone(const char *url, const char *name, const char *dir);
+/* The URL as it may be shown: password as ***. */
+char *url_masked(const char *url);
+/* Adds its passwords to l, as they stand in the URL and decoded. */
+void url_secrets(const char *url, struct list *l);
 
 /* What an error of the server means to us. */
 enum trouble {
@@ -372,38 +403,6 @@ void sql_clear(struct reply *r);
 char *sql_fmt(const char *fmt, ...);
 /* Adds the passwords of a URL to those that no reply may show. */
 void sql_hide(const char *url);
-
-/* ---- url.c: URLs of databases; strings in scratch memory ---- */
-
-enum url_kind { URL_PG, URL_DSN, URL_FILE, URL_OTHER };
-
-enum url_kind url_kind(const char *url);
-/* What is wrong with a db = URL, or NULL. */
-const char *url_check(const char *url);
-/* URL for libpq or psql with the database name instead; where password is not
- * NULL (psql, whose arguments all can see) it is taken out into it. */
-char *url_admin(const char *url, const char *name, char **password);
-/* Name of the database in a PostgreSQL URL, or NULL. */
-char *url_database(const char *url);
-/* Adds libpq's variables for a PostgreSQL URL: PGHOST=... */
-void url_env(const char *url, struct list *env);
-/* Name of the template database. */
-char *url_template(const char *url);
-/* The template's part of its clones' names: what needs no quoting anywhere. */
-char *url_stem(const char *url);
-/* Path of a file template, and of its clone in the attempt's directory. */
-char *url_file(const char *url);
-char *url_clone_file(const char *url, const char *name, const char *dir);
-/* Clone's name for a template: <template>_w<index>_<run>[r<n>]. */
-char *url_clone_name(const char *url, int index, const char *run, int attempt);
-/* Name of the run's copy of the template as the setup of a suite has left it. */
-char *url_copy_name(const char *url, size_t setup, const char *run);
-/* URL of a clone for the app; dir is the attempt's. */
-char *url_clone(const char *url, const char *name, const char *dir);
-/* The URL as it may be shown: password as ***. */
-char *url_masked(const char *url);
-/* Adds its passwords to l, as they stand in the URL and decoded. */
-void url_secrets(const char *url, struct list *l);
 
 /* ---- proc.c: sessions, waiting, signals, ports, readiness ---- */
 
