@@ -466,7 +466,7 @@ drop_postgres(struct pg *pg, const struct opts *o, const char *name, struct repl
 	if (r->error->trouble == SQL_SYNTAX)                /* before 13 */
 		end_sessions(pg, o, name, false, notes);
 	if (r->error->trouble == SQL_IS_TEMPLATE)
-		pg_insist(pg, o, r, sql_fmt("ALTER DATABASE %I SQL_IS_TEMPLATE false", name));
+		pg_insist(pg, o, r, sql_fmt("ALTER DATABASE %I IS_TEMPLATE false", name));
 	return pg_insist(pg, o, r, sql_fmt("DROP DATABASE IF EXISTS %I", name));
 }
 
