@@ -681,16 +681,17 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 {
 	struct pids left = { 0 }, done = { 0 };
 	int64_t now = proc_clock(w), end = grace_ms < 0 ? -1 : now + grace_ms;
-	bool told, killing = !grace_ms || (w->cancelled && w->cancel_by <= now);
+	bool ended, told, killing = !grace_ms || (w->cancelled && w->cancel_by <= now);
 	size_t i;
 
 	if (!p->pid)
 		return 0;
 	end = killing ? now + 5000 : end;
 	for (;;) {
+		ended = proc_ended(p);  /* asked first: its children are ours from then on */
 		told = list_session(w, p, &left);
 		signal_session(p, &left, &done, killing ? SIGKILL : SIGTERM);
-		if (proc_ended(p) && (told || killing ? !left.n : group_is_gone(w, p, patient)))
+		if (ended && (told || killing ? !left.n : group_is_gone(w, p, patient)))
 			break;
 		if (!killing && w->cancelled && (end < 0 || w->cancel_by < end))
 			end = w->cancel_by;

@@ -243,7 +243,6 @@ make_dir(struct plan *p)
 		fatal(EXIT_RUN, "%s:", path);
 	refuse_foreign(path);
 	n = scandir(path, &e, is_entry, NULL);
-	free(p->dir);                   /* of the run that did the setups */
 	p->dir = realpath(path, NULL);
 	if (n < 0 || !p->dir)
 		fatal(EXIT_RUN, "%s:", path);
