@@ -165,6 +165,8 @@ done
 
 # It is killed while it, or its workers, are stopped.
 is_stopped() { ! ps -o stat= -p "$1" | grep -qv T; }
+# Whoever inherits an orphan may leave it a zombie for a while.
+is_dead() { ! ps -o stat= -p "$1" | grep -qv Z; }
 children_of() { ps -A -o pid= -o ppid= | awk -v p="$1" '$2 == p { print $1 }'; }
 for what in prun workers; do
 	rm -f started
@@ -181,7 +183,7 @@ for what in prun workers; do
 	wait $pid 2>/dev/null
 	if [ "$(uname)" = Linux ]; then
 		ok "kill -9 of prun leaves nothing where $what had been stopped" await gone 'sleep 2000[.]4'
-		for w in $workers; do await not kill -0 "$w" || echo "$w"; done >workers.left
+		for w in $workers; do await is_dead "$w" || echo "$w"; done >workers.left
 		is 'nor a worker' "$(cat workers.left)" ''
 	else
 		skip 'only Linux wakes them' "kill -9 of prun leaves nothing where $what had been stopped"
