@@ -161,9 +161,10 @@ fill_room(struct output *o, off_t at, const struct counts *c, int64_t us)
 		c->failures, c->errors, c->skipped, (double)us / 1e6);
 
 	memset(s + n, ' ', sizeof(s) - (size_t)n);      /* TOTALS are used */
+	errno = ENOSPC;                 /* of a short write */
 	if (at >= o->flushed)
 		memcpy(o->b.s + (at - o->flushed), s, TOTALS);
-	else if (o->fd >= 0 && !o->error && pwrite(o->fd, s, TOTALS, at) < 0)
+	else if (o->fd >= 0 && !o->error && pwrite(o->fd, s, TOTALS, at) != TOTALS)
 		o->error = errno;
 }
 

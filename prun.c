@@ -278,21 +278,6 @@ add_run_part(struct parts *parts, const struct plan *p, int source)
 	return part;
 }
 
-/* The cause of the last attempt in words, or NULL. */
-static char *
-read_why(const struct plan *p, const struct file *f, const struct outcome *o)
-{
-	struct buf notes = { 0 };
-	char *why = NULL;
-
-	if (!o->notes || buf_read(&notes, str("%s/notes", plan_dir(p, f, o->attempt))) < 0)
-		buf_str(&notes, o->why);
-	if (starts(notes.s, "! "))
-		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
-	buf_free(&notes);
-	return why;
-}
-
 /* The path of a file in an attempt's directory; one that cannot be opened where
  * the run directory of who knows whom leads elsewhere. */
 static char *
@@ -304,6 +289,21 @@ own_file(const struct plan *p, const char *dir, const char *name, int source)
 		return path;
 	warn("%s is not in its run directory, and not read", path);
 	return "";
+}
+
+/* The cause of the last attempt in words, or NULL. */
+static char *
+read_why(const struct plan *p, const char *dir, const struct outcome *o, int source)
+{
+	struct buf notes = { 0 };
+	char *why = NULL;
+
+	if (!o->notes || buf_read(&notes, own_file(p, dir, "notes", source)) < 0)
+		buf_str(&notes, o->why);
+	if (starts(notes.s, "! "))
+		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
+	buf_free(&notes);
+	return why;
 }
 
 static void
@@ -320,7 +320,7 @@ add_file(struct parts *parts, const struct plan *p, const struct file *f,
 	part->cause = c->o.cause;
 	part->ms = c->o.ms;
 	part->attempts = c->attempts;
-	part->why = read_why(p, f, &c->o);
+	part->why = read_why(p, plan_dir(p, f, c->o.attempt), &c->o, source);
 	for (k = 1; k == 1 || k <= c->attempts; k++) {
 		if (p->o.audit && k != c->o.attempt)
 			continue;               /* its rounds are not retries */
@@ -932,9 +932,13 @@ run(struct plan *p, bool aside)
 	if (aside) {
 		p->o.run_dir = NULL;
 	} else {
+		make_parents("-d", p->o.run_dir);
+		/* Before the report's directory, which may lie in it.  It is its
+		 * owner's; make_dir() says what may be wrong with it. */
+		if (p->o.run_dir)
+			mkdir(p->o.run_dir, 0700);
 		make_parents("-o", p->o.junit);
 		make_parents("--history", p->o.history);
-		make_parents("-d", p->o.run_dir);
 		find_setups(p);
 	}
 	strftime(p->started, sizeof(p->started), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));

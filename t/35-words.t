@@ -68,6 +68,13 @@ ln -s "$dir/secret.log" evil/0-test_ok.sh/test.log
 run --merge -o m.xml evil
 lacks 'a link in a foreign run directory is not followed' m.xml leaked
 has 'which is told' err 'test.log is not in its run directory'
+echo 'exit 1' | script bad/test_bad.sh
+run -d badly bad
+printf '! leaked\n' >secret.notes
+rm badly/0-test_bad.sh/notes
+ln -s "$dir/secret.notes" badly/0-test_bad.sh/notes
+run --merge -o m.xml badly
+lacks 'not for the cause either' m.xml leaked
 mkdir outer
 cp -R theirs outer/evil
 sed 's/"dir":"[^"]*"/"dir":".."/' theirs/results.jsonl >outer/evil/results.jsonl
