@@ -59,9 +59,9 @@ run -o plain/r.xml t/test_c.sh
 is 'one that cannot be made gives status 2, before anything runs' "$status $(ls ran 2>/dev/null)" '2 '
 has 'and is named' err '^prun: -o: cannot write plain.r.xml: Not a dir'
 
-run -d new -o new/sub/r.xml t/test_a.sh
+run -d fresh -o fresh/sub/r.xml t/test_a.sh
 # shellcheck disable=SC2012
-is 'a run directory in which the report lies is its owner'"'"'s alone' "$(ls -ld new | cut -c1-10)" 'drwx------'
+is 'a run directory in which the report lies is its owner'"'"'s alone' "$(ls -ld fresh | cut -c1-10)" 'drwx------'
 
 # Special files.
 mkdir fifo
