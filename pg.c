@@ -22,6 +22,8 @@
  */
 #include "prun.h"
 
+extern char **environ;
+
 #define CLASS_RUN 1886549358    /* advisory locks: "prun", with the run's id, */
 #define CLASS_TEMPLATE 1886549359       /* and with the template's hash */
 #define ANSWER_MS 60000         /* for answers that should take no time */
@@ -733,7 +735,7 @@ pg_end(struct pg *pg, struct buf *notes)
 	size_t i;
 
 	for (i = 0; i < pg->ncopies; i++)
-		pg_drop(pg, pg->copies[i].o, pg->copies[i].name, "", NULL, notes);
+		pg_drop(pg, pg->copies[i].o, pg->copies[i].name, "", environ, notes);
 	for (i = 0; i < pg->nleftovers; i++) {
 		l = &pg->leftovers[i];
 		proc_pause(pg->w, l->when + SWEEP_MS);

@@ -579,7 +579,7 @@ read_ended(struct plan *p, struct record *records, const char *object)
 	struct outcome *o;
 	char *message, *dash, *dir;
 
-	if (i < 0 || (size_t)i >= p->nfiles)
+	if (i < 0 || (size_t)i >= p->nfiles || !records)
 		return;
 	o = &records[i].o;
 	if (p->o.audit && records[i].attempts && o->result >= FAIL)

@@ -37,6 +37,7 @@ struct reader {
 	const char *broken;     /* the first thing that was wrong, or NULL */
 	int64_t broken_at;
 	char *s, *end;          /* what is left of the window */
+	unsigned char raw[WINDOW / 4];  /* of another charset */
 	unsigned char rest[4];  /* of a character cut by a read */
 	char window[WINDOW];
 };
@@ -354,7 +355,6 @@ xml_breaks(struct reader *r, const char *what)
 static bool
 fill(struct reader *r)
 {
-	unsigned char raw[WINDOW / 4];
 	size_t left = (size_t)(r->end - r->s), room = WINDOW - left;
 	ssize_t n;
 
@@ -369,19 +369,19 @@ fill(struct reader *r)
 	r->s = r->window;
 	r->end = r->window + left;
 	if (r->charset != RAW) {
-		memcpy(raw, r->rest, r->nrest);
-		room = room / 3 < sizeof(raw) ? room / 3 : sizeof(raw);
+		memcpy(r->raw, r->rest, r->nrest);
+		room = room / 3 < sizeof(r->raw) ? room / 3 : sizeof(r->raw);
 		room -= r->nrest;
 	}
 	do
-		n = read(r->fd, r->charset == RAW ? r->end : (char *)raw + r->nrest, room);
+		n = read(r->fd, r->charset == RAW ? r->end : (char *)r->raw + r->nrest, room);
 	while (n < 0 && errno == EINTR);
 	if (n < 0 && !r->broken)
 		r->broken = "cannot be read";
 	r->eof = n <= 0;
 	n = n > 0 ? n : 0;
 	r->at += n;
-	r->end += r->charset == RAW ? (size_t)n : convert(r, raw, r->nrest + (size_t)n, r->end);
+	r->end += r->charset == RAW ? (size_t)n : convert(r, r->raw, r->nrest + (size_t)n, r->end);
 	return !r->eof;
 }
 
