@@ -22,9 +22,11 @@
  * and message, with tabs between.
  */
 #include "prun.h"
+#include <dirent.h>
 #include <sys/ioctl.h>
 
 #define TESTS_SHOWN 20          /* failing tests of one file */
+#define LEFT_SHOWN 5            /* of what one attempt left */
 #define ANNOTATIONS 10          /* GitHub shows no more of a step */
 #define CHUNK 512               /* a pipe takes as much after POLLOUT: _POSIX_PIPE_BUF */
 
@@ -363,12 +365,38 @@ service_name(const char *service)
 	return str("%.*s", (int)strcspn(service, "@ \t"), service);
 }
 
+/* What a test left in its directory beside prun's own files. */
+static void
+show_left(struct show *s, const char *dir, const struct list *own)
+{
+	struct dirent **e;
+	struct stat st;
+	int n = scandir(dir, &e, NULL, alphasort), left = 0, i;
+	char *path, *name;
+
+	for (i = 0; i < n; i++) {
+		name = e[i]->d_name;
+		if (*name != '.' && find_word((const char *const *)own->v, own->n, name)
+		== own->n && ++left <= LEFT_SHOWN) {
+			path = str("%s/%s", dir, name);
+			put_line(s, str("    %-12s%s%s", "left", path,
+				lstat(path, &st) == 0 && S_ISDIR(st.st_mode) ? "/" : ""));
+		}
+		free(e[i]);
+	}
+	if (left > LEFT_SHOWN)
+		buf_fmt(&s->out, "    and %d more\n", left - LEFT_SHOWN);
+	if (n >= 0)
+		free(e);
+}
+
 static void
 show_details(struct show *s, const struct file *f, bool again, char *notes,
 	const char *dir, const char *url)
 {
 	const struct outcome *o = &s->records[f->index].o;
 	const struct list *services = &f->suite->o.service;
+	struct list own = { 0 };
 	char *name;
 	int tests = show_notes(s, f, again, notes);
 	size_t i;
@@ -387,7 +415,12 @@ show_details(struct show *s, const struct file *f, bool again, char *notes,
 		for (i = 0; i < services->n; i++) {
 			name = service_name(services->v[i]);
 			show_path(s, str("%s log", name), dir, str("%s.log", name));
+			list_add(&own, str("%s.log", name));
 		}
+		list_words(&own, "after.log db.log db.out env junit.xml notes "
+			"reopen.log server.log test.log", " ");
+		show_left(s, dir, &own);
+		list_free(&own);
 	}
 	if (url) {
 		buf_fmt(&s->out, "    %-12s%s\n", "database", url);

@@ -117,4 +117,19 @@ GITHUB_ACTIONS=true "$PRUN" many >out 2>err
 is 'ten annotations at most' "$(grep -c '^::error' out)" 10
 esc=$(printf '\033')
 lacks 'no escape of a test reaches the screen' out "$esc"
+
+# What a failing test left is named.
+cat <<'END' | script left/test_l.sh
+mkdir "$PRUN_DIR/test-results"
+for name in core.7 .hidden $MANY "$(printf 'a\033[2J')"; do : >"$PRUN_DIR/$name"; done
+exit 1
+END
+left() { sed -n "s,^    left  *$1,,p; s,^    and ,&,p" out | tr '\n' '|'; }
+run -d left.d --service 'cache sleep 60' left
+is 'under a failure is what the test left, but not what prun wrote' \
+	"$(left "$dir/left.d/0-test_l.sh/")" 'a\x1b[2J|core.7|test-results/|'
+run -d many.d --env 'MANY=1 2 3 4' left
+is 'five of it, and how many more' "$(left "$dir/many.d/0-test_l.sh/")" '1|2|3|4|a\x1b[2J|    and 2 more|'
+run --keep=never left
+lacks 'nothing is named that is removed with the run directory' out '^    (left|and) '
 finish
