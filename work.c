@@ -916,8 +916,8 @@ set_up(struct attempt *a, struct buf *why)
 
 	make_env(a);
 	if (plan_wants_pytest(a->plan, a->suite) && run_command(a, ask, log, -1, true) != 0) {
-		buf_str(why, "no pytest for ${PYTHON:-python3}: install it, or say test = how "
-			"to run the files");
+		buf_str(why, "no pytest for $PYTHON (default: python3): install it, set "
+			"PYTHON to a Python that has it, or set test");
 		return false;
 	}
 	if (pg_setup(pg, a->o, true, &a->notes, why) < 0)

@@ -114,7 +114,8 @@ mkdir py
 : >py/test_2.py
 PYTHON=./no-pytest run -f dirs.conf -j2 -r 2 --db-clone ': >cloned; echo x' py
 is 'no pytest: status 3' "$status $(ls cloned 2>&1 | grep -c '^cloned')" '3 0'
-has 'no pytest: that is said' out '^prun: no pytest for '
+has 'no pytest: that is said, and what to do' out \
+	'^prun: no pytest for .PYTHON [(]default: python3[)]: install it, set PYTHON to .*, or set test$'
 is 'no pytest: once' "$(grep -c pytest out)" 1
 run -f dirs.conf -j2 --env 'PYTHON=./no-pytest' py
 is 'no pytest: env is asked for it' $status 3
