@@ -349,6 +349,12 @@ find_tests(const struct suite *s, const char *dir, struct list *tests)
 	if (skipped && !(tests->n && is_script(first)))
 		warn("%s is skipped%s: %s", shown(first), skipped > 1 ? str(", and %zu more",
 			skipped - 1) : "", how_to_run(first));
+	if (!found.n) {
+		walk(dir, makes_unit, &found);
+		if (found.n)
+			warn("%s is skipped: set split = dir and test; see KINDS OF PROJECT in "
+				"prun(1)", shown(found.v[0]));
+	}
 	list_free(&found);
 }
 

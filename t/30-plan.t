@@ -75,6 +75,12 @@ conf "files = empty" "split = suite"
 run -n
 has 'and without a test file, too' err 'suite two: no test files found in empty'
 is 'with the status of no-tests' $status 4
+mkdir -p go/pkg
+: >go/pkg/a_test.go
+conf 'files = go'
+run
+has 'where the tests of a directory are one unit, it is said how to run them' err \
+	'^prun: go/pkg/a_test.go is skipped: set split = dir and test; see KINDS OF PROJECT in '
 mkdir py py2
 echo 'def test_a(): pass' >py/test_a.py
 echo 'def test_a(): pass' >py2/test_b.py
