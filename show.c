@@ -264,13 +264,14 @@ annotate(struct show *s, const struct file *f, char *const note[FIELDS])
 	buf_fmt(&s->out, "\n::stop-commands::%s\n", s->github);
 }
 
-/* Prints the notes, which it takes apart; the number of failing tests in them. */
+/* Prints the notes, which it takes apart; the number of failing tests in them,
+ * without cases such as [plan], which no test has written. */
 static int
 show_notes(struct show *s, const struct file *f, bool again, char *notes)
 {
 	const char *cause = cause_name[s->records[f->index].o.cause];
 	char *line, *v[FIELDS];
-	int tests = 0, i;
+	int tests = 0, ours = 0, i;
 
 	while ((line = next_line(&notes))) {
 		if (starts(line, "! ")) {
@@ -287,6 +288,7 @@ show_notes(struct show *s, const struct file *f, bool again, char *notes)
 			if (*line)
 				*line++ = '\0';
 		}
+		ours += *v[NAME] == '[';
 		if (++tests <= TESTS_SHOWN)
 			put_line(s, str("    %s%s%s: %s", v[CLASS], *v[CLASS] ? " " : "",
 				v[NAME], v[MESSAGE]));
@@ -295,7 +297,7 @@ show_notes(struct show *s, const struct file *f, bool again, char *notes)
 	}
 	if (tests > TESTS_SHOWN)
 		buf_fmt(&s->out, "    and %d more\n", tests - TESTS_SHOWN);
-	return tests;
+	return tests - ours;
 }
 
 /* The last lines of a log, set off; the heading only if there are any. */

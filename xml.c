@@ -1148,8 +1148,8 @@ read_text(struct tap *t, const char *line, size_t indent)
 		p->us = ms > 0 && ms < 1e10 ? (int64_t)(ms * 1000) : 0;
 	} else if (!*p->message && (t->message_next || (*s == '#' && !t->yaml)
 	|| (t->yaml && (starts(s, "message: ") || starts(s, "error: "))))) {
-		s += t->message_next ? 0 : strcspn(s, " ");
-		s += strspn(s, " ");
+		s += t->message_next ? 0 : strcspn(s, " \t");
+		s += strspn(s, " \t");
 		t->message_next = t->yaml && !t->message_next && (*s == '|' || *s == '>');
 		n = strlen(s);
 		if (n > 1 && (*s == '"' || *s == '\'') && s[n - 1] == *s)

@@ -59,6 +59,15 @@ is 'a byte order mark hides nothing' "$status" 1
 lines 'ok 1 - a' 'ok 2 - b' >unplanned.log
 tap unplanned
 is 'results from 1 without a plan are TAP without a plan' "$status $(grep -c 'there is no plan' r.xml)" '1 1'
+printf '1..1\nnot ok 1 - a\n#\n#\tcd sub && make\n' >tabs.log
+tap tabs
+has "the message of git's tests is their whole command" out '^    t/test_tabs a: cd sub && make$'
+printf 'ok 1 - a\nmissing.sh: not found\n' >ended.log
+tap ended
+has 'where a test ended before its plan, the end of its log is shown' out '^    \| missing.sh: not found$'
+lines 1..2 'ok 1 - a' 'not ok 2 - b' >both.log
+tap both
+lacks 'but not where one failed' out '^    \| '
 lines 1..3 'ok 1' 'ok 1' 'ok 3' >twice.log
 tap twice
 is 'a number that is there twice is an error' "$status $(grep -c 'number is there twice' r.xml)" '1 1'
