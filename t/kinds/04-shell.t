@@ -66,16 +66,18 @@ if [ -r $sharness/sharness.sh ] && have git; then
 	sed '/is bad/d' git/t0001-add.sh >git/t0002-log.sh
 	cat >prun.conf <<-'END'
 	files = git/t[0-9]*.sh
-	test = cd "${PRUN_TEST%/*}" && sh "./${PRUN_TEST##*/}" --root="$TMPDIR" "$@"
+	test = cd "${PRUN_TEST%/*}" && sh "./${PRUN_TEST##*/}" --root="$PRUN_DIR" "$@"
 	END
 	run
 	has 'in the style of git: tests are counted' out '^git/t0001-add.sh +FAIL +3 '
 	has 'and a known breakage is none' out '^git/t0002-log.sh +PASS +2 '
 	ok 'no trash is left in the tree' not ls -d git/trash*
+	has 'the repository of a test that failed is named' out '^    left .*/trash directory\.t0001-add'
 	run -- --verbose
 	has 'arguments reach them' out '^git/t0001-add.sh +FAIL +3 '
 else
 	skip 'no sharness or no git' 'in the style of git: tests are counted' \
-		'and a known breakage is none' 'no trash is left in the tree' 'arguments reach them'
+		'and a known breakage is none' 'no trash is left in the tree' \
+		'the repository of a test that failed is named' 'arguments reach them'
 fi
 finish
