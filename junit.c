@@ -487,43 +487,44 @@ write_case(struct merger *m)
 		out_flush(&m->out);
 }
 
-/* Appends at most a line's worth of s for the screen, without tabs: they are
- * between such fields. */
+/* Appends the first line of s for the screen, without tabs: they are between
+ * such fields. */
 static void
-add_field(struct buf *b, const char *s, size_t n)
+add_field(struct buf *b, const char *s)
 {
-	const char *end = s + (n < LINE ? n : LINE);
+	char *line = str("%.*s", LINE, s + strspn(s, " \t\n")), *tab;
 
-	for (; s < end; s += n + 1) {
-		n = strcspn(s, "\t");
-		n = n < (size_t)(end - s) ? n : (size_t)(end - s);
-		buf_safe(b, s, n);
-		if (s + n < end)
-			buf_char(b, ' ');
-	}
+	while ((tab = strchr(line, '\t')))
+		*tab = ' ';
+	buf_safe(b, line, strcspn(line, "\n"));
 }
 
 /* Lists a failing case in the notes. */
 static void
 note_failure(struct merger *m)
 {
-	const struct testcase *c = &m->c;
-	const struct buf *field[] = { &c->classname, &c->name, &c->file, &c->line };
-	const char *text = c->said.s + strspn(c->said.s, " \t\n");
+	struct testcase *c = &m->c;
+	const struct buf *field[] = { &c->classname, &c->name, &c->file, &c->line, &c->said };
+	char *name = str("\n%s:", m->part->file), *at = c->bad_text.s;
 	size_t i;
 
 	if (m->sum.failures == NOTES)
 		buf_str(m->notes, "- more tests failed than are listed here\n");
 	if (m->sum.failures >= NOTES)
 		return;
+	/* A trace has the line that failed, attributes have that of the test. */
+	while ((at = strstr(at, name))) {
+		at += strlen(name);
+		if (*at > '0' && *at <= '9') {
+			set(&c->file, m->part->file);
+			set(&c->line, str("%d", atoi(at)));
+		}
+	}
 	buf_str(m->notes, "x ");
 	for (i = 0; i < LEN(field); i++) {
-		if (i < 3 || !c->line.s[strspn(c->line.s, "0123456789")])
-			add_field(m->notes, field[i]->s, field[i]->n);
-		buf_char(m->notes, '\t');
+		add_field(m->notes, field[i]->s);
+		buf_char(m->notes, i + 1 < LEN(field) ? '\t' : '\n');
 	}
-	add_field(m->notes, text, strcspn(text, "\n"));
-	buf_char(m->notes, '\n');
 }
 
 static void

@@ -27,6 +27,7 @@
 
 #define TESTS_SHOWN 20          /* failing tests of one file */
 #define LEFT_SHOWN 5            /* of what one attempt left */
+#define NAME_CUT 500            /* longer ones are cut in the notes */
 #define ANNOTATIONS 10          /* GitHub shows no more of a step */
 #define CHUNK 512               /* a pipe takes as much after POLLOUT: _POSIX_PIPE_BUF */
 
@@ -251,11 +252,17 @@ put_github(struct show *s, const char *text, bool property)
 static void
 annotate(struct show *s, const struct file *f, char *const note[FIELDS])
 {
+	const char *source = *note[SOURCE] ? note[SOURCE] : f->path, *path = source;
+	const char *top = getenv("GITHUB_WORKSPACE");
+
 	if (s->annotated++ >= ANNOTATIONS)
 		return;
+	if (*path != '/')
+		path = str("%s/%s", s->plan->base, path);
+	top = top ? str("%s/", top) : "";
 	buf_fmt(&s->out, "::%s::\n::error file=", s->github);
-	put_github(s, *note[SOURCE] ? note[SOURCE] : f->path, true);
-	if (*note[LINE])
+	put_github(s, *top && starts(path, top) ? path + strlen(top) : source, true);
+	if (atoi(note[LINE]) > 0)
 		buf_fmt(&s->out, ",line=%d", atoi(note[LINE]));
 	buf_str(&s->out, ",title=");
 	put_github(s, note[NAME], true);
@@ -264,10 +271,65 @@ annotate(struct show *s, const struct file *f, char *const note[FIELDS])
 	buf_fmt(&s->out, "\n::stop-commands::%s\n", s->github);
 }
 
+/* The path of a file, relative to where the user stands. */
+static char *
+named_path(const struct file *f)
+{
+	size_t node = strlen(f->test) - strlen(f->path);
+
+	return str("%.*s", (int)(strlen(f->named) - node), f->named);
+}
+
+/* FILE::CLASS::NAME of a failing test of pytest, else NULL.  Its report has the
+ * file and the classes with dots between, from a root that we do not know. */
+static char *
+pytest_id(const struct plan *p, const struct file *f, char *const note[FIELDS])
+{
+	const char *test = f->suite->o.test, *rest = NULL;
+	char *module, *s, *id;
+	size_t n;
+
+	if (!ends(f->path, ".py") || (test && !strstr(test, "pytest"))
+	|| strlen(note[NAME]) >= NAME_CUT)
+		return NULL;
+	module = str("%s/%.*s", p->base, (int)strlen(f->path) - 3, f->path);
+	for (s = module; (s = strchr(s, '/')); s++)
+		*s = '.';
+	for (s = module; s && !rest; s = strchr(s, '.')) {
+		n = strlen(++s);
+		if (starts(note[CLASS], s) && (!note[CLASS][n] || note[CLASS][n] == '.'))
+			rest = note[CLASS] + n;
+	}
+	if (!rest)
+		return NULL;
+	for (id = named_path(f); *rest; rest += n) {
+		n = strcspn(++rest, ".");
+		id = str("%s::%.*s", id, (int)n, rest);
+	}
+	return str("%s::%s", id, note[NAME]);
+}
+
+/* A failing test: its name, where it failed if that is known, and why; its id. */
+static char *
+show_failure(struct show *s, const struct file *f, char *const note[FIELDS])
+{
+	char *id = pytest_id(s->plan, f, note), *name = id, *at = "", *source = note[SOURCE];
+
+	if (!id)
+		name = str("%s%s%s", note[CLASS], *note[CLASS] ? " " : "", note[NAME]);
+	if (!*source || !strcmp(source, f->path))
+		source = named_path(f);
+	if (atoi(note[LINE]) > 0)
+		at = str(" (%s:%d)", source, atoi(note[LINE]));
+	put_line(s, str("    %s%s: %s", name, at, note[MESSAGE]));
+	return id;
+}
+
 /* Prints the notes, which it takes apart; the number of failing tests in them,
- * without cases such as [plan], which no test has written. */
+ * without cases such as [plan], which no test has written, and the id of the last
+ * one, or NULL. */
 static int
-show_notes(struct show *s, const struct file *f, bool again, char *notes)
+show_notes(struct show *s, const struct file *f, bool again, char *notes, char **id)
 {
 	const char *cause = cause_name[s->records[f->index].o.cause];
 	char *line, *v[FIELDS];
@@ -290,8 +352,7 @@ show_notes(struct show *s, const struct file *f, bool again, char *notes)
 		}
 		ours += *v[NAME] == '[';
 		if (++tests <= TESTS_SHOWN)
-			put_line(s, str("    %s%s%s: %s", v[CLASS], *v[CLASS] ? " " : "",
-				v[NAME], v[MESSAGE]));
+			*id = show_failure(s, f, v);
 		if (s->github && !again)
 			annotate(s, f, v);
 	}
@@ -337,9 +398,9 @@ needs_suite(const struct plan *p, const struct file *f)
 	return false;
 }
 
-/* The command line that was typed, with this file for its paths. */
+/* The command line that was typed, with one path. */
 static void
-show_again(struct show *s, const struct file *f)
+show_again(struct show *s, const struct file *f, const char *path)
 {
 	const struct list *words = &s->plan->again;
 	size_t i;
@@ -350,7 +411,7 @@ show_again(struct show *s, const struct file *f)
 			if (needs_suite(s->plan, f))
 				buf_fmt(&s->out, " -s %s", f->suite->name);
 			buf_char(&s->out, ' ');
-			put_word(s, f->named);
+			put_word(s, path);
 		}
 		if (i < words->n) {
 			buf_char(&s->out, ' ');
@@ -399,8 +460,8 @@ show_details(struct show *s, const struct file *f, bool again, char *notes,
 	const struct outcome *o = &s->records[f->index].o;
 	const struct list *services = &f->suite->o.service;
 	struct list own = { 0 };
-	char *name;
-	int tests = show_notes(s, f, again, notes);
+	char *name, *id = NULL;
+	int tests = show_notes(s, f, again, notes, &id);
 	size_t i;
 
 	if (o->cause == CAUSE_SERVER_DIED || o->cause == CAUSE_SERVER_NOT_READY
@@ -429,7 +490,8 @@ show_details(struct show *s, const struct file *f, bool again, char *notes,
 		show_path(s, "environment", dir, "env");
 	}
 	if (o->result != CANCEL)
-		show_again(s, f);
+		show_again(s, f, id && o->cause == CAUSE_EXIT && o->failed == 1
+			? id : f->named);
 }
 
 /* [ 3/16] FAIL  tests/e2e/test_login.py  12 tests, 2 failed  18.7s */
@@ -714,7 +776,7 @@ show_result(struct show *s, const struct file *f, bool again, const char *dir, c
 	const struct opts *all = &s->plan->o;
 	bool bad = o->result >= FAIL && o->result != CANCEL;
 	struct buf notes = { 0 };
-	char *why = "";
+	char *why = "", *id;
 
 	if (o->notes)
 		buf_read(&notes, str("%s/notes", dir));
@@ -731,7 +793,7 @@ show_result(struct show *s, const struct file *f, bool again, const char *dir, c
 		if (bad || (o->result == CANCEL && all->verbose))
 			show_details(s, f, again, notes.s, dir, url);
 		else if (o->result != CANCEL)
-			show_notes(s, f, again, notes.s);
+			show_notes(s, f, again, notes.s, &id);
 		show_write(s);
 	}
 	buf_free(&notes);

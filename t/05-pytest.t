@@ -31,7 +31,9 @@ END
 run -j4 t -o all.xml -d all.d
 is 'a failing test fails the run' $status 1
 has 'tests are counted' out 'FAIL  t/test_one.py  3 tests, 1 failed, 1 skipped'
-has 'the failing test is named with its message' out 't.test_one test_bad: AssertionError: one is <not> two'
+has 'the failing test is named as pytest does, with its line and message' out \
+	'^    t/test_one.py::test_bad \(t/test_one.py:3\): AssertionError: one is <not> two'
+has 'the only one is what is run again' out "^    again .* t/test_one.py::test_bad -o "
 has 'so are its counts in the table' out '^t/test_one.py +FAIL +3 '
 has 'a test that calls _exit(0) is not green' out 'ERROR  t/test_exit.py'
 has 'for it wrote no report' out 'no report was written to PRUN_JUNIT'
@@ -77,6 +79,54 @@ has 'without PRUN_JUNIT in the command the exit status decides' out '^t/test_one
 run t/test_one.py --test '"$PYTHON" -m pytest "$PRUN_TEST" --junitxml="$PRUN_JUNIT" "$@"; exit 0'
 has 'failures in the report beat exit status 0' out 'exit status 0, but its report has failures'
 is 'and fail' $status 1
+
+# What is shown can be pasted: ids of every character, from anywhere.
+mkdir -p ids/sub
+cat >ids/sub/test_ids.py <<'END'
+import os
+import pytest
+values = ["a b", "x::y", "[1]", "a]b[c", "é/'\"$`", "-x", "*?", "a\tb", "日本", "", "a\\b", "x:1: y"]
+only = os.path.basename(__file__)[5:-3]
+class TestX:
+    class TestY:
+        @pytest.mark.parametrize("v", values)
+        def test_v(self, v):
+            helper(only == "ids" or values[int(only)] == v)
+def helper(fails):
+    assert not fails
+END
+run -d ids.d ids
+is 'each of several failing tests is named so' \
+	"$(grep -c '^    ids/sub/test_ids.py::TestX::TestY::test_v\[.*\] (ids/sub/test_ids.py:11): ' out)" 12
+has 'and their file is run again' out '^    again .* ids/sub/test_ids.py$'
+for i in 0 1 2 3 4 5 6 7 8 9 10 11; do
+	cp ids/sub/test_ids.py ids/sub/test_$i.py
+done
+rm ids/sub/test_ids.py
+: >prun.conf
+(cd ids && "$PRUN" -j2 sub >../out)
+has 'names are relative to the user' out \
+	'^    sub/test_0.py::TestX::TestY::test_v\[a b\] \(sub/test_0.py:11\): '
+(cd ids && eval "'$PRUN' -j2 -q $(sed -n 's/^    again .* -j2 //p' ../out | tr '\n' ' ')" >../again)
+is 'again runs the one test that failed, whatever its id' \
+	"$(grep -c '  1 test, 1 failed' again) $(grep '^12 files: 0 passed, 12 failed' again | wc -l | tr -d ' ')" '12 1'
+rm ids/sub/test_?.py prun.conf
+mv ids/sub/test_10.py ids/sub/test_0.py
+mkdir work && mv ids work/root && : >work/root/pytest.ini
+run work/root/sub/test_0.py
+has "pytest's own root may be below" out '^    work/root/sub/test_0.py::TestX::TestY::test_v\[a'
+printf '%s\n' 'cat <<X >"$PRUN_JUNIT"' '<testsuite>' \
+	'<testcase classname="sub.test_0" name="n" file="src/a.js" line="7"><failure message="m"/></testcase>' \
+	'</testsuite>' X | script tool
+run work/root/sub/test_0.py --test ./tool
+has 'what another tool runs has its name, and the line of its report' out '^    sub.test_0 n \(src/a.js:7\): m$'
+has 'and is run again as a file' out '^    again .* work/root/sub/test_0.py '
+(cd work && GITHUB_ACTIONS=true GITHUB_WORKSPACE=$dir "$PRUN" root/sub/test_0.py >../out 2>&1)
+has 'annotations name the file from the workspace, with its line' out \
+	'^::error file=work/root/sub/test_0.py,line=11,title=test_v\['
+(cd work && GITHUB_ACTIONS=true GITHUB_WORKSPACE=$dir/wor "$PRUN" root/sub/test_0.py >../out 2>&1)
+has 'unless it is elsewhere' out '^::error file=root/sub/test_0.py,'
+rm -rf work
 
 # Tests of other kinds are no surprise.
 mkdir other
