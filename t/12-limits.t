@@ -117,7 +117,7 @@ if [ -z "$PRUN_VALGRIND" ] && cc -shared -fPIC -o fault.so fault.c -ldl 2>cc.err
 	fault mkdir:1:28 -j2 t
 	is 'no space for the run directory: status 3' $status 3
 	has 'and why' err 'No space left on device'
-	fault mkdir:4:28 -j1 t -d full.d
+	fault mkdir:5:28 -j1 t -d full.d
 	has 'no space for an attempt: that file is in error' out 'ERROR  t/test_2.sh'
 	has 'with the reason' out 'No space left on device \(prun'
 	has 'and those before it passed' out '^t/test_1.sh +PASS'
