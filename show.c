@@ -428,7 +428,8 @@ service_name(const char *service)
 	return str("%.*s", (int)strcspn(service, "@ \t"), service);
 }
 
-/* What a test left in its directory beside prun's own files. */
+/* What a test left in its directory beside prun's own files; nothing if that cannot
+ * be read. */
 static void
 show_left(struct show *s, const char *dir, const struct list *own)
 {
