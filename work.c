@@ -705,7 +705,7 @@ judge_isolation(struct attempt *a)
 	a->out.unused = true;
 	if (a->o->db_unused)
 		fails(a, CAUSE_DATABASE, why);
-	else
+	else if (a->plan->o.verbose)    /* else a line for the suite says so */
 		buf_fmt(&a->notes, "- %s\n", why);
 }
 

@@ -34,6 +34,8 @@ for way in ${ways:-libpq psql}; do
 		is "$way: a test that ignores its database passes" $status 0
 		has "$way: but that is said" out '^warning: no test connected to its database; does the server read DATABASE_URL\?$'
 		has "$way: and of the file" out 'nobody has connected to its database app_w0_[0-9a-z]{8}: does the server read DATABASE_URL\?'
+		run --db "$app" t/test_other.sh
+		lacks "$way: without -v only of the suite" out 'nobody has connected'
 		run -d run --db "$app" --db-env 'A_URL B_URL' --db-unused=fail t
 		is "$way: db-unused = fail: it fails" "$status $(grep -c 'FAIL\|ERROR' out)" '1 4'
 		run -d run --db "$app" --db-unused=fail t
