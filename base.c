@@ -339,6 +339,18 @@ buf_safe(struct buf *b, const char *s, size_t n)
 	}
 }
 
+void
+buf_quote(struct buf *b, const char *s)
+{
+	buf_char(b, '\'');
+	for (; *s; s++)
+		if (*s == '\'')
+			buf_str(b, "'\\''");
+		else
+			buf_char(b, *s);
+	buf_char(b, '\'');
+}
+
 char *
 safe(const char *s, size_t n)
 {

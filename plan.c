@@ -144,19 +144,6 @@ default_test(const char *path)
 	return NULL;
 }
 
-/* Appends s so that a shell takes it for one word. */
-static void
-add_quoted(struct buf *b, const char *s)
-{
-	buf_str(b, " '");
-	for (; *s; s++)
-		if (*s == '\'')
-			buf_str(b, "'\\''");
-		else
-			buf_char(b, *s);
-	buf_char(b, '\'');
-}
-
 bool
 plan_wants_pytest(const struct plan *p, const struct suite *s)
 {
@@ -183,8 +170,10 @@ plan_command(const struct file *f, bool *program)
 		return str("%s%s", strchr(f->path, '/') ? "" : "./", f->path);
 	if (!test || !f->more.n)
 		return test ? str("%s", test) : NULL;
-	for (i = 0; i < f->more.n; i++)
-		add_quoted(&b, f->more.v[i]);
+	for (i = 0; i < f->more.n; i++) {
+		buf_char(&b, ' ');
+		buf_quote(&b, f->more.v[i]);
+	}
 	command = str("set --%s \"$@\"; %s", b.s, test);
 	buf_free(&b);
 	return command;
@@ -606,7 +595,7 @@ read_mark(struct plan *p, struct file *f, const char *mark, const char *where)
 
 /* The marks of a line, if it is a comment that begins with prun:, up to its prose. */
 static void
-read_comment(struct plan *p, struct file *f, const char *line, int number)
+read_comment(struct plan *p, struct file *f, const char *line, int number, bool first)
 {
 	const char *text = line + strspn(line, " \t#/*-;%!\"'<>(");
 	char *where = str("%s:%d", shown(f->path), number);
@@ -621,10 +610,25 @@ read_comment(struct plan *p, struct file *f, const char *line, int number)
 			continue;
 		if (i > 0 && !strchr(marks.v[i], '='))
 			break;
-		warn("%s: unknown mark \"%s\"; known are serial, alone, lock=NAME, "
-			"timeout=DURATION and retries=N", where, shown(marks.v[i]));
+		if (first)
+			warn("%s: unknown mark \"%s\"; known are serial, alone, lock=NAME, "
+				"timeout=DURATION and retries=N", where, shown(marks.v[i]));
 	}
 	list_free(&marks);
+}
+
+/* Adds a lock for a mark of pytest; test: the function that it is on, or NULL. */
+static void
+add_mark(struct plan *p, struct file *f, const char *lock, const char *test)
+{
+	size_t n = f->nlocks;
+
+	add_lock(p, f, lock);
+	if (p->o.list && test && f->nlocks > n && f->suite->o.split == SPLIT_FILE
+	&& !strcmp(f->test, f->path))
+		warn("%s: lock %s, a mark of %s, holds for the whole file; with split = test "
+			"it holds only for tests that have it", shown(f->path), shown(lock),
+			shown(test));
 }
 
 /* Past the comment or string of Python that begins at s; s if none does. */
@@ -648,47 +652,75 @@ skip_python(const char *s)
 	return *s ? s + n : s;
 }
 
+/* The function whose decorator ends at s, or NULL where it is a class's. */
+static char *
+decorated(const char *s)
+{
+	while ((s = strchr(s, '\n'))) {
+		s += 1 + strspn(s + 1, " \t");
+		s += starts(s, "async ") ? 6 : 0;
+		if (starts(s, "class "))
+			return NULL;
+		if (starts(s, "def "))
+			return str("%.*s", (int)strcspn(s + 4, " ("), s + 4);
+	}
+	return NULL;
+}
+
+/* Whether f is a test, not a file or class, and another one than the function. */
+static bool
+is_other(const struct file *f, const char *function, const char *text)
+{
+	const char *node = f->test + strlen(f->path), *name;
+
+	name = strrchr(str(":%.*s", (int)strcspn(node, "["), node), ':') + 1;
+	return strcmp(name, function) && strstr(text, str("def %s(", name));
+}
+
 /* Finds pytest.mark.NAME and mark.NAME outside of comments and strings. */
 static void
-read_python(struct plan *p, struct file *f, const char *s)
+read_python(struct plan *p, struct file *f, const char *text, bool first)
 {
 	static const char word[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 		"0123456789_.";
-	const char *end, *mark;
+	const char *s, *end, *mark, *test;
 
-	for (; *s; s = end) {
+	for (s = text; *s; s = end) {
 		end = skip_python(s);
 		if (end != s)
 			continue;
 		end += strspn(s, word);
 		if (end == s)
 			end++;
+		test = s > text && s[-1] == '@' ? decorated(end) : NULL;
 		s += starts(s, "pytest.") ? 7 : 0;
-		if (!starts(s, "mark."))
+		if (!starts(s, "mark.") || (test && is_other(f, test, text)))
 			continue;
 		mark = str("%.*s", (int)(end - s - 5), s + 5);
 		if (!strcmp(mark, "serial") || !strcmp(mark, "parallel_unsafe"))
-			add_lock(p, f, "serial");
+			add_mark(p, f, "serial", test);
 		if (strcmp(mark, "xdist_group"))
 			continue;
 		end += strspn(end, " \t\r\n(");
 		if (starts(end, "name"))
 			end += 4 + strspn(end + 4, " \t\r\n=");
 		if (*end == '"' || *end == '\'')
-			add_lock(p, f, str("%.*s", (int)strcspn(end + 1, "\"'\n"), end + 1));
-		else
+			add_mark(p, f, str("%.*s", (int)strcspn(end + 1, "\"'\n"), end + 1), test);
+		else if (first)
 			warn("%s: the name of xdist_group is not a string here, so it is not "
 				"a lock", shown(f->path));
 	}
 }
 
+/* first: of the tests of its file, of which what is wrong is said. */
 static void
-read_marks(struct plan *p, struct file *f)
+read_marks(struct plan *p, struct file *f, bool first)
 {
 	struct buf text = { 0 };
 	int fd = open_regular(f->path, O_RDONLY), number = 0;
 	char head[4097], *rest = head, *line;
 	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof(head) - 1);
+	size_t mark = scratch_mark();
 
 	close_keep(fd);
 	if (n < 0)
@@ -697,10 +729,11 @@ read_marks(struct plan *p, struct file *f)
 	if (n == sizeof(head) - 1 && strrchr(head, '\n'))
 		*strrchr(head, '\n') = '\0';   /* the last line is cut */
 	while ((line = next_line(&rest)))
-		read_comment(p, f, line, ++number);
+		read_comment(p, f, line, ++number, first);
 	if (ends(f->path, ".py") && buf_read(&text, f->path) == 0)
-		read_python(p, f, text.s);
+		read_python(p, f, text.s, first);
 	buf_free(&text);
+	scratch_release(mark);
 }
 
 static void
@@ -1095,25 +1128,19 @@ by_turn(const void *a, const void *b)
 	return s->file < t->file ? -1 : s->file > t->file;
 }
 
-static int64_t
-expected(const struct plan *p, size_t file)
-{
-	int64_t ms = p->files[file].expect_ms < 0 ? p->median_ms : p->files[file].expect_ms;
-
-	return ms > 0 ? ms : 1;         /* else files without a history were no load */
-}
-
 /* Files longest first; with one worker suite by suite. */
 static struct turn *
 turns(const struct plan *p, bool by_suite)
 {
 	struct turn *t = xmalloc((p->nfiles + 1) * sizeof(*t));
+	int64_t ms;
 	size_t i;
 
 	for (i = 0; i < p->nfiles; i++) {
+		ms = p->files[i].expect_ms < 0 ? p->median_ms : p->files[i].expect_ms;
+		t[i].ms = ms > 0 ? ms : 1;      /* else files without a history were no load */
 		t[i].file = (int)i;
 		t[i].suite = by_suite ? (int)(p->files[i].suite - p->suites) : 0;
-		t[i].ms = expected(p, i);
 	}
 	qsort(t, p->nfiles, sizeof(*t), by_turn);
 	return t;
@@ -1251,25 +1278,6 @@ plan_find(struct plan *p)
 		warn("no test files found");
 }
 
-/* What a file's marks and its suite's lists say; those of a test are its file's. */
-static void
-set_marks(struct plan *p, struct file *f)
-{
-	const struct file *before = f - 1;
-
-	if (f > p->files && before->suite == f->suite && !strcmp(before->path, f->path)) {
-		f->alone = before->alone;
-		f->timeout_ms = before->timeout_ms;
-		f->retries = before->retries;
-		f->locks = before->locks;
-		f->nlocks = before->nlocks;
-		return;
-	}
-	if (f->suite->o.split == SPLIT_FILE || f->suite->o.split == SPLIT_TEST)
-		read_marks(p, f);
-	find_locks(p, f);
-}
-
 void
 plan_make(struct plan *p)
 {
@@ -1285,9 +1293,10 @@ plan_make(struct plan *p)
 		f = &p->files[i];
 		f->index = (int)i;
 		f->named = conf_named(p, f->test);
-		set_marks(p, f);
-		if (f->suite->o.server && is_script(f->path))
-			scripts = true;
+		if (f->suite->o.split == SPLIT_FILE || f->suite->o.split == SPLIT_TEST)
+			read_marks(p, f, i == 0 || strcmp(f[-1].path, f->path));
+		find_locks(p, f);
+		scripts = scripts || (f->suite->o.server && is_script(f->path));
 		if (!plan_command(f, &program))
 			bad(shown(f->path), "no command to run it: %s", how_to_run(f->path));
 	}

@@ -716,6 +716,8 @@ void buf_json(struct buf *b, const char *s);
 /* Appends s so that it is safe on a screen and one line: controls, marks that
  * turn the direction of text, and what is no UTF-8 as \xNN or \uNNNN. */
 void buf_safe(struct buf *b, const char *s, size_t n);
+/* Appends s in quotes, so that a shell takes it for one word. */
+void buf_quote(struct buf *b, const char *s);
 /* Appends the last lines of a file, made safe, at most 8 KiB. */
 void buf_tail(struct buf *b, const char *path, int lines);
 /* Appends a whole file; -1 with errno. */

@@ -128,22 +128,11 @@ erase(struct show *s)
 static void
 put_word(struct show *s, const char *text)
 {
-	size_t n;
-
-	if (*text && !strpbrk(text, " \t\"'$`\\*?[](){}<>|&;#~!")) {
-		buf_safe(&s->out, text, strlen(text));
-		return;
-	}
-	buf_char(&s->out, '\'');
-	for (; *text; text += n) {
-		n = strcspn(text, "'");
-		buf_safe(&s->out, text, n);
-		if (text[n] == '\'') {
-			buf_str(&s->out, "'\\''");
-			n++;
-		}
-	}
-	buf_char(&s->out, '\'');
+	text = shown(text);
+	if (*text && !strpbrk(text, " \t\"'$`\\*?[](){}<>|&;#~!"))
+		buf_str(&s->out, text);
+	else
+		buf_quote(&s->out, text);
 }
 
 static void

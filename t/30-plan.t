@@ -24,6 +24,52 @@ mark 'a string that does not end' '' '"""pytest.mark.serial'
 printf '@pytest.mark.xdist_group(GROUP)\n' >py/test_m.py
 run -n py
 has 'a group whose name is not known is said' err 'py/test_m.py: the name of xdist_group is not a string'
+cat >py/test_m.py <<'END'
+import pytest
+pytestmark = pytest.mark.xdist_group("all")
+@pytest.mark.serial
+@pytest.mark.parametrize("v", ["a::b", "c"])
+async def test_a(v): pass
+def test_b(): pass
+@pytest.mark.xdist_group("cls")
+class TestC:
+    @pytest.mark.xdist_group(
+        name="one")
+    def test_d(self): pass
+    def test_e(self): pass
+END
+is 'a mark of one test holds for its file' "$(listed py)" 'py/test_m.py  lock=all  lock=serial  lock=cls  lock=one;'
+is 'and -n says so' "$(cat err)" \
+	"prun: py/test_m.py: lock serial, a mark of test_a, holds for the whole file; with split = test it holds only for tests that have it
+prun: py/test_m.py: lock one, a mark of test_d, holds for the whole file; with split = test it holds only for tests that have it"
+run py --test true
+is 'but a run does not' "$(cat err)" ''
+is 'a test that is named has its own, those of its class and of the file' \
+	"$(listed 'py/test_m.py::test_a[a::b]' py/test_m.py::test_b py/test_m.py::TestC::test_d py/test_m.py::TestC)" \
+	'py/test_m.py::test_a[a::b]  lock=all  lock=serial  lock=cls;py/test_m.py::test_b  lock=all  lock=cls;py/test_m.py::TestC::test_d  lock=all  lock=cls  lock=one;py/test_m.py::TestC  lock=all  lock=serial  lock=cls  lock=one;'
+is 'which is said of none' "$(cat err)" ''
+cat >py/test_m.py <<'END'
+# prun: nosuch=1
+import os, time, pytest
+def alone():
+    os.mkdir("busy")
+    time.sleep(0.3)
+    os.rmdir("busy")
+@pytest.mark.serial
+def test_a(): alone()
+@pytest.mark.serial
+def test_b(): alone()
+def test_c(): pass
+END
+PYTHON=${PYTHON:-/usr/bin/python3}
+export PYTHON
+if "$PYTHON" -c 'import pytest' 2>/dev/null; then
+	run --split=test -j3 py
+	is 'with split = test the tests with the mark exclude each other' "$status $(sed -n 's/^\(3 files: 3 passed\).*/\1/p' out)" '0 3 files: 3 passed'
+	is 'an unknown mark of the file is said once' "$(grep -c 'unknown mark' err)" 1
+else
+	skip 'no pytest' 'with split = test the tests with the mark exclude each other' 'an unknown mark of the file is said once'
+fi
 rm -r py
 
 # ---- marks of prun
