@@ -11,7 +11,8 @@ END
 # our directory.
 open=$dir
 if [ "$(id -u)" = 0 ] && have setpriv; then
-	open=$(mktemp -d /tmp/prun-open.XXXXXX) && chmod 777 "$open" && cp "$PRUN" test_readonly.sh "$open" || exit 3
+	open=$(mktemp -d /tmp/prun-open.XXXXXX) && chmod 777 "$open" && cp test_readonly.sh "$open" &&
+		cp "$PRUN" "$open/prun" || exit 3
 	trap 'cd /; rm -rf "$dir" "$open"' EXIT
 	(cd "$open" && TMPDIR=$open setpriv --reuid 65534 --regid 65534 --clear-groups \
 		./prun test_readonly.sh) >out 2>err </dev/null

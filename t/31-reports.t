@@ -134,7 +134,8 @@ many properties '<property name="n" value="' '"/>' '<properties>' '</properties>
 many outputs '<system-out>' '</system-out>' '<testcase name="n"/>'
 many types '<failure type="' '"/>' '<testcase name="n">' '</testcase>'
 echo 'exit 0' | script big/test_fine.sh
-(ulimit -v 200000; "$PRUN" -q -j1 --keep=never -o big.xml big >out 2>err)
+[ -n "${PRUN_ASAN-}" ] || ulimit=200000         # which needs terabytes
+(ulimit -v ${ulimit-unlimited}; "$PRUN" -q -j1 --keep=never -o big.xml big >out 2>err)
 is 'a run whose reports have 150 MB each has its report' "$? $(grep -c 'out of memory' err)" '1 0'
 cut -c1-200 big.xml >big.cut
 has 'with all the others' big.cut 'prun.file" value="big/test_fine.sh"'
