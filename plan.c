@@ -845,26 +845,20 @@ collect(const struct suite *s, const char *command, const struct list *files, st
 	return pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-/* Whether a name ends in the other, as a whole of path components. */
-static bool
-same_ending(const char *a, const char *b)
-{
-	return !strcmp(a, b) || ends(a, str("/%s", b)) || ends(b, str("/%s", a));
-}
-
 /* The file of the suite that name, as a tool says it, means: that with the longest
  * common ending; nfiles if there is none. */
 static size_t
 find_named(const struct plan *p, const struct suite *s, const char *name)
 {
 	size_t i, n, most = 0, best = p->nfiles, mark = scratch_mark();
+	const char *path;
 
+	name = str("/%s", name);        /* whole components end alike */
 	for (i = 0; i < p->nfiles; i++) {
-		if (p->files[i].suite != s || !same_ending(name, p->files[i].path))
-			continue;
-		n = strlen(p->files[i].path) < strlen(name) ? strlen(p->files[i].path)
-			: strlen(name);
-		if (n > most) {
+		path = str("/%s", p->files[i].path);
+		n = strlen(path) < strlen(name) ? strlen(path) : strlen(name);
+		if (n > most && p->files[i].suite == s
+		&& (ends(name, path) || ends(path, name))) {
 			most = n;
 			best = i;
 		}
