@@ -814,6 +814,8 @@ show_table(struct show *s)
 /* What has come of a suite's files, or of all. */
 struct sums {
 	int n[RESULTS];
+	int files, restarts;    /* restarts: workers that died and were replaced */
+	int64_t tests, failed, skipped;
 	int unused, connected;  /* databases */
 	int64_t ms;             /* of all together */
 	int64_t wall;           /* from the first one's begin to the last one's end */
@@ -834,6 +836,11 @@ sum_up(const struct show *s, const struct suite *suite)
 		if (suite && s->plan->files[i].suite != suite)
 			continue;
 		sums.n[o->result]++;
+		sums.files++;
+		sums.restarts += o->cause == CAUSE_WORKER_DIED;
+		sums.tests += o->tests;
+		sums.failed += o->failed;
+		sums.skipped += o->skipped;
 		sums.unused += o->unused;
 		sums.connected += o->connected;
 		sums.ms += o->ms;
@@ -863,22 +870,44 @@ put_counts(struct show *s, const int n[RESULTS])
 			buf_fmt(&s->out, ", %d %s", n[k], result_word[k]);
 }
 
+/* The counts of the run or of a suite, and how long it took. */
+static void
+json_sums(struct buf *b, const struct sums *sums, int64_t ms)
+{
+	int k;
+
+	json(b, "files", "%d", sums->files);
+	for (k = 0; k < RESULTS; k++)
+		json(b, result_name[k], "%d", sums->n[k]);
+	json(b, "tests", "%" PRId64, sums->tests);
+	json(b, "failed", "%" PRId64, sums->failed);
+	json(b, "skipped", "%" PRId64, sums->skipped);
+	json(b, "restarts", "%d", sums->restarts);
+	json(b, "seconds", "%.3f", seconds(ms));
+	json(b, "test_seconds", "%.3f", seconds(sums->ms));
+}
+
 static void
 write_summary(const struct show *s, const struct sums *all, int status, int64_t ms)
 {
 	char *path = str("%s/summary.json", s->plan->dir);
 	struct buf b = { 0 };
-	int k;
+	struct sums sums;
+	size_t i;
 
 	buf_char(&b, '{');
 	json_text(&b, "run", s->plan->id);
 	json(&b, "status", "%d", status);
-	json(&b, "files", "%zu", s->plan->nfiles);
-	for (k = 0; k < RESULTS; k++)
-		json(&b, result_name[k], "%d", all->n[k]);
-	json(&b, "seconds", "%.3f", seconds(ms));
-	json(&b, "test_seconds", "%.3f", seconds(all->ms));
-	buf_str(&b, "}\n");
+	json_sums(&b, all, ms);
+	json(&b, "suites", "[");
+	for (i = 0; i < s->plan->nsuites; i++) {
+		sums = sum_up(s, &s->plan->suites[i]);
+		buf_str(&b, i ? ",{" : "{");
+		json_text(&b, "name", s->plan->suites[i].name);
+		json_sums(&b, &sums, sums.wall);
+		buf_char(&b, '}');
+	}
+	buf_str(&b, "]}\n");
 	if (file_write(path, b.s, b.n, 0666) < 0)
 		warn("%s:", path);
 	buf_free(&b);

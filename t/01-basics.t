@@ -32,6 +32,17 @@ has 'results.jsonl begins with the plan' "$kept/results.jsonl" '^\{"prun":.*"fil
 has 'and has a line for each attempt' "$kept/results.jsonl" \
 	'"file":"e2e/sub/test_bad.sh","attempt":1,"start":[0-9.]+,"result":"FAIL","cause":"prun.exit"'
 has 'summary.json counts' "$kept/summary.json" '"files":6,"PASS":4.*"FAIL":1'
+mkdir sums
+cat <<'END' | script sums/a/test_tap.sh
+printf '1..3\nok 1 - a\nnot ok 2 - b\nok 3 - c # SKIP not here\n'; exit 1
+END
+echo 'kill -9 $PPID; sleep 1' | script sums/b/test_dies.sh
+printf '[suite one]\nfiles = sums/a\n[suite two]\nfiles = sums/b\n' >sums.conf
+run -f sums.conf -d sums.d
+one='"tests":3,"failed":1,"skipped":1,"restarts"'
+has 'tests, failed and skipped ones and restarts, of the run' sums.d/summary.json "^[^[]*$one:1,"
+has 'and of each suite' sums.d/summary.json \
+	"\\[\{\"name\":\"one\",\"files\":1,.*$one:0,.*\{\"name\":\"two\",\"files\":1,.*\"restarts\":1,"
 has 'an attempt leaves its environment' "$kept/1-test_bad.sh/env" "^export PRUN_INDEX='1'$"
 is 'which only its owner may read' "$(ls -l "$kept/1-test_bad.sh/env" | cut -c1-10)" '-rw-------'
 
