@@ -16,7 +16,7 @@ ended() { [ "$(ls done.* 2>/dev/null | wc -l)" -eq 12 ]; }
 
 # reader COMMAND...: starts it with a reader that waits for a line in go.
 reader() {
-	rm -f done.* got pid go
+	rm -f done.* got pid go status read
 	mkfifo go
 	{ sh -c 'echo $$ >pid; exec "$@" 2>err' sh "$@"; echo $? >status; } |
 		{ read -r line <go; cat >got; : >read; } &
