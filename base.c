@@ -556,8 +556,9 @@ id_valid(const char *id)
 	return !memcmp(check, id + 5, 3);
 }
 
-int
-file_open_aside(const char *path, mode_t mode, char **aside)
+/* Opens a new file beside path, of another name, to be renamed to path. */
+static int
+open_aside(const char *path, mode_t mode, char **aside)
 {
 	char suffix[7] = "";
 	int fd, tries = 0;
@@ -615,7 +616,7 @@ file_begin(const char *path, mode_t mode, char **aside)
 	*aside = NULL;
 	if (!strcmp(path, "-") || is_special(path))
 		return open_spool();
-	return file_open_aside(path, mode, aside);
+	return open_aside(path, mode, aside);
 }
 
 int

@@ -333,8 +333,6 @@ char *url_copy_name(const char *url, size_t setup, const char *run);
 char *url_clone(const char *url, const char *name, const char *dir);
 /* The URL as it may be shown: password as ***. */
 char *url_masked(const char *url);
-/* Adds its passwords to l, as they stand in the URL and decoded. */
-void url_secrets(const char *url, struct list *l);
 
 /* What an error of the server means to us. */
 enum trouble {
@@ -754,8 +752,6 @@ bool is_special(const char *path);
 /* Opens a regular file without ever waiting; EINVAL for anything else.  Flags
  * and errors are those of open(2); a new file has mode 0666. */
 int open_regular(const char *path, int flags);
-/* Opens a new file beside path, of another name, to be renamed to path. */
-int file_open_aside(const char *path, mode_t mode, char **aside);
 /* Begins to write path: aside, to be renamed, or, if it is "-" or no regular
  * file, to be copied (*aside NULL). */
 int file_begin(const char *path, mode_t mode, char **aside);

@@ -545,8 +545,9 @@ url_env(const char *url, struct list *env)
 		list_add(env, str("PGDATABASE=%s", name));
 }
 
-void
-url_secrets(const char *url, struct list *l)
+/* Adds its passwords to l, as they stand in the URL and decoded. */
+static void
+add_secrets(const char *url, struct list *l)
 {
 	struct url u = split_url(url);
 	const char *secret = password_of(&u), *s = u.query;
@@ -1107,7 +1108,7 @@ sql_alive(struct sql *t, struct session *db)
 void
 sql_hide(const char *url)
 {
-	url_secrets(url, &secrets);
+	add_secrets(url, &secrets);
 	if (getenv("PGPASSWORD"))
 		list_add(&secrets, getenv("PGPASSWORD"));
 }
