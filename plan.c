@@ -540,10 +540,11 @@ select_paths(struct plan *p)
 		t[k].path = plain_path(p, p->paths.v[k], true, &t[k].test);
 	p->files = NULL;
 	p->nfiles = p->capfiles = 0;
-	for (i = 0; i < n; i++)
-		for (first = p->nfiles, k = 0; k < p->paths.n; k++)
-			if (select_file(p, all[i], &t[k], first))
-				t[k].hit = true;
+	for (i = 0; i < n; i++) {
+		first = p->nfiles;
+		for (k = 0; k < p->paths.n; k++)
+			t[k].hit |= select_file(p, all[i], &t[k], first);
+	}
 	free(all);
 	for (k = 0; k < p->paths.n; k++) {
 		if (t[k].hit)
@@ -1165,8 +1166,7 @@ plan_order(const struct plan *p, const char *seed)
 	return v;
 }
 
-/* Deals the files out, longest first, each to the shard with the least to do; keeps
- * ours. */
+/* Deals the files to the shard with the least to do, longest first; keeps ours. */
 static void
 deal(struct plan *p)
 {
@@ -1176,7 +1176,8 @@ deal(struct plan *p)
 	size_t i, n = 0, mark = scratch_mark();
 
 	for (i = 0; i < p->nfiles; i++) {
-		for (least = 0, s = 1; s < p->shards; s++)
+		least = 0;
+		for (s = 1; s < p->shards; s++)
 			least = load[s] < load[least] ? s : least;
 		shard[t[i].file] = least;
 		load[least] += t[i].ms;

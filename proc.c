@@ -1089,7 +1089,7 @@ log_matches(struct probe *p)
 			b.s[i] = ' ';   /* it would end the string for regexec */
 	}
 	text = b.s;
-	while (!yes && (line = next_line(&text)))
+	for (line = next_line(&text); line && !yes; line = next_line(&text))
 		yes = regexec(&p->re, line, 0, NULL, 0) == 0;
 	p->at += (off_t)whole;
 	buf_free(&b);

@@ -453,7 +453,10 @@ is_foreign(const char *path)
 
 	if (!r)
 		return false;
-	while (depth >= 0 && (e = xml_next(r, depth == 0)) != EOD) {
+	while (depth >= 0) {
+		e = xml_next(r, depth == 0);
+		if (e == EOD)
+			break;
 		if (e == TEXT || e == DATA)
 			xml_text(r, NULL, e);
 		else if (e == START && !tags && !strcasecmp(xml_name(r), "html"))

@@ -333,7 +333,8 @@ show_notes(struct show *s, const struct file *f, bool again, char *notes, char *
 			put_line(s, str("    %s", line + 2));
 			continue;
 		}
-		for (i = 0, line += 2; i < FIELDS; i++) {
+		line += 2;
+		for (i = 0; i < FIELDS; i++) {
 			v[i] = line;
 			line += strcspn(line, i < MESSAGE ? "\t" : "");
 			if (*line)

@@ -438,7 +438,10 @@ serve(struct attempt *a)
 		return true;
 	write_env(a);
 	proc_tell_phase(a->w, STARTING);
-	while ((cause = start_stack(a, &why)) == CAUSE_SERVER_DIED && !a->w->cancelled) {
+	for (;;) {
+		cause = start_stack(a, &why);
+		if (cause != CAUSE_SERVER_DIED || a->w->cancelled)
+			break;
 		status = a->procs[dead_member(a, false)].status;
 		stop_stack(a);
 		/* It went to the background, or the shell could not run it. */
