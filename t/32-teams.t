@@ -59,6 +59,7 @@ run --merge -o both.xml mac-1.xml mac-2.xml other.xml
 run --merge --strict --rerun -o all.xml both.xml rerun.xml
 is 'a report behind the replaced file is not replaced with it' "$status $(grep -c 'testcase name="red"' all.xml)" '1 1'
 "$PRUN" -q -j4 -d mac -o ignored.xml t >/dev/null 2>&1
+sleep 1.1
 PLATFORM=mac "$PRUN" -q -j4 --history=none -d first t >/dev/null 2>&1
 run --merge --strict --rerun -o all.xml first rerun.xml
 is 'a run directory may be rerun, too' "$status" 1
