@@ -60,7 +60,7 @@ enum cause {
 	CAUSE_REPORT, CAUSE_CANCELLED, CAUSES
 };
 
-enum phase { IDLE, SETUP, WAITING, CLONING, STARTING, TESTING, STOPPING, PHASES };
+enum phase { IDLE, SETUP, WAITING, CLONING, STARTING, PREPARED, TESTING, STOPPING, PHASES };
 
 /* exit statuses of prun */
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_RUN = 3, EXIT_NO_FILES = 4 };
@@ -174,7 +174,9 @@ struct outcome {
 	bool fatal;             /* the run cannot go on */
 	bool crowded;           /* the database server has no room for this worker */
 	int service;            /* that died or was not ready, from 1; 0: the server */
+	int slot;               /* of the worker */
 	int64_t begin, ms;
+	int64_t began[PHASES];  /* when each phase began, by the clock of begin; 0: never */
 	int64_t tests, failed, skipped;
 	char why[200];          /* the cause in words, where notes cannot be written */
 };

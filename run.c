@@ -333,7 +333,7 @@ lose_attempt(struct run *r, int i, const char *why)
 {
 	const struct file *f = &r->p->files[r->slots[i].order.file];
 	struct outcome o = {
-		.file = f->index, .attempt = r->slots[i].order.attempt,
+		.file = f->index, .attempt = r->slots[i].order.attempt, .slot = i,
 		.result = ERROR, .cause = CAUSE_WORKER_DIED, .begin = r->views[i].since
 	};
 	char *dir = plan_dir(r->p, f, o.attempt), *clone = plan_clone(r->p, f, o.attempt);

@@ -41,7 +41,7 @@ static const char *const colour[RESULTS] = {
 	"\033[31m", "\033[31m"
 };
 static const char *const phase_name[PHASES] = {
-	"idle", "setup", "waiting", "clone", "server", "test", "stop"
+	"idle", "setup", "waiting", "clone", "server", "ready", "test", "stop"
 };
 
 struct show {

@@ -234,6 +234,13 @@ fails(struct attempt *a, enum cause cause, const char *why)
 	return false;
 }
 
+static void
+enter(struct attempt *a, enum phase phase)
+{
+	a->out.began[phase] = proc_clock(a->w);
+	proc_tell_phase(a->w, phase);
+}
+
 /* Runs a command, its output going to log; its status. */
 static int
 run_command(struct attempt *a, const char *command, const char *log, int64_t deadline,
@@ -288,7 +295,7 @@ clone(struct attempt *a)
 
 	if (!a->db)
 		return true;
-	proc_tell_phase(a->w, CLONING);
+	enter(a, CLONING);
 	make_env(a);
 	a->cloned = true;
 	failed = pg_clone(a->self->pg, a->o, a->db, a->dir, a->env.v, &a->db_url, &a->notes,
@@ -437,7 +444,7 @@ serve(struct attempt *a)
 	if (!a->nstack)
 		return true;
 	write_env(a);
-	proc_tell_phase(a->w, STARTING);
+	enter(a, STARTING);
 	for (;;) {
 		cause = start_stack(a, &why);
 		if (cause != CAUSE_SERVER_DIED || a->w->cancelled)
@@ -524,7 +531,7 @@ interrupt(struct attempt *a)
 	static const int sigs[] = { SIGINT, SIGTERM, SIGQUIT, SIGABRT };
 	int64_t until;
 
-	proc_tell_phase(a->w, STOPPING);
+	enter(a, STOPPING);
 	log_processes(a);
 	killpg(a->test.pid, sigs[a->o->timeout_signal]);
 	killpg(a->test.pid, SIGCONT);
@@ -576,7 +583,7 @@ run_test(struct attempt *a)
 	char *command = plan_command(a->f, &program);
 	struct spawn s = { .env = a->env.v };
 
-	proc_tell_phase(a->w, TESTING);
+	enter(a, TESTING);
 	if (command && !program) {
 		s.argv = proc_argv(command, args);
 	} else {
@@ -731,7 +738,7 @@ stop(struct attempt *a)
 	bool leaked = false;
 
 	if (a->nstack || !a->test.ended)        /* else it takes no time */
-		proc_tell_phase(a->w, STOPPING);
+		enter(a, STOPPING);
 	if (a->test.ended && !a->w->cancelled && a->out.cause != CAUSE_TIMEOUT) {
 		while (proc_left(a->w, &a->test, NULL) > 0 && !proc_late(a->w, until))
 			proc_wait(a->w, NULL, 0, until);
@@ -859,6 +866,7 @@ new_attempt(struct self *self, const struct file *f, int number, char *dir)
 	a.w->file = f->index;
 	a.out.file = f->index;
 	a.out.attempt = number;
+	a.out.slot = self->w.slot;
 	a.out.begin = proc_clock(a.w);
 	a.tmp = str("%s/t%d", self->plan->dir, f->index);
 	a.junit = str("%s/junit.xml", dir);
