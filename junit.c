@@ -242,6 +242,10 @@ add_own_properties(struct merger *m)
 	add_property(b, "prun.plan", p->plan);
 	add_property(b, "prun.shard", p->shard);
 	add_property(b, "prun.started", p->started);
+	if (p->phases) {
+		add_property(b, "prun.worker", str("%d", p->worker));
+		add_property(b, "prun.phases", p->phases);
+	}
 	if (p->name)
 		add_property(b, "prun.name", p->name);
 	m->after_unit = true;
@@ -403,9 +407,7 @@ add_attachments(struct buf *to, const char *report, const struct buf *text)
 static void
 add_retries(struct merger *m)
 {
-	static const enum kind as[2][2] = {
-		{ K_FLAKY, K_FLAKY_ERROR }, { K_RERUN, K_RERUN_ERROR }
-	};
+	static const enum kind as[] = { K_FLAKY, K_FLAKY_ERROR, K_RERUN, K_RERUN_ERROR };
 	struct testcase *c = &m->c;
 	bool bad = is_bad(c);
 	struct retry *t;
@@ -419,7 +421,7 @@ add_retries(struct merger *m)
 		|| strcmp(t->s[CLASS], c->classname.s))
 			continue;
 		t->used = true;
-		kind = as[bad][t->error];
+		kind = as[2 * bad + t->error];
 		to = &c->child[kind];
 		buf_fmt(to, "<%s%s", kind_name[kind], t->s[ATTRS]);
 		if (t->us >= 0 && !strstr(t->s[ATTRS], " time=\""))
@@ -437,10 +439,8 @@ static void
 collect_case(struct merger *m)
 {
 	const struct testcase *c = &m->c;
-	const struct buf *from[STRINGS] = {
-		&c->classname, &c->name, &c->bad_attrs, &c->bad_text,
-		&c->child[K_OUT], &c->child[K_ERR]
-	};
+	const struct buf *from[STRINGS] = { &c->classname, &c->name, &c->bad_attrs,
+		&c->bad_text, &c->child[K_OUT], &c->child[K_ERR] };
 	struct retry *t;
 	size_t i;
 
@@ -616,6 +616,7 @@ is_late(const struct merger *m)
 static void
 read_case(struct merger *m, const struct reader *r)
 {
+	static const char *const not_run[] = { "disabled", "notrun" };
 	struct testcase *c = &m->c;
 
 	begin_case(m, attr(r, "name"));
@@ -629,8 +630,7 @@ read_case(struct merger *m, const struct reader *r)
 	set(&c->file, attr(r, "file"));
 	set(&c->line, attr(r, "line"));
 	c->us = xml_time(r);
-	c->not_run = !strcmp(attr(r, "status"), "disabled")
-		|| !strcmp(attr(r, "status"), "notrun")
+	c->not_run = find_word(not_run, LEN(not_run), attr(r, "status")) < LEN(not_run)
 		|| !strcmp(attr(r, "result"), "suppressed");
 	if (xml_attr(r, "file"))
 		c->attrs.n = 0;
@@ -1099,8 +1099,7 @@ merger_free(struct merger *m)
 	struct buf *all[] = { &m->out.b, &m->at.path, &m->at.heads, &m->props, &m->suite_out,
 		&m->suite_err, &c->classname, &c->name, &c->file, &c->line, &c->attrs,
 		&c->bad_attrs, &c->bad_text, &c->said, &t->outer_text.b, &t->inner_text.b,
-		&t->attrs,
-		&t->message, &t->property, &t->stack, &t->nested };
+		&t->attrs, &t->message, &t->property, &t->stack, &t->nested };
 	size_t i;
 
 	for (i = 0; i < LEN(all); i++)

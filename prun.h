@@ -592,6 +592,8 @@ struct part {
 	const char *name;       /* NAME of NAME=PATH, or NULL */
 	/* what its suite says of the run */
 	const char *suite, *run, *plan, *shard, *started;
+	int worker;
+	const char *phases;     /* name=SECONDS ..., since started; NULL: unknown */
 	struct list reports;    /* files or directories, an attempt each */
 	struct list logs;       /* test logs, an attempt each; may be absent */
 	enum result result;
