@@ -124,17 +124,6 @@ erase(struct show *s)
 	s->lines = 0;
 }
 
-/* Prints text so that a shell takes it for one word. */
-static void
-put_word(struct show *s, const char *text)
-{
-	text = shown(text);
-	if (*text && !strpbrk(text, " \t\"'$`\\*?[](){}<>|&;#~!"))
-		buf_str(&s->out, text);
-	else
-		buf_quote(&s->out, text);
-}
-
 static void
 put_line(struct show *s, const char *text)
 {
@@ -146,11 +135,7 @@ put_line(struct show *s, const char *text)
 static char *
 title(const struct show *s, const struct file *f)
 {
-	const char *name = f->test;
-
-	if (s->plan->nsuites > 1)
-		name = str("%s: %s", f->suite->name, f->test);
-	return safe(name, strlen(name));
+	return shown(s->plan->nsuites > 1 ? str("%s: %s", f->suite->name, f->test) : f->test);
 }
 
 void
@@ -376,37 +361,35 @@ show_path(struct show *s, const char *what, const char *dir, const char *name)
 		buf_fmt(&s->out, "    %-12s%s\n", what, path);
 }
 
-/* Whether the file's name does not say in which suite it is to be run. */
-static bool
-needs_suite(const struct plan *p, const struct file *f)
+/* Prints a blank and text so that a shell takes it for one word. */
+static void
+put_word(struct show *s, const char *text)
 {
-	size_t i;
-
-	for (i = 0; i < p->nfiles; i++)
-		if (p->files[i].suite != f->suite && !strcmp(p->files[i].test, f->test))
-			return p->o.suite.n == 0;
-	return false;
+	text = shown(text);
+	buf_char(&s->out, ' ');
+	if (*text && !strpbrk(text, " \t\"'$`\\*?[](){}<>|&;#~!"))
+		buf_str(&s->out, text);
+	else
+		buf_quote(&s->out, text);
 }
 
 /* The command line that was typed, with one path. */
 static void
 show_again(struct show *s, const struct file *f, const char *path)
 {
-	const struct list *words = &s->plan->again;
+	const struct plan *p = s->plan;
 	size_t i;
 
 	buf_fmt(&s->out, "    %-11s", "again");
-	for (i = 0; i <= words->n; i++) {
-		if (i == s->plan->again_at) {
-			if (needs_suite(s->plan, f))
-				buf_fmt(&s->out, " -s %s", f->suite->name);
-			buf_char(&s->out, ' ');
+	for (i = 0; i <= p->again.n; i++) {
+		if (i == p->again_at && p->nsuites > 1 && !p->o.suite.n) {
+			put_word(s, "-s");
+			put_word(s, f->suite->name);
+		}
+		if (i == p->again_at)
 			put_word(s, path);
-		}
-		if (i < words->n) {
-			buf_char(&s->out, ' ');
-			put_word(s, words->v[i]);
-		}
+		if (i < p->again.n)
+			put_word(s, p->again.v[i]);
 	}
 	buf_char(&s->out, '\n');
 }
