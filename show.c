@@ -613,49 +613,46 @@ json_long(const char *object, const char *key)
 	return strtol(json_value(object, key), NULL, 10);
 }
 
-/* A file of the plan: {"index":0,"suite":"","file":"t/a.sh"} */
+/* The files of the plan: {"index":0,"suite":"","file":"t/a.sh"} */
 static void
-read_planned(struct plan *p, struct record **records, size_t *cap, const char *object)
+read_planned(struct plan *p, struct record **records, const char *line)
 {
-	struct record *r;
+	const char *s, *node;
 	struct file *f;
-	char *node, *suite;
+	size_t n = 0;
 
-	p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(*p->files));
-	f = memset(&p->files[p->nfiles], 0, sizeof(*f));
-	f->index = (int)p->nfiles++;
-	suite = json_value(object, "suite");
-	f->suite = p->nfiles > 1 ? f[-1].suite : NULL;
-	if (!f->suite || strcmp(f->suite->name, suite)) {
-		f->suite = memset(scratch(sizeof(*f->suite)), 0, sizeof(*f->suite));
-		f->suite->name = suite;
+	for (s = line; (s = strstr(s, "{\"index\"")); s++)
+		n++;
+	p->files = xcalloc(n, sizeof(*p->files));
+	p->suites = xcalloc(n, sizeof(*p->suites));     /* a suite for each file will do */
+	*records = xcalloc(n, sizeof(**records));
+	for (s = line; (s = strstr(s, "{\"index\"")); s++) {
+		(*records)[p->nfiles].o = (struct outcome){ .result = CANCEL, .attempt = 1,
+			.cause = CAUSE_CANCELLED, .why = "! the run ended before this file did" };
+		f = &p->files[p->nfiles];
+		f->index = (int)p->nfiles;
+		f->suite = &p->suites[p->nfiles++];
+		f->suite->name = json_value(s, "suite");
+		f->test = json_value(s, "file");
+		node = strstr(f->test, "::");
+		f->path = node ? str("%.*s", (int)(node - f->test), f->test) : f->test;
 	}
-	f->test = json_value(object, "file");
-	f->path = str("%s", f->test);
-	node = strstr(f->path, "::");
-	if (node)
-		*node = '\0';
-	*records = grow(*records, cap, p->nfiles, sizeof(**records));
-	r = memset(&(*records)[f->index], 0, sizeof(*r));
-	r->o.result = CANCEL;
-	r->o.cause = CAUSE_CANCELLED;
-	r->o.attempt = 1;
-	snprintf(r->o.why, sizeof(r->o.why), "! the run ended before this file did");
 }
 
 static void
 read_ended(struct plan *p, struct record *records, const char *object)
 {
 	long i = json_long(object, "index"), attempt = json_long(object, "attempt");
+	char *message, *dir = json_value(object, "dir");
 	struct outcome *o;
-	char *message, *dash, *dir;
 
-	if (i < 0 || (size_t)i >= p->nfiles || !records)
+	if (i < 0 || (size_t)i >= p->nfiles)
 		return;
 	o = &records[i].o;
 	if (p->o.audit && records[i].attempts && o->result >= FAIL)
 		return;                 /* the first failure stands for the file */
 	o->attempt = attempt >= 1 && attempt <= 1000 ? (int)attempt : 1;
+	records[i].attempts = o->attempt;
 	/* A word that we do not know is the last one, which is the worst. */
 	o->result = (enum result)find_word(result_name, RESULTS - 1,
 		json_value(object, "result"));
@@ -664,18 +661,13 @@ read_ended(struct plan *p, struct record *records, const char *object)
 	o->ms = (int64_t)(strtod(json_value(object, "seconds"), NULL) * 1000 + 0.5);
 	o->notes = true;        /* they may be there, or else: */
 	message = json_value(object, "message");
-	*o->why = '\0';
-	if (*message)
-		snprintf(o->why, sizeof(o->why), "! %.190s", message);
-	records[i].attempts = o->attempt;
+	snprintf(o->why, sizeof(o->why), *message ? "! %.190s" : "", message);
 	/* The name may hold what JSON cannot: the directory's is safe. */
-	dir = json_value(object, "dir");
 	if (!*dir || *dir == '.' || strchr(dir, '/'))
 		return;                 /* prun has not written that */
 	p->files[i].dir = dir;
-	dash = strrchr(p->files[i].dir, '-');
-	if (o->attempt > 1 && dash)
-		*dash = '\0';
+	if (o->attempt > 1 && strrchr(dir, '-'))
+		*strrchr(dir, '-') = '\0';
 }
 
 int
@@ -684,16 +676,13 @@ show_read(struct plan *p, struct record **records, const char *dir)
 	struct buf b = { 0 };
 	char *text, *end, *line, *shard;
 	int r = buf_read(&b, str("%s/results.jsonl", dir));
-	size_t cap = 0;
 
-	*records = NULL;
 	end = b.n ? strrchr(b.s, '\n') : NULL;
 	if (end)
 		*end = '\0';            /* a line without an end was cut by a crash */
 	text = end ? b.s : NULL;
 	line = next_line(&text);
-	if (!line)
-		line = "";
+	line = line ? line : "";
 	snprintf(p->id, sizeof(p->id), "%s", json_value(line, "run"));
 	p->hash = (uint32_t)strtoul(json_value(line, "plan"), NULL, 16);
 	shard = json_value(line, "shard");
@@ -701,8 +690,7 @@ show_read(struct plan *p, struct record **records, const char *dir)
 	p->shards = (int)strtol(shard + (*shard == '/'), NULL, 10);
 	snprintf(p->started, sizeof(p->started), "%s", json_value(line, "started"));
 	p->o.audit = json_long(line, "audit");
-	for (line = strstr(line, "{\"index\""); line; line = strstr(line + 1, "{\"index\""))
-		read_planned(p, records, &cap, line);
+	read_planned(p, records, line);
 	while ((line = next_line(&text)))
 		read_ended(p, *records, line);
 	p->dir = realpath(dir, NULL);
