@@ -26,7 +26,8 @@
 #include <sys/ioctl.h>
 
 #define TESTS_SHOWN 20          /* failing tests of one file */
-#define LEFT_SHOWN 5            /* of what one attempt left */
+#define LOGS_SHOWN 20           /* of one attempt */
+#define LEFT_SHOWN 5            /* of what it left */
 #define NAME_CUT 500            /* longer ones are cut in the notes */
 #define ANNOTATIONS 10          /* GitHub shows no more of a step */
 #define CHUNK 512               /* a pipe takes as much after POLLOUT: _POSIX_PIPE_BUF */
@@ -157,19 +158,6 @@ show_say(struct show *s, const char *fmt, ...)
 }
 
 static void
-measure(struct show *s)
-{
-	struct winsize ws;
-
-	s->width = 80;
-	s->height = 24;
-	if (ioctl(1, TIOCGWINSZ, &ws) == 0 && ws.ws_col > 0) {
-		s->width = ws.ws_col;
-		s->height = ws.ws_row;
-	}
-}
-
-static void
 draw_slot(struct show *s, const struct slot_view *v, int64_t now)
 {
 	char *line = str("%s%-7s %s  %.0fs", s->screen ? "  " : "running: ",
@@ -189,6 +177,7 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 {
 	int64_t t = clock_ms(), every = s->screen ? 1000 : 60000;
 	int64_t pause = s->screen ? 50 : every;
+	struct winsize ws = { .ws_col = 0 };
 	size_t mark = scratch_mark();
 	int i;
 
@@ -198,8 +187,9 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 		return s->drawn + pause;
 	if (s->screen && s->out.n)
 		return t + every;       /* the last drawing is not written yet */
-	if (s->screen)
-		measure(s);
+	/* 0 where that is not known. */
+	s->width = ioctl(1, TIOCGWINSZ, &ws) == 0 && ws.ws_col ? ws.ws_col : 80;
+	s->height = ws.ws_row ? ws.ws_row : 24;
 	erase(s);
 	for (i = 0; i < n; i++)
 		if (v[i].phase != IDLE && (!s->screen || s->lines < s->height - 2))
@@ -352,15 +342,6 @@ show_tail(struct show *s, const char *dir, const char *name)
 	buf_free(&b);
 }
 
-static void
-show_path(struct show *s, const char *what, const char *dir, const char *name)
-{
-	char *path = str("%s/%s", dir, name);
-
-	if (access(path, F_OK) == 0)
-		buf_fmt(&s->out, "    %-12s%s\n", what, path);
-}
-
 /* Prints a blank and text so that a shell takes it for one word. */
 static void
 put_word(struct show *s, const char *text)
@@ -394,37 +375,61 @@ show_again(struct show *s, const struct file *f, const char *path)
 	buf_char(&s->out, '\n');
 }
 
-/* The name in "NAME[@PORT] COMMAND"; scratch memory. */
-static char *
-service_name(const char *service)
+static int
+is_log(const struct dirent *e)
 {
-	return str("%.*s", (int)strcspn(service, "@ \t"), service);
+	return *e->d_name != '.' && ends(e->d_name, ".log");
 }
 
-/* What a test left in its directory beside prun's own files; nothing if that cannot
- * be read. */
+/* What prun has not written: the test has. */
+static int
+is_left(const struct dirent *e)
+{
+	static const char *const own[] = { "db.out", "env", "junit.xml", "notes" };
+
+	return *e->d_name != '.' && !is_log(e)
+		&& find_word(own, LEN(own), e->d_name) == LEN(own);
+}
+
+/* Appends what there is of the kind in an attempt's directory; nothing if that
+ * cannot be read. */
 static void
-show_left(struct show *s, const char *dir, const struct list *own)
+list_dir(struct list *names, const char *dir, int (*kind)(const struct dirent *))
 {
 	struct dirent **e;
-	struct stat st;
-	int n = scandir(dir, &e, NULL, alphasort), left = 0, i;
-	char *path, *name;
+	int n = scandir(dir, &e, kind, alphasort), i;
 
 	for (i = 0; i < n; i++) {
-		name = e[i]->d_name;
-		if (*name != '.' && find_word((const char *const *)own->v, own->n, name)
-		== own->n && ++left <= LEFT_SHOWN) {
-			path = str("%s/%s", dir, name);
-			put_line(s, str("    %-12s%s%s", "left", path,
-				lstat(path, &st) == 0 && S_ISDIR(st.st_mode) ? "/" : ""));
-		}
+		list_add(names, e[i]->d_name);
 		free(e[i]);
 	}
-	if (left > LEFT_SHOWN)
-		buf_fmt(&s->out, "    and %d more\n", left - LEFT_SHOWN);
 	if (n >= 0)
 		free(e);
+}
+
+/* Names the logs of an attempt, and what its test left. */
+static void
+show_files(struct show *s, const char *dir)
+{
+	struct list logs = { 0 }, left = { 0 };
+	struct stat st;
+	size_t i;
+	char *path;
+
+	list_dir(&logs, dir, is_log);
+	list_dir(&left, dir, is_left);
+	for (i = 0; i < logs.n && i < LOGS_SHOWN; i++)
+		put_line(s, str("    %-12s%s/%s", str("%.*s log", (int)strlen(logs.v[i]) - 4,
+			logs.v[i]), dir, logs.v[i]));
+	for (i = 0; i < left.n && i < LEFT_SHOWN; i++) {
+		path = str("%s/%s", dir, left.v[i]);
+		put_line(s, str("    %-12s%s%s", "left", path,
+			lstat(path, &st) == 0 && S_ISDIR(st.st_mode) ? "/" : ""));
+	}
+	if (left.n > i)
+		buf_fmt(&s->out, "    and %zu more\n", left.n - i);
+	list_free(&logs);
+	list_free(&left);
 }
 
 static void
@@ -432,37 +437,22 @@ show_details(struct show *s, const struct file *f, bool again, char *notes,
 	const char *dir, const char *url)
 {
 	const struct outcome *o = &s->records[f->index].o;
-	const struct list *services = &f->suite->o.service;
-	struct list own = { 0 };
-	char *name, *id = NULL;
+	char *id = NULL, *service = o->service ? f->suite->o.service.v[o->service - 1]
+		: "server";
 	int tests = show_notes(s, f, again, notes, &id);
-	size_t i;
 
 	if (o->cause == CAUSE_SERVER_DIED || o->cause == CAUSE_SERVER_NOT_READY
 	|| o->cause == CAUSE_PORT)
-		show_tail(s, dir, o->service ? service_name(services->v[o->service - 1])
-			: "server");
+		show_tail(s, dir, str("%.*s", (int)strcspn(service, "@ \t"), service));
 	else if (o->result != CANCEL && (!tests || o->result == TIMEOUT))
 		show_tail(s, dir, "test");
 	/* What is removed with the run directory is not named. */
 	if (s->plan->o.run_dir || s->plan->o.keep == KEEP_ALWAYS
-	|| (s->plan->o.keep != KEEP_NEVER && o->result != CANCEL)) {
-		show_path(s, "test log", dir, "test.log");
-		show_path(s, "server log", dir, "server.log");
-		for (i = 0; i < services->n; i++) {
-			name = service_name(services->v[i]);
-			show_path(s, str("%s log", name), dir, str("%s.log", name));
-			list_add(&own, str("%s.log", name));
-		}
-		list_words(&own, "after.log db.log db.out env junit.xml notes "
-			"reopen.log server.log test.log", " ");
-		show_left(s, dir, &own);
-		list_free(&own);
-	}
-	if (url) {
-		buf_fmt(&s->out, "    %-12s%s\n", "database", url);
-		show_path(s, "environment", dir, "env");
-	}
+	|| (s->plan->o.keep != KEEP_NEVER && o->result != CANCEL))
+		show_files(s, dir);
+	if (url)
+		buf_fmt(&s->out, "    %-12s%s\n    %-12s%s/env\n", "database", url,
+			"environment", dir);
 	if (o->result != CANCEL)
 		show_again(s, f, id && o->cause == CAUSE_EXIT && o->failed == 1
 			? id : f->named);
