@@ -974,14 +974,11 @@ history_path(const struct plan *p)
 	return str("%s.history", p->o.junit);
 }
 
-/* One line: seconds, result, suite, path; the last may hold blanks. */
-static char *
-history_line(int64_t ms, const char *result, const struct file *f)
+char *
+plan_history_line(int64_t ms, enum result result, const char *suite, const char *test)
 {
-	const char *suite = *f->suite->name ? f->suite->name : "-";
-
-	return str("%.3f %s %s %s", (double)ms / 1000, result, shown(suite),
-		shown(f->test));
+	return str("%.3f %s %s %s", (double)ms / 1000, result_name[result],
+		suite && *suite ? shown(suite) : "-", shown(test));
 }
 
 static int
@@ -1041,7 +1038,7 @@ use_history(struct plan *p)
 	read_history(p, &lines);
 	for (i = 0; i < p->nfiles; i++) {
 		f = &p->files[i];
-		line = find_line(&lines, history_line(0, "-", f));
+		line = find_line(&lines, plan_history_line(0, PASS, f->suite->name, f->test));
 		result = PASS;
 		if (line) {
 			f->expect_ms = (int64_t)(strtod(line, &line) * 1000 + 0.5);
@@ -1068,37 +1065,28 @@ use_history(struct plan *p)
 }
 
 int
-plan_history_write(const struct plan *p, const struct record *records)
+plan_history_write(const struct plan *p, struct list *fresh)
 {
 	char *path = history_path(p);
-	struct list old = { 0 }, fresh = { 0 };
+	struct list old = { 0 };
 	struct buf b = { 0 };
-	const struct outcome *o;
 	size_t i;
 	int r = 0;
 
-	/* With test arguments only a part of each file may have been run. */
-	if (!path || p->args.n)
+	if (!path)
 		return 0;
-	for (i = 0; i < p->nfiles; i++) {
-		o = &records[i].o;
-		if (records[i].attempts && o->result != NONE && o->result != CANCEL)
-			list_add(&fresh, history_line(o->ms, result_name[o->result],
-				&p->files[i]));
-	}
-	sort(&fresh, by_line);
-	for (i = 0; i < fresh.n; i++)
-		buf_fmt(&b, "%s\n", fresh.v[i]);
+	sort(fresh, by_line);
+	for (i = 0; i < fresh->n; i++)
+		buf_fmt(&b, "%s\n", fresh->v[i]);
 	read_history(p, &old);
 	for (i = 0; i < old.n; i++)
-		if (!find_line(&fresh, old.v[i]))
+		if (!find_line(fresh, old.v[i]))
 			buf_fmt(&b, "%s\n", old.v[i]);
 	if (b.n)
 		r = file_write(path, b.s, b.n, 0666);
 	if (r < 0)
 		warn("%s:", path);
 	list_free(&old);
-	list_free(&fresh);
 	buf_free(&b);
 	return r;
 }

@@ -24,13 +24,11 @@ struct parts {
 	size_t n, cap;
 };
 
-/* A file of a run, or an empty shard of one, as a part of a merge tells it.
- * Strings are scratch memory, "" where it tells nothing. */
+/* A file of a run, or an empty shard of one, as a part of a merge tells it. */
 struct unit {
+	struct part is;         /* strings in scratch memory, or NULL */
 	size_t part, number;    /* which of that part's units it is */
-	char *name, *suite, *file, *plan, *shard, *started;
-	enum result result;     /* RESULTS: unknown */
-	int64_t ms;
+	int shard, shards;
 	bool replaced;
 };
 
@@ -49,29 +47,29 @@ print_file(const struct plan *p, const struct file *f)
 	size_t i;
 
 	if (p->o.quiet) {
-		puts(safe(f->named, strlen(f->named)));
+		puts(shown(f->named));
 		return;
 	}
 	if (*text)
-		printf("%s: ", safe(text, strlen(text)));
-	fputs(safe(f->test, strlen(f->test)), stdout);
+		printf("%s: ", shown(text));
+	fputs(shown(f->test), stdout);
 	if (f->expect_ms >= 0)
 		printf("  %.1fs", (double)f->expect_ms / 1000);
 	if (f->alone)
 		fputs("  alone", stdout);
 	for (i = 0; i < f->nlocks; i++) {
 		text = p->locks.v[f->locks[i]];
-		printf("  lock=%s", safe(text, strlen(text)));
+		printf("  lock=%s", shown(text));
 	}
 	text = plan_command(f, &program);
-	printf("\n    %s\n", safe(text, strlen(text)));
+	printf("\n    %s\n", shown(text));
 }
 
 /* Which prun.conf is in use. */
 static const char *
 config_name(const struct plan *p)
 {
-	return p->conf ? safe(p->conf, strlen(p->conf)) : "none";
+	return p->conf ? shown(p->conf) : "none";
 }
 
 static void
@@ -91,21 +89,22 @@ print_plan(const struct plan *p)
 	if (p->o.shard)
 		printf("; shard %d/%d of %zu files", p->shard, p->shards, p->all);
 	if (p->o.shuffle)
-		printf(", shuffle seed %s", safe(p->o.shuffle, strlen(p->o.shuffle)));
+		printf(", shuffle seed %s", shown(p->o.shuffle));
 	putchar('\n');
 }
 
-static bool
-same(const char *a, const char *b)
+/* As strcmp(); NULL is "". */
+static int
+compare(const char *a, const char *b)
 {
-	return !strcmp(a ? a : "", b ? b : "");
+	return strcmp(a ? a : "", b ? b : "");
 }
 
 /* Whether the setup of suite a does for suite b as well. */
 static bool
 does_for(const struct plan *p, const struct suite *a, const struct suite *b)
 {
-	return !a->no_setup && same(a->o.setup, b->o.setup) && same(a->o.db, b->o.db)
+	return !a->no_setup && !compare(a->o.setup, b->o.setup) && !compare(a->o.db, b->o.db)
 		&& (plan_wants_pytest(p, a) || !plan_wants_pytest(p, b));
 }
 
@@ -314,8 +313,8 @@ add_file(struct parts *parts, const struct plan *p, const struct file *f,
 	char *dir;
 	int k;
 
-	part->file = safe(f->test, strlen(f->test));
-	part->suite = safe(f->suite->name, strlen(f->suite->name));
+	part->file = shown(f->test);
+	part->suite = shown(f->suite->name);
 	part->result = c->o.result;
 	part->cause = c->o.cause;
 	part->ms = c->o.ms;
@@ -439,43 +438,41 @@ input_name(const struct plan *p, const char **arg)
 
 /* ---- files and shards of what is merged: a pass before the merge ---- */
 
-static const char *const report_roots[] = { "testsuites", "testsuite", NULL };
-
-/* Whether path is a well-formed document of another kind: a coverage report, a
- * summary; not a page of HTML, which says that something went wrong. */
+/* Whether path is a document of another kind, a coverage report or a summary, with
+ * its end; not a page of HTML, which says that something went wrong. */
 static bool
 is_foreign(const char *path)
 {
 	struct reader *r = xml_open(path, NULL, PROPERTY, INT64_MAX);
-	int64_t depth = 0, byte, tags = 0;
-	enum event e;
-	bool other;
+	struct buf end = { 0 };
+	enum event e = r ? TEXT : EOD;
+	bool foreign = false;
 
-	if (!r)
-		return false;
-	while (depth >= 0) {
-		e = xml_next(r, depth == 0);
-		if (e == EOD)
-			break;
-		if (e == TEXT || e == DATA)
-			xml_text(r, NULL, e);
-		else if (e == START && !tags && !strcasecmp(xml_name(r), "html"))
-			depth = -1;
-		else
-			depth += e == START ? 1 : -1;
-		tags += e == START;
+	while (e == TEXT || e == DATA)
+		e = xml_next(r, true);
+	if (e == START && strcasecmp(xml_name(r), "html")) {
+		buf_tail(&end, path, 1);
+		foreign = end.n && ends(end.s, str("%s>\n", xml_name(r)));
 	}
-	other = tags && depth == 0 && !xml_broken(r, &byte);
+	buf_free(&end);
 	xml_close(r);
-	return other;
+	return foreign;
+}
+
+static struct unit *
+add_unit(struct units *u, const struct part *is, size_t part, size_t number)
+{
+	u->v = grow(u->v, &u->cap, u->n + 1, sizeof(*u->v));
+	u->v[u->n] = (struct unit){ .is = *is, .part = part, .number = number };
+	return &u->v[u->n++];
 }
 
 /* Takes a property of a suite into the unit. */
 static void
-read_unit(struct unit *u, const struct reader *r)
+read_property(struct part *u, const struct reader *r)
 {
 	const char *name = xml_attr(r, "name"), *value = xml_attr(r, "value");
-	struct { const char *name; char **to; } texts[] = {
+	struct { const char *name, **to; } texts[] = {
 		{ "prun.file", &u->file }, { "prun.suite", &u->suite },
 		{ "prun.plan", &u->plan }, { "prun.shard", &u->shard },
 		{ "prun.started", &u->started }
@@ -483,33 +480,22 @@ read_unit(struct unit *u, const struct reader *r)
 	size_t i;
 
 	for (i = 0; value && i < LEN(texts); i++)
-		if (!strcmp(name, texts[i].name))
+		if (!strcmp(name, texts[i].name) && *value)
 			*texts[i].to = str("%s", value);
 	if (value && !strcmp(name, "prun.name"))
-		u->name = str("%s%s%s", u->name, *u->name ? "/" : "", value);
+		u->name = u->name ? str("%s/%s", u->name, value) : str("%s", value);
 	else if (value && !strcmp(name, "prun.result"))
 		u->result = (enum result)find_word(result_name, RESULTS, value);
 	else if (value && !strcmp(name, "prun.seconds"))
 		u->ms = (int64_t)(strtod(value, NULL) * 1000 + 0.5);
 }
 
-static struct unit *
-add_unit(struct units *u, size_t part, size_t number)
-{
-	struct unit new = { .part = part, .number = number, .result = RESULTS, .name = "",
-		.suite = "", .file = "", .plan = "", .shard = "", .started = "" };
-
-	u->v = grow(u->v, &u->cap, u->n + 1, sizeof(new));
-	u->v[u->n] = new;
-	return &u->v[u->n++];
-}
-
-/* Appends the files of runs that the report at path has, under a name or NULL.
- * False if it is XML, but no report. */
+/* Appends the files of runs that a report has.  False if it is XML, but no report. */
 static bool
-read_report_units(const char *path, size_t part, const char *name, struct units *u)
+read_report(const struct part *report, size_t part, struct units *u)
 {
-	struct reader *r = xml_open(path, report_roots, PROPERTY, INT64_MAX);
+	static const char *const roots[] = { "testsuites", "testsuite", NULL };
+	struct reader *r = xml_open(report->input, roots, PROPERTY, INT64_MAX);
 	struct unit *now = NULL;
 	bool seen = false, past = false;        /* past: the suite's properties */
 	size_t number = 0;
@@ -530,38 +516,28 @@ read_report_units(const char *path, size_t part, const char *name, struct units 
 			past = true;
 		} else if (!past && !strcmp(xml_name(r), "property")
 		&& xml_attr(r, "name") && starts(xml_attr(r, "name"), "prun.")) {
-			if (!now) {
-				now = add_unit(u, part, number++);
-				now->name = name ? str("%s", name) : "";
-			}
-			read_unit(now, r);
+			now = now ? now : add_unit(u, report, part, number++);
+			read_property(&now->is, r);
 		}
 	}
 	xml_close(r);
-	return seen || !is_foreign(path);
+	return seen || !is_foreign(report->input);
 }
 
+/* By file, then name; the one that counts is the last: of the later run, or else
+ * the one that was named later. */
 static int
 by_file(const void *a, const void *b)
 {
 	const struct unit *s = a, *t = b;
-	int suite = strcmp(s->suite, t->suite);
-
-	return suite ? suite : strcmp(s->file, t->file);
-}
-
-/* By name and file; the one that counts is the last: of the later run, or else
- * the one that was named later. */
-static int
-by_name(const void *a, const void *b)
-{
-	const struct unit *s = a, *t = b;
-	int order = strcmp(s->name, t->name);
+	int order = compare(s->is.suite, t->is.suite);
 
 	if (!order)
-		order = by_file(s, t);
+		order = compare(s->is.file, t->is.file);
 	if (!order)
-		order = strcmp(s->started, t->started);
+		order = compare(s->is.name, t->is.name);
+	if (!order)
+		order = compare(s->is.started, t->is.started);
 	if (order)
 		return order;
 	return s->part < t->part ? -1 : s->part > t->part;
@@ -573,108 +549,131 @@ static void
 read_units(struct parts *parts, struct units *u)
 {
 	struct part *p;
-	struct unit *new;
+	const char *shard;
 	size_t i;
 
 	for (i = 0; i < parts->n; i++) {
 		p = &parts->v[i];
-		if (!p->synthetic) {
-			p->skip = !read_report_units(p->input, i, p->name, u) && p->found;
-			if (p->skip)
-				warn("%s is XML, but not a test report; skipped", p->input);
-			continue;
-		}
-		new = add_unit(u, i, 0);
-		new->name = str("%s", p->name ? p->name : "");
-		new->suite = str("%s", p->suite ? p->suite : "");
-		new->file = str("%s", p->file ? p->file : "");
-		new->plan = str("%s", p->plan);
-		new->shard = str("%s", p->shard);
-		new->started = str("%s", p->started);
-		new->result = p->result;
-		new->ms = p->ms;
+		if (p->synthetic)
+			add_unit(u, p, i, 0);
+		else
+			p->skip = !read_report(p, i, u) && p->found;
+		if (p->skip)
+			warn("%s is XML, but not a test report; skipped", p->input);
+	}
+	for (i = 0; i < u->n; i++) {
+		shard = u->v[i].is.shard ? u->v[i].is.shard : "1/1";
+		u->v[i].shard = atoi(shard);
+		u->v[i].shards = strchr(shard, '/') ? atoi(strchr(shard, '/') + 1) : 1;
 	}
 	if (u->n)
-		qsort(u->v, u->n, sizeof(*u->v), by_name);
+		qsort(u->v, u->n, sizeof(*u->v), by_file);
+}
+
+static bool
+same_name(const struct unit *a, const struct unit *b)
+{
+	return !compare(a->is.name, b->is.name);
+}
+
+/* How a message about a unit begins. */
+static char *
+unit_name(const struct unit *u)
+{
+	return u->is.name ? str("%s: ", u->is.name) : "";
+}
+
+static char *
+shard_name(const struct unit *u)
+{
+	return str("shard %d/%d", u->shard, u->shards);
 }
 
 static void
-tell_twice(const struct parts *parts, const char *what, const struct unit *a,
-	const struct unit *b)
+tell_twice(const char *what, const struct unit *a, const struct unit *b)
 {
-	warn("%s%s%s is there twice, in %s and in %s: name the inputs (NAME=PATH) if they "
-		"are platforms; give --rerun if one repeats the other", a->name,
-		*a->name ? ": " : "", what, parts->v[a->part].input, parts->v[b->part].input);
+	warn("%s%s is there twice, in %s and in %s: name the inputs (NAME=PATH) if they "
+		"are platforms; give --rerun if one repeats the other", unit_name(a), what,
+		a->is.input, b->is.input);
 }
 
-struct shard {
-	long i, n;
-	const struct unit *unit;
-};
-
-/* Adds the shard of a unit, if it is one and not there yet. */
+/* Index of the first of the n shards that has the name and number of like; n: none. */
 static size_t
-add_shard(const struct parts *parts, struct shard *s, size_t n, const struct unit *u)
+find_shard(const struct unit **s, size_t n, const struct unit *like, int number)
 {
-	struct shard new = { .unit = u };
-	char *end;
 	size_t i;
 
-	new.i = strtol(u->shard, &end, 10);
-	new.n = *end == '/' ? strtol(end + 1, NULL, 10) : 0;
-	if (!*u->shard || new.n == 1)
-		return n;               /* all there was */
-	for (i = 0; i < n; i++)
-		if (s[i].i == new.i && !strcmp(s[i].unit->plan, u->plan)
-		&& parts->v[s[i].unit->part].source == parts->v[u->part].source)
-			return n;
-	s[n] = new;
-	return n + 1;
+	for (i = 0; i < n && !(same_name(s[i], like) && s[i]->shard == number); i++)
+		;
+	return i;
 }
 
-/* Whether the shards of one name are whole: of one plan, none missing; says what
- * is not.  *twice: one is there twice. */
-static bool
-check_shards(const struct plan *p, const struct parts *parts, const struct unit *u, size_t n,
-	bool *twice)
-{
-	struct shard *s = xcalloc(n, sizeof(*s));
-	size_t i, k, count = 0, missing = 0;
-	bool good = true;
-	long want;
+/* What may be wrong with the shards of a merge. */
+enum { NOT_WHOLE = 1, TWICE = 2, PLANS = 4 };
 
-	for (i = 0; i < n; i++)
-		count = add_shard(parts, s, count, &u[i]);
-	for (i = 0; i < count && good; i++) {
-		good = !strcmp(s[i].unit->plan, s->unit->plan) && s[i].n == s->n && s[i].i >= 1
-			&& s[i].i <= s[i].n;
-		if (!good)
-			warn("shard %ld/%ld of plan %s (%s) does not go with shard %ld/%ld of "
-				"plan %s (%s): their machines had other files or another "
-				"history", s[i].i, s[i].n, s[i].unit->plan,
-				parts->v[s[i].unit->part].input, s->i, s->n, s->unit->plan,
-				parts->v[s->unit->part].input);
-		for (k = 0; k < i && s[k].i != s[i].i; k++)
-			;
-		if (good && k < i && !p->o.rerun) {
-			tell_twice(parts, str("shard %ld/%ld", s[i].i, s[i].n), s[k].unit,
-				s[i].unit);
-			*twice = true;
-		}
-	}
-	for (want = 1; good && count && want <= s->n && missing < 10; want++) {
-		for (i = 0; i < count && s[i].i != want; i++)
-			;
-		if (i < count)
+/* Checks that the n shards of a name go with the first of them, each is there once,
+ * and none is missing. */
+static int
+check_name(const struct plan *p, const struct unit **s, size_t n, const struct unit *first)
+{
+	int number, missing = 0, wrong = 0;
+	size_t i, k;
+
+	for (i = 0; i < n; i++) {
+		if (!same_name(s[i], first))
 			continue;
-		missing++;
-		warn("%s%sshard %ld/%ld is missing", u->name, *u->name ? ": " : "", want, s->n);
+		if (compare(s[i]->is.plan, first->is.plan) || s[i]->shards != first->shards) {
+			warn("%s of plan %s (%s) does not go with %s of plan %s (%s): their "
+				"machines had other files or another history", shard_name(s[i]),
+				s[i]->is.plan, s[i]->is.input, shard_name(first),
+				first->is.plan, first->is.input);
+			return wrong | NOT_WHOLE;
+		}
+		k = find_shard(s, i, s[i], s[i]->shard);
+		if (k == i || p->o.rerun)
+			continue;
+		tell_twice(shard_name(s[i]), s[k], s[i]);
+		wrong |= TWICE;
+	}
+	for (number = 1; number <= first->shards && missing < 10; number++)
+		if (find_shard(s, n, first, number) == n) {
+			warn("%sshard %d/%d is missing", unit_name(first), number,
+				first->shards);
+			missing++;
+		}
+	return wrong | (missing ? NOT_WHOLE : 0);
+}
+
+static int
+check_shards(const struct plan *p, const struct units *u)
+{
+	const struct unit **s = xcalloc(u->n, sizeof(*s)), *v;
+	size_t i, k, n = 0;
+	int wrong = 0;
+
+	for (i = 0; i < u->n; i++) {
+		v = &u->v[i];
+		for (k = 0; k < i && !same_name(&u->v[k], v); k++)
+			;
+		if (compare(u->v[k].is.plan, v->is.plan))
+			wrong |= PLANS;
+		for (k = 0; k < n && (s[k]->is.source != v->is.source || !same_name(s[k], v)
+		|| s[k]->shard != v->shard || compare(s[k]->is.plan, v->is.plan)); k++)
+			;
+		if (v->shards > 1 && k == n)    /* else it was all there was */
+			s[n++] = v;
+	}
+	for (i = 0; i < n; i++) {
+		for (k = 0; !same_name(s[k], s[i]); k++)
+			;
+		if (k == i)
+			wrong |= check_name(p, s, n, s[i]);
 	}
 	free(s);
-	return good && !missing;
+	return wrong;
 }
 
-/* Whether no file is there twice under one name; of a rerun the last one counts. */
+/* Whether a file is there twice under one name; of a rerun the last one counts. */
 static bool
 check_files(const struct plan *p, struct parts *parts, struct units *u)
 {
@@ -685,98 +684,49 @@ check_files(const struct plan *p, struct parts *parts, struct units *u)
 	for (i = 1; i < u->n; i++) {
 		a = &u->v[i - 1];
 		b = &u->v[i];
-		if (!*b->file || strcmp(a->name, b->name) || by_file(a, b))
+		if (!b->is.file || !same_name(a, b) || compare(a->is.suite, b->is.suite)
+		|| compare(a->is.file, b->is.file))
 			continue;
 		if (!p->o.rerun && twice++ < 10)
-			tell_twice(parts, b->file, a, b);
+			tell_twice(b->is.file, a, b);
 		part = &parts->v[a->part];
 		a->replaced = true;
-		if (part->synthetic) {
-			part->skip = true;
-			continue;
-		}
+		part->skip = part->synthetic;
 		if (!part->replaced) {          /* it has no more than all have */
 			part->replaced = xcalloc(u->n, sizeof(*part->replaced));
 			part->nreplaced = u->n;
 		}
 		part->replaced[a->number] = true;
 	}
-	return !twice;
-}
-
-/* Whether all may be merged: each file once under its name, and whole shards. */
-static bool
-check_units(const struct plan *p, struct parts *parts, struct units *u)
-{
-	bool whole = true, twice = false;
-	size_t i, from = 0;
-
-	for (i = 1; i <= u->n; i++) {
-		if (i < u->n && !strcmp(u->v[i].name, u->v[from].name))
-			continue;
-		whole = check_shards(p, parts, u->v + from, i - from, &twice) && whole;
-		from = i;
-	}
-	if (twice || !check_files(p, parts, u)) {
-		warn("%s is not written", p->o.junit);
-		return false;
-	}
-	if (!whole && !p->o.partial)
-		warn("%s is not written; --partial merges incomplete shards", p->o.junit);
-	return whole || p->o.partial;
-}
-
-/* Whether the files under each name are of one plan, so that the next run's
- * shards may start from them. */
-static bool
-is_one_plan(const struct units *u)
-{
-	size_t i;
-
-	for (i = 1; i < u->n; i++)
-		if (!strcmp(u->v[i].name, u->v[i - 1].name) && !u->v[i].replaced
-		&& !u->v[i - 1].replaced && strcmp(u->v[i].plan, u->v[i - 1].plan))
-			return false;
-	return true;
+	return twice;
 }
 
 /* Writes the history of the files that were merged: of several names' the
  * longest time and the worst result. */
 static void
-write_history(const struct plan *p, struct units *u)
+write_history(const struct plan *p, const struct units *u)
 {
-	struct plan all = { .o = p->o };
-	struct record *records = xcalloc(u->n, sizeof(*records));
-	struct outcome *o;
-	struct suite *suite = NULL;
-	const struct unit *v;
+	enum result worst = PASS;
+	struct list lines = { 0 };
+	const struct part *v, *next;
+	int64_t most = 0;
 	size_t i;
 
-	all.files = xcalloc(u->n, sizeof(*all.files));
-	qsort(u->v, u->n, sizeof(*u->v), by_file);
 	for (i = 0; i < u->n; i++) {
-		v = &u->v[i];
-		if (!*v->file || v->replaced || v->result == RESULTS)
+		v = &u->v[i].is;
+		next = i + 1 < u->n ? &u->v[i + 1].is : NULL;
+		if (!v->file || u->v[i].replaced || v->result == RESULTS)
 			continue;
-		if (!suite || strcmp(suite->name, v->suite)) {
-			suite = memset(scratch(sizeof(*suite)), 0, sizeof(*suite));
-			suite->name = v->suite;
-		}
-		if (!all.nfiles || all.files[all.nfiles - 1].suite != suite
-		|| strcmp(all.files[all.nfiles - 1].test, v->file)) {
-			all.files[all.nfiles].suite = suite;
-			all.files[all.nfiles].test = v->file;
-			all.nfiles++;
-		}
-		records[all.nfiles - 1].attempts = 1;
-		o = &records[all.nfiles - 1].o;
-		o->ms = v->ms > o->ms ? v->ms : o->ms;
-		o->result = v->result > o->result ? v->result : o->result;
+		most = v->ms > most ? v->ms : most;
+		worst = v->result > worst ? v->result : worst;
+		if (next && !compare(v->file, next->file) && !compare(v->suite, next->suite))
+			continue;
+		list_add(&lines, plan_history_line(most, worst, v->suite, v->file));
+		most = 0;
+		worst = PASS;
 	}
-	if (all.nfiles)
-		plan_history_write(&all, records);
-	free(all.files);
-	free(records);
+	plan_history_write(p, &lines);
+	list_free(&lines);
 }
 
 /* prun --merge -o OUT [NAME=]path ... */
@@ -788,6 +738,7 @@ merge_mode(const struct plan *p)
 	struct counts total;
 	const char *what = "report", *path, *name;
 	size_t i, n = 0;
+	int wrong;
 
 	if (!p->o.junit || !p->paths.n)
 		bad("--merge", "needs -o OUT and the reports or run directories to merge");
@@ -799,8 +750,12 @@ merge_mode(const struct plan *p)
 			warn("%s: no reports found", path);
 	}
 	read_units(&parts, &units);
-	if (!check_units(p, &parts, &units))
-		return EXIT_RUN;
+	wrong = check_shards(p, &units);
+	if (wrong & TWICE || check_files(p, &parts, &units))
+		fatal(EXIT_RUN, "%s is not written", p->o.junit);
+	if (wrong & NOT_WHOLE && !p->o.partial)
+		fatal(EXIT_RUN, "%s is not written; --partial merges incomplete shards",
+			p->o.junit);
 	for (i = 0; i < parts.n; i++) {
 		n += !parts.v[i].skip;
 		if (parts.v[i].synthetic)
@@ -808,7 +763,7 @@ merge_mode(const struct plan *p)
 	}
 	if (merge(p, &parts, p->o.junit, -1, &total) < 0)
 		return EXIT_RUN;
-	if (units.n && (p->o.rerun || is_one_plan(&units)))
+	if (p->o.rerun || !(wrong & PLANS))
 		write_history(p, &units);
 	if (strcmp(p->o.junit, "-") && !p->o.quiet)
 		printf("%s: %" PRId64 " test%s from %zu %s%s, %" PRId64 " failed, %" PRId64
@@ -861,8 +816,11 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 	bool cut, int64_t ms)
 {
 	bool stays = dir_stays(p, records, status, cut);
+	struct list ended = { 0 };
 	struct buf found = { 0 };
+	const struct outcome *o;
 	const char *report = NULL;
+	size_t i;
 
 	if (p->o.junit || stays) {
 		report = write_report(p, records, ms, stays);
@@ -871,8 +829,16 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 			stays = true;   /* --merge can still make it */
 		}
 	}
-	if (!p->o.audit && p->shards == 1)
-		plan_history_write(p, records);
+	for (i = 0; i < p->nfiles; i++) {
+		o = &records[i].o;
+		if (records[i].attempts && o->result != NONE && o->result != CANCEL)
+			list_add(&ended, plan_history_line(o->ms, o->result,
+				p->files[i].suite->name, p->files[i].test));
+	}
+	/* With test arguments only a part of each file may have been run. */
+	if (!p->o.audit && p->shards == 1 && !p->args.n)
+		plan_history_write(p, &ended);
+	list_free(&ended);
 	if (stays)
 		show_say(show, "\nkept: %s", p->dir);
 	show_end(show, status, cut, ms, report);

@@ -222,8 +222,10 @@ void plan_make(struct plan *p);
 /* The files' order: longest first, or shuffled by seed; the first of as many
  * as there are files, to be freed. */
 int *plan_order(const struct plan *p, const char *seed);
-/* Writes the history: what is in it and not in p stays. */
-int plan_history_write(const struct plan *p, const struct record *records);
+/* A line of the history, in scratch memory; writes such lines: of other files what
+ * is in it stays. */
+char *plan_history_line(int64_t ms, enum result result, const char *suite, const char *test);
+int plan_history_write(const struct plan *p, struct list *fresh);
 /* Directory of an attempt, and name of its clone (NULL without a database);
  * scratch memory. */
 char *plan_dir(const struct plan *p, const struct file *f, int attempt);
