@@ -862,8 +862,7 @@ drain(struct show *show, int64_t deadline, int sig)
 	size_t i;
 
 	for (;;) {
-		show_write(show);
-		out.fd = show_waits(show);
+		out.fd = show_write(show);
 		if (out.fd < 0 || (deadline >= 0 && clock_ms() >= deadline))
 			return sig;
 		for (i = 0; i < LEN(sigs); i++)

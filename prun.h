@@ -573,11 +573,9 @@ void show_result(struct show *s, const struct file *f, bool again, const char *d
 int64_t show_draw(struct show *s, const struct slot_view *v, int n, bool now);
 /* The table and the last lines, and summary.json; cut: by a signal. */
 void show_end(struct show *s, int status, bool cut, int64_t ms, const char *report);
-/* The descriptor to be polled for POLLOUT before show_write() is called, or -1
- * when all that was printed is written. */
-int show_waits(const struct show *s);
-/* Writes what standard output takes without waiting. */
-void show_write(struct show *s);
+/* Writes what standard output takes without waiting; the descriptor to be polled for
+ * POLLOUT before the rest, or -1 when all is written. */
+int show_write(struct show *s);
 /* 0, or why standard output cannot be written: EPIPE if nobody reads. */
 int show_error(const struct show *s);
 

@@ -772,10 +772,9 @@ await_news(struct run *r, int64_t until)
 	}
 	if (r->deadline >= 0 && (until < 0 || until > r->deadline))
 		until = r->deadline;
-	r->fds[i].fd = show_waits(r->show);
+	r->fds[i].fd = show_write(r->show);
 	r->fds[i].events = POLLOUT;
 	proc_wait(NULL, r->fds, (size_t)r->nslots + 1, until);
-	show_write(r->show);
 	for (i = 0; i < r->nslots; i++)
 		read_news(r, i);
 	replace_dead_workers(r);

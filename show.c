@@ -2,19 +2,11 @@
  * show.c: all that people and machines read.
  *
  * Nothing else writes to standard output while files run.  What is printed
- * goes into a buffer, from which only as much is written as standard output
- * takes at once: prun must not stop with a pipe's reader or with a terminal
- * after ^S.  Descriptors 0 to 2 are shared with the user's shell, so we do not
- * make them non-blocking.  Instead poll() is asked before each write, which is
- * small enough for a pipe; a terminal is opened a second time for us alone.
- *
- * On a terminal the finished files scroll up; below them one line for each
- * worker is redrawn in place: before anything is printed, the cursor goes up
- * over these lines and clears them.  Elsewhere there is a line for each file
- * that has ended and, once a minute, for each one that runs.
- *
- * Machines read results.jsonl: a first line with the plan, then a line for each
- * attempt as it ends.  --merge reads it back, after a crash as well.
+ * goes into a buffer, of which only as much is written as standard output takes
+ * at once: prun must not stop with a pipe's reader or with a terminal after ^S.
+ * Descriptors 0 to 2 are shared with the user's shell, so they stay blocking:
+ * poll() is asked before each write, which is small enough for a pipe; a terminal
+ * is opened a second time for us alone.
  *
  * A worker explains a result in the file "notes" of the attempt's directory.
  * The first character of a line says what it is: "! " the cause in words,
@@ -82,39 +74,33 @@ seconds(int64_t ms)
 /* ---- the screen ---- */
 
 int
-show_waits(const struct show *s)
-{
-	return s->out.n ? s->fd : -1;
-}
-
-int
 show_error(const struct show *s)
 {
 	return s->error;
 }
 
-void
+int
 show_write(struct show *s)
 {
 	struct pollfd p = { .fd = s->fd, .events = POLLOUT };
 	size_t left;
 	ssize_t n;
 
-	while (s->written < s->out.n && !s->error) {
-		if (poll(&p, 1, 0) <= 0)
-			return;
-		left = s->out.n - s->written;
-		n = write(s->fd, s->out.s + s->written, left < CHUNK ? left : CHUNK);
-		if (n >= 0)
+	while ((left = s->out.n - s->written) > 0 && !s->error) {
+		n = poll(&p, 1, 0) <= 0 ? 0
+			: write(s->fd, s->out.s + s->written, left < CHUNK ? left : CHUNK);
+		if (n == 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+			return s->fd;
+		if (n > 0) {
 			s->written += (size_t)n;
-		else if (errno == EAGAIN || errno == EINTR)
-			return;
-		else
-			s->error = errno;
-		if (n < 0 && s->error != EPIPE)
+			continue;
+		}
+		s->error = errno;
+		if (s->error != EPIPE)
 			warn("standard output:");
 	}
 	s->out.n = s->written = 0;
+	return -1;
 }
 
 static void
@@ -482,33 +468,34 @@ show_line(struct show *s, const struct file *f, bool again)
 
 /* ---- results.jsonl ---- */
 
-/* A key and its value, with a comma before them unless they are the object's first. */
+/* Formats JSON: ' is a quote, %s a string in quotes, %d an int, %n an int64_t, %t
+ * milliseconds as seconds. */
 static void
-json(struct buf *b, const char *key, const char *fmt, ...)
+json(struct buf *b, const char *fmt, ...)
 {
 	va_list ap;
 
-	buf_fmt(b, "%s\"%s\":", b->s[b->n - 1] == '{' ? "" : ",", key);
 	va_start(ap, fmt);
-	buf_vfmt(b, fmt, ap);
+	for (; *fmt; fmt++) {
+		if (*fmt != '%')
+			buf_char(b, *fmt == '\'' ? '"' : *fmt);
+		else if (*++fmt == 's')
+			buf_json(b, va_arg(ap, const char *));
+		else if (*fmt == 'd')
+			buf_fmt(b, "%d", va_arg(ap, int));
+		else if (*fmt == 'n')
+			buf_fmt(b, "%" PRId64, va_arg(ap, int64_t));
+		else
+			buf_fmt(b, "%.3f", seconds(va_arg(ap, int64_t)));
+	}
 	va_end(ap);
-}
-
-static void
-json_text(struct buf *b, const char *key, const char *value)
-{
-	json(b, key, "");
-	buf_json(b, value);
 }
 
 /* The keys that a planned and a finished file have. */
 static void
 json_file(struct buf *b, const struct file *f)
 {
-	buf_char(b, '{');
-	json(b, "index", "%d", f->index);
-	json_text(b, "suite", f->suite->name);
-	json_text(b, "file", f->test);
+	json(b, "{'index':%d,'suite':%s,'file':%s", f->index, f->suite->name, f->test);
 }
 
 static void
@@ -527,21 +514,14 @@ write_plan(struct show *s)
 	struct buf b = { 0 };
 	size_t i;
 
-	buf_char(&b, '{');
-	json_text(&b, "prun", PRUN_VERSION);
-	json_text(&b, "run", p->id);
-	json_text(&b, "plan", str("%08" PRIx32, p->hash));
-	json_text(&b, "shard", str("%d/%d", p->shard, p->shards));
-	if (p->o.audit)
-		json(&b, "audit", "%" PRId64, p->o.audit);
-	json_text(&b, "started", p->started);
-	json(&b, "files", "[");
+	json(&b, "{'prun':%s,'run':%s,'plan':%s,'shard':%s,'audit':%n,'started':%s,'files':[",
+		PRUN_VERSION, p->id, str("%08" PRIx32, p->hash),
+		str("%d/%d", p->shard, p->shards), p->o.audit, p->started);
 	for (i = 0; i < p->nfiles; i++) {
-		buf_str(&b, i ? "," : "");
+		buf_str(&b, i ? "}," : "");
 		json_file(&b, &p->files[i]);
-		buf_char(&b, '}');
 	}
-	buf_char(&b, ']');
+	buf_str(&b, p->nfiles ? "}]" : "]");
 	write_line(s, &b);
 }
 
@@ -553,21 +533,15 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 	struct buf b = { 0 };
 
 	json_file(&b, f);
-	json(&b, "attempt", "%d", o->attempt);
-	json(&b, "start", "%.3f", seconds(o->begin ? o->begin - s->began : 0));
-	json_text(&b, "result", result_name[o->result]);
-	json_text(&b, "cause", cause_name[o->cause]);
-	json_text(&b, "message", why);
-	json(&b, "status", "%d", o->status);
-	json(&b, "seconds", "%.3f", seconds(o->ms));
-	json(&b, "tests", "%" PRId64, o->tests);
-	json(&b, "failed", "%" PRId64, o->failed);
-	json(&b, "skipped", "%" PRId64, o->skipped);
-	json_text(&b, "dir", strrchr(dir, '/') + 1);
+	json(&b, ",'attempt':%d,'start':%t,'result':%s,'cause':%s,'message':%s,'status':%d,"
+		"'seconds':%t,'tests':%n,'failed':%n,'skipped':%n,'dir':%s", o->attempt,
+		o->begin ? o->begin - s->began : 0, result_name[o->result],
+		cause_name[o->cause], why, o->status, o->ms, o->tests, o->failed, o->skipped,
+		strrchr(dir, '/') + 1);
 	if (url)
-		json_text(&b, "database", url);
+		json(&b, ",'database':%s", url);
 	if (o->connected || o->unused)
-		json_text(&b, "database_used", o->connected ? "yes" : "no");
+		json(&b, ",'database_used':%s", o->connected ? "yes" : "no");
 	write_line(s, &b);
 }
 
@@ -838,15 +812,12 @@ json_sums(struct buf *b, const struct sums *sums, int64_t ms)
 {
 	int k;
 
-	json(b, "files", "%d", sums->files);
+	json(b, ",'files':%d", sums->files);
 	for (k = 0; k < RESULTS; k++)
-		json(b, result_name[k], "%d", sums->n[k]);
-	json(b, "tests", "%" PRId64, sums->tests);
-	json(b, "failed", "%" PRId64, sums->failed);
-	json(b, "skipped", "%" PRId64, sums->skipped);
-	json(b, "restarts", "%d", sums->restarts);
-	json(b, "seconds", "%.3f", seconds(ms));
-	json(b, "test_seconds", "%.3f", seconds(sums->ms));
+		json(b, ",%s:%d", result_name[k], sums->n[k]);
+	json(b, ",'tests':%n,'failed':%n,'skipped':%n,'restarts':%d,'seconds':%t,"
+		"'test_seconds':%t", sums->tests, sums->failed, sums->skipped, sums->restarts,
+		ms, sums->ms);
 }
 
 static void
@@ -857,19 +828,15 @@ write_summary(const struct show *s, const struct sums *all, int status, int64_t 
 	struct sums sums;
 	size_t i;
 
-	buf_char(&b, '{');
-	json_text(&b, "run", s->plan->id);
-	json(&b, "status", "%d", status);
+	json(&b, "{'run':%s,'status':%d", s->plan->id, status);
 	json_sums(&b, all, ms);
-	json(&b, "suites", "[");
+	buf_str(&b, ",\"suites\":[");
 	for (i = 0; i < s->plan->nsuites; i++) {
 		sums = sum_up(s, &s->plan->suites[i]);
-		buf_str(&b, i ? ",{" : "{");
-		json_text(&b, "name", s->plan->suites[i].name);
+		json(&b, i ? "},{'name':%s" : "{'name':%s", s->plan->suites[i].name);
 		json_sums(&b, &sums, sums.wall);
-		buf_char(&b, '}');
 	}
-	buf_str(&b, "]}\n");
+	buf_str(&b, "}]}\n");
 	if (file_write(path, b.s, b.n, 0666) < 0)
 		warn("%s:", path);
 	buf_free(&b);
