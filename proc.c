@@ -1,92 +1,88 @@
 /*
  * proc.c: sessions, waiting and signals; ports and readiness.
  *
- * Every child of a worker leads a session.  It waits at a gate until its
- * process id stands in prun's pipe, and only then execs; so whoever outlives
- * the worker knows whom to kill.  The leader stays a zombie until its group is
- * dead, since as long as it is one its number cannot be a stranger's.
+ * Every child of a worker leads a session.  It waits at a gate until its process
+ * id stands in prun's pipe, and only then execs; so whoever outlives the worker
+ * knows whom to kill.  The leader stays a zombie until its group is dead, since
+ * as long as it is one its number cannot be a stranger's.
  *
- * Stopping is TERM, CONT (a stopped group takes no TERM), at most the grace,
- * KILL.  On Linux a worker is a subreaper: a process that leaves its session
- * becomes the worker's child when its parent dies, and is killed after the
- * sessions.  Elsewhere such daemons are out of reach.
+ * On Linux a worker is a subreaper: a process that leaves its session becomes the
+ * worker's child when its parent dies, and is killed after the sessions.
+ * Elsewhere such daemons are out of reach.
  *
- * A worker blocks in proc_wait() and nowhere else: a child's end, a descriptor,
- * the nearest deadline or an order ends the wait.  Signals come through a pipe
+ * A worker blocks in proc_wait() and nowhere else.  Signals come through a pipe
  * to oneself, so that none is lost between a test and poll.
  *
  * A server's port is held by a socket that is bound to it and never listens:
  * the kernel gives the port to nobody who asks for any, yet a server that sets
  * SO_REUSEADDR can bind it.  Where a system does not allow that second bind,
  * the port is let go; if it is lost then, the attempt tries another.
- *
- * Readiness is asked for at intervals of a fiftieth of the time that the server
- * has taken so far, 1 to 25 ms.
  */
 #include "prun.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <regex.h>
 #ifdef __linux__
 #include <sys/prctl.h>
 #endif
-#include <regex.h>
 
 extern char **environ;
+
+/* prun catches the first CAUGHT of these, a worker ignores the first DEAF and TTOU,
+ * a child has them all as they come, HUP and TSTP excepted. */
+static const int sigs[] = {
+	SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP, SIGUSR1, SIGCHLD, SIGCONT,
+	SIGTTOU, SIGPIPE, SIGXFSZ
+};
+enum { DEAF = 6, CAUGHT = 8 };
 
 static int self[2] = { -1, -1 };
 static volatile sig_atomic_t caught[64];
 static bool ignored[64];                /* when prun was started */
 
-/* Orphans among our descendants become our children; Linux only. */
-static void
-become_subreaper(void)
-{
-#ifdef __linux__
-	/* Fails before Linux 3.4 only; then daemons escape as elsewhere. */
-	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-#endif
-}
+#ifndef __linux__
+enum { PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG };
 
-/* Has sig sent to us when our parent dies; Linux only. */
-static void
-hear_of_parent(int sig)
+/* Nowhere else do orphans come to us, or is a parent's death told. */
+static int
+prctl(int what, ...)
 {
-#ifdef __linux__
-	prctl(PR_SET_PDEATHSIG, sig, 0, 0, 0);
-#else
-	(void)sig;
-#endif
+	return what;
 }
-
-/* Process ids, each once. */
-struct pids {
-	pid_t *v;
-	size_t n, cap;
-};
+#endif
 
 static struct pids inherited;           /* children we had: sh -c 'x & exec prun' */
 
 static bool
-among(pid_t pid, const pid_t *pids, size_t n)
+among(pid_t pid, const struct pids *s)
 {
 	size_t i;
 
-	for (i = 0; i < n; i++)
-		if (pids[i] == pid)
+	for (i = 0; s && i < s->n; i++)
+		if (s->v[i] == pid)
 			return true;
 	return false;
 }
 
-/* False if it was there already. */
-static bool
-add_pid(struct pids *s, pid_t pid)
+bool
+proc_add(struct pids *s, pid_t pid)
 {
-	if (among(pid, s->v, s->n))
+	if (among(pid, s))
 		return false;
 	s->v = grow(s->v, &s->cap, s->n + 1, sizeof(*s->v));
 	s->v[s->n++] = pid;
 	return true;
+}
+
+void
+proc_remove(struct pids *s, pid_t pid)
+{
+	size_t i;
+
+	for (i = 0; i < s->n; i++)
+		if (s->v[i] == pid)
+			s->v[i] = s->v[--s->n];
 }
 
 static void
@@ -128,10 +124,8 @@ open_self(void)
 {
 	int i;
 
-	if (self[0] >= 0) {
-		close(self[0]);
-		close(self[1]);
-	}
+	close_keep(self[0]);
+	close_keep(self[1]);
 	if (proc_pipe(self) < 0)
 		fatal(EXIT_RUN, "pipe:");
 	for (i = 0; i < 2; i++)
@@ -143,7 +137,7 @@ open_self(void)
  * and reaps the dead among them, each by its number: waitpid(-1) would take a
  * leader.  False where the system does not tell. */
 static bool
-list_children(struct pids *c, const pid_t *known, size_t nknown)
+list_children(struct pids *c, const struct pids *known)
 {
 	char *path = str("/proc/self/task/%ld/children", (long)getpid()), *s;
 	struct buf b = { 0 };
@@ -158,9 +152,9 @@ list_children(struct pids *c, const pid_t *known, size_t nknown)
 		told = buf_read(&b, path) == 0;
 		for (s = told ? b.s : NULL; s && *s > ' '; s += *s == ' ') {
 			pid = (pid_t)strtol(s, &s, 10);
-			if (!among(pid, known, nknown) && !among(pid, inherited.v, inherited.n)
+			if (!among(pid, known) && !among(pid, &inherited)
 			&& waitpid(pid, NULL, WNOHANG) != pid)
-				add_pid(c, pid);
+				proc_add(c, pid);
 		}
 	} while (told && !c->n && --tries);
 	buf_free(&b);
@@ -191,14 +185,11 @@ proc_init(void)
 void
 proc_catch(void)
 {
-	static const int sigs[] = {
-		SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP, SIGUSR1, SIGCHLD, SIGCONT
-	};
 	struct sigaction sa;
 	size_t i;
 
 	open_self();
-	for (i = 0; i < LEN(sigs); i++) {
+	for (i = 0; i < CAUGHT; i++) {
 		if (sigaction(sigs[i], NULL, &sa) < 0)
 			fatal(EXIT_RUN, "sigaction %d:", sigs[i]);
 		ignored[sigs[i]] = sa.sa_handler == SIG_IGN;
@@ -208,8 +199,9 @@ proc_catch(void)
 	}
 	handle(SIGPIPE, SIG_IGN);       /* writes say EPIPE instead */
 	handle(SIGXFSZ, SIG_IGN);       /* and EFBIG */
-	list_children(&inherited, NULL, 0);
-	become_subreaper();
+	list_children(&inherited, NULL);
+	/* Fails before Linux 3.4 only; then daemons escape as elsewhere. */
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 }
 
 bool
@@ -230,9 +222,6 @@ static int prun_fds[3];
 void
 proc_become_worker(const char *log, bool terminal)
 {
-	static const int deaf[] = {
-		SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP, SIGUSR1, SIGTTOU
-	};
 	size_t i;
 	int fd, null, out;
 
@@ -240,12 +229,14 @@ proc_become_worker(const char *log, bool terminal)
 	 * nor must pkill: prun hears of it and tells its workers. */
 	if (!terminal && setsid() < 0)
 		fatal(EXIT_RUN, "setsid:");
-	for (i = 0; i < LEN(deaf); i++)
-		handle(deaf[i], SIG_IGN);
+	for (i = 0; i < DEAF; i++)
+		handle(sigs[i], SIG_IGN);
+	handle(SIGTTOU, SIG_IGN);
 	memset((void *)caught, 0, sizeof(caught));
 	open_self();
-	become_subreaper();
-	hear_of_parent(SIGCONT);        /* a stopped guardian would guard nothing */
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	/* A stopped guardian would guard nothing. */
+	prctl(PR_SET_PDEATHSIG, SIGCONT, 0, 0, 0);
 	for (fd = 0; terminal && fd < 3; fd++) {
 		prun_fds[fd] = fcntl(fd, F_DUPFD_CLOEXEC, 4);
 		if (prun_fds[fd] < 0)
@@ -309,7 +300,7 @@ proc_late(struct worker *w, int64_t deadline)
 	return proc_clock(w) >= deadline;
 }
 
-int
+bool
 proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 {
 	static struct pollfd *all;
@@ -317,7 +308,7 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 	int64_t left = -1;
 	char junk[64];
 	size_t i;
-	int saw = 0, r;
+	int r;
 
 	if (w && w->watch && (deadline < 0 || w->watch_at < deadline))
 		deadline = w->watch_at;
@@ -337,20 +328,15 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 	r = poll(all, n + 2, (int)left);
 	if (r < 0 && errno != EINTR)
 		fatal(EXIT_RUN, "poll of %zu descriptors:", n + 2);
-	for (i = 0; i < n; i++) {
+	for (i = 0; i < n; i++)
 		fds[i].revents = r > 0 ? all[i].revents : 0;
-		if (fds[i].revents)
-			saw |= SAW_FD;
-	}
 	while (read(self[0], junk, sizeof(junk)) > 0)
-		saw |= SAW_CHILD;
-	if (r > 0 && all[n].revents) {
+		;
+	if (r > 0 && all[n].revents)
 		read_order(w);
-		saw |= SAW_ORDER;
-	}
 	if (w && w->watch && proc_clock(w) >= w->watch_at)
 		w->watch(w->watched);
-	return saw;
+	return r != 0;
 }
 
 void
@@ -368,18 +354,12 @@ proc_tell(struct worker *w, const struct news *n)
 		errno = 0;
 }
 
-static void
-tell(struct worker *w, enum news_type type, enum phase phase, pid_t pid)
-{
-	struct news n = { .type = type, .phase = phase, .pid = pid, .o.file = w->file };
-
-	proc_tell(w, &n);
-}
-
 void
 proc_tell_phase(struct worker *w, enum phase phase)
 {
-	tell(w, NEWS_PHASE, phase, 0);
+	struct news n = { .type = NEWS_PHASE, .phase = phase, .o.file = w->file };
+
+	proc_tell(w, &n);
 }
 
 /* ---- starting ---- */
@@ -393,10 +373,6 @@ proc_take_terminal(void)
 static void
 reset_signals(bool terminal)
 {
-	static const int sigs[] = {
-		SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGCHLD, SIGCONT, SIGPIPE, SIGTTOU,
-		SIGXFSZ
-	};
 	sigset_t none;
 	size_t i;
 
@@ -424,11 +400,10 @@ set_descriptors(const struct spawn *s)
 	return s->fd && (dup2(s->fd, 3) < 0 || fcntl(3, F_SETFD, 0) < 0) ? -1 : 0;
 }
 
-/* In the child: never returns.  What exec says goes into report. */
+/* In the child: never returns.  talk: opens the gate, then takes errno of exec. */
 static void
-child(const struct spawn *s, pid_t parent, int gate[2], int report)
+child(const struct spawn *s, pid_t parent, int talk)
 {
-	int err;
 	char c;
 
 	if (!s->terminal) {
@@ -439,16 +414,13 @@ child(const struct spawn *s, pid_t parent, int gate[2], int report)
 		setpgid(0, 0);
 		tcsetpgrp(prun_fds[0], getpid());
 	}
-	hear_of_parent(SIGKILL);
-	if (getppid() != parent)        /* it died before we asked */
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	/* Either died before we asked, or before it could announce us. */
+	if (getppid() != parent || read(talk, &c, 1) != 1)
 		_exit(127);
-	close(gate[1]);
-	if (read(gate[0], &c, 1) != 1)
-		_exit(127);     /* the worker died before it could announce us */
-	close(gate[0]);
 	reset_signals(s->terminal);
-	if (s->fd && report == 3)
-		report = fcntl(report, F_DUPFD_CLOEXEC, 4);
+	if (s->fd && talk == 3)
+		talk = fcntl(talk, F_DUPFD_CLOEXEC, 4);
 	if (set_descriptors(s) == 0) {
 		environ = s->env;
 		/* execvp would hand a file without #! to the shell. */
@@ -457,23 +429,18 @@ child(const struct spawn *s, pid_t parent, int gate[2], int report)
 		else
 			execvp(s->argv[0], s->argv);
 	}
-	err = errno;
-	if (write(report, &err, sizeof(err)) < 0)
-		_exit(126);
-	_exit(127);
+	_exit(write(talk, &errno, sizeof(errno)) < 0 ? 126 : 127);
 }
 
 /* Reaps the leader, whose group is dead or never was. */
 static void
 forget(struct worker *w, struct proc *p)
 {
-	size_t i;
+	struct news n = { .type = NEWS_REAPED, .pid = p->pid };
 
-	for (i = 0; i < w->npids; i++)
-		if (w->pids[i] == p->pid)
-			w->pids[i] = w->pids[--w->npids];
+	proc_remove(&w->pids, p->pid);
 	/* First: once it is reaped, its number may be a stranger's. */
-	tell(w, NEWS_REAPED, IDLE, p->pid);
+	proc_tell(w, &n);
 	waitpid(p->pid, NULL, 0);       /* a zombie of ours: cannot fail */
 	p->pid = 0;
 }
@@ -481,44 +448,39 @@ forget(struct worker *w, struct proc *p)
 int
 proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 {
+	struct news n = { .type = NEWS_SESSION };
 	sigset_t all, old;
-	int gate[2] = { -1, -1 }, report[2] = { -1, -1 }, err, status = -1;
-	pid_t pid, parent = getpid();
+	int talk[2], err, status = -1;
+	pid_t parent = getpid();
 
 	memset(p, 0, sizeof(*p));
 	p->shell = !strcmp(s->argv[0], "/bin/sh") && s->argv[1] && !strcmp(s->argv[1], "-c");
-	if (proc_pipe(gate) < 0 || proc_pipe(report) < 0)
-		goto out;
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, talk) < 0)
+		return -1;
+	set_cloexec(talk[0]);
+	set_cloexec(talk[1]);
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &old);
-	pid = fork();
-	if (pid == 0)
-		child(s, parent, gate, report[1]);
+	n.pid = fork();
+	if (n.pid == 0) {
+		close(talk[0]);
+		child(s, parent, talk[1]);
+	}
 	err = errno;
 	sigprocmask(SIG_SETMASK, &old, NULL);
-	errno = err;
-	if (pid < 0)
-		goto out;
-	p->pid = pid;
-	w->pids = grow(w->pids, &w->cappids, w->npids + 1, sizeof(*w->pids));
-	w->pids[w->npids++] = pid;
-	tell(w, NEWS_SESSION, IDLE, pid);
-	/* Fails if the child was killed at the gate, as its status will say. */
-	if (write(gate[1], "", 1) < 0)
-		errno = 0;
-	close(report[1]);       /* the child's exec closes the last one */
-	report[1] = -1;
-	status = 0;
-	if (read(report[0], &err, sizeof(err)) == (ssize_t)sizeof(err)) {
-		forget(w, p);
-		errno = err;
-		status = -1;
+	close(talk[1]);                 /* the child's exec closes the last one */
+	if (n.pid > 0) {
+		p->pid = n.pid;
+		proc_add(&w->pids, n.pid);
+		proc_tell(w, &n);
+		/* Who was killed at the gate is EPIPE here, as its status will say. */
+		if (write(talk[0], "", 1) < 0 || read(talk[0], &err, sizeof(err)) <= 0)
+			status = 0;
+		else
+			forget(w, p);
 	}
-out:
-	close_keep(gate[0]);
-	close_keep(gate[1]);
-	close_keep(report[0]);
-	close_keep(report[1]);
+	close(talk[0]);
+	errno = err;
 	return status;
 }
 
@@ -529,19 +491,17 @@ proc_argv(const char *cmd, const struct list *args)
 	static const char builtin[] = " . : alias bg break cd command continue eval exec exit "
 		"export fc fg getopts hash jobs read readonly return set shift times trap type "
 		"ulimit umask unalias unset wait if while until for case ";
-	char *text = str("%s", cmd), *s;
-	const char *word = cmd + strspn(cmd, " \t");
-	char **argv = scratch((strlen(cmd) + 5 + (args ? args->n : 0)) * sizeof(*argv));
+	char **argv = scratch((strlen(cmd) + 5 + (args ? args->n : 0)) * sizeof(*argv)), *s;
 	size_t n = 0, i;
 
-	if (!strpbrk(cmd, "|&;<>()$`\\\"'*?[]#~=%!{}\n") && *word
-	&& !strstr(builtin, str(" %.*s ", (int)strcspn(word, " \t"), word))) {
-		for (s = strtok(text, " \t"); s; s = strtok(NULL, " \t"))
+	if (!strpbrk(cmd, "|&;<>()$`\\\"'*?[]#~=%!{}\n"))
+		for (s = strtok(str("%s", cmd), " \t"); s; s = strtok(NULL, " \t"))
 			argv[n++] = s;
-	} else {
+	if (!n || strstr(builtin, str(" %s ", argv[0]))) {
+		n = 0;
 		argv[n++] = "/bin/sh";
 		argv[n++] = "-c";
-		argv[n++] = text;
+		argv[n++] = str("%s", cmd);
 		argv[n++] = "sh";       /* $0: begins the shell's messages */
 		for (i = 0; args && i < args->n; i++)
 			argv[n++] = args->v[i];
@@ -551,17 +511,6 @@ proc_argv(const char *cmd, const struct list *args)
 }
 
 /* ---- ending ---- */
-
-/* Exit status, or -signal.  A shell that has run its command says 128 + signal. */
-static int
-status_of(const siginfo_t *si, bool shell)
-{
-	int status = si->si_status & 0xff;      /* BSDs give all bits, macOS 24 */
-
-	if (si->si_code != CLD_EXITED)          /* macOS 10.15 tells no signal */
-		return si->si_status > 0 ? -si->si_status : -SIGKILL;
-	return shell && status > 128 && status <= 128 + SIGTERM ? 128 - status : status;
-}
 
 bool
 proc_ended(struct proc *p)
@@ -574,8 +523,12 @@ proc_ended(struct proc *p)
 	if (waitid(P_PID, p->pid, &si, WEXITED | WNOWAIT | WNOHANG) < 0 || si.si_pid != p->pid)
 		return false;
 	p->ended = true;
-	p->status = status_of(&si, p->shell);
 	p->core = si.si_code == CLD_DUMPED;
+	p->status = si.si_status & 0xff;        /* BSDs give all bits, macOS 24 */
+	if (si.si_code != CLD_EXITED)           /* macOS 10.15 tells no signal */
+		p->status = si.si_status > 0 ? -si.si_status : -SIGKILL;
+	else if (p->shell && p->status > 128 && p->status <= 128 + SIGTERM)
+		p->status = 128 - p->status;    /* what a shell has run was killed */
 	return true;
 }
 
@@ -601,7 +554,7 @@ name_process(struct buf *b, pid_t pid)
 static bool
 list_session(struct worker *w, const struct proc *p, struct pids *c)
 {
-	bool told = list_children(c, w->pids, w->npids);
+	bool told = list_children(c, &w->pids);
 	size_t i, n = 0;
 
 	for (i = 0; i < c->n; i++)
@@ -624,25 +577,6 @@ proc_left(struct worker *w, const struct proc *p, struct buf *names)
 	return told ? (int)c.n : -1;
 }
 
-/* Asks ps whether a group has members besides its leader, zombies excepted.
- * stat is not in POSIX, but in every ps; where it is not, nothing is said. */
-static bool
-ps_says_gone(pid_t leader)
-{
-	FILE *f = popen("ps -A -o pid= -o pgid= -o stat= 2>/dev/null", "r");
-	long pid, group;
-	char stat[16];
-	bool any = false, others = false;
-
-	while (f && fscanf(f, "%ld %ld %15s", &pid, &group, stat) == 3) {
-		any = true;
-		others = others || (group == leader && pid != leader && *stat != 'Z');
-	}
-	if (f)
-		pclose(f);
-	return any && !others;
-}
-
 /* TERM once, or KILL, for the session's groups: the leader's, and those of a shell
  * with job control.  CONT, since a stopped one takes no TERM. */
 static void
@@ -653,97 +587,92 @@ signal_session(const struct proc *p, const struct pids *left, struct pids *done,
 
 	for (i = 0; i <= left->n; i++) {
 		group = i ? getpgid(left->v[i - 1]) : p->pid;
-		if (group > 0 && (sig == SIGKILL || add_pid(done, group))) {
+		if (group > 0 && (sig == SIGKILL || proc_add(done, group))) {
 			killpg(group, sig);
 			killpg(group, SIGCONT);
 		}
 	}
 }
 
-/* Whether nothing is left of a session whose leader is dead, where no list of
- * children tells; sh -c may have gone while the server flushes. */
+/* Whether nothing but zombies is left of a session whose leader is dead, where no
+ * list of children tells; sh -c may have gone while the server flushes. */
 static bool
-group_is_gone(struct worker *w, const struct proc *p, bool patient)
+group_is_gone(struct worker *w, const struct proc *p)
 {
 	int64_t until = proc_clock(w) + 50;
 
-	if (!patient || killpg(p->pid, 0) < 0)  /* EPERM: zombies only (macOS) */
+	if (killpg(p->pid, 0) < 0)              /* EPERM: zombies only (macOS) */
 		return true;
-	if (ps_says_gone(p->pid))
+	/* stat is not in POSIX, but in every ps; where it is not, nothing is said. */
+	if (system(str("ps -A -o pgid= -o stat= 2>/dev/null | awk '"
+			"$1 == %ld && $2 !~ /^Z/ { n++ } END { exit !NR || n }'",
+			(long)p->pid)) == 0)
 		return true;
 	while (!proc_late(w, until))            /* ps's own end wakes us, too */
 		proc_wait(w, NULL, 0, until);
 	return false;
 }
 
-int
+void
 proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, struct buf *notes)
 {
 	struct pids left = { 0 }, done = { 0 };
 	int64_t now = proc_clock(w), end = grace_ms < 0 ? -1 : now + grace_ms;
-	bool ended, told, killing = !grace_ms || (w->cancelled && w->cancel_by <= now);
+	bool ended = false, told, killing = false;
 	size_t i;
 
 	if (!p->pid)
-		return 0;
-	end = killing ? now + 5000 : end;
-	for (;;) {
-		ended = proc_ended(p);  /* asked first: its children are ours from then on */
-		told = list_session(w, p, &left);
-		signal_session(p, &left, &done, killing ? SIGKILL : SIGTERM);
-		if (ended && (told || killing ? !left.n : group_is_gone(w, p, patient)))
-			break;
+		return;
+	while (!ended) {
+		now = proc_clock(w);
 		if (!killing && w->cancelled && (end < 0 || w->cancel_by < end))
 			end = w->cancel_by;
-		now = proc_clock(w);
 		if (proc_late(w, end)) {
 			if (killing)
 				break;
 			killing = true;
 			end = now + 5000;
-			continue;
 		}
+		ended = proc_ended(p);  /* asked first: its children are ours from then on */
+		told = list_session(w, p, &left);
+		signal_session(p, &left, &done, killing ? SIGKILL : SIGTERM);
+		if (told || killing)
+			ended = ended && !left.n;
+		else
+			ended = ended && (!patient || group_is_gone(w, p));
 		/* Only where we are the subreaper does every end tell itself. */
-		proc_wait(w, NULL, 0, end >= 0 && end < now + 100 ? end : now + 100);
+		if (!ended)
+			proc_wait(w, NULL, 0, end >= 0 && end < now + 100 ? end : now + 100);
 	}
 	killpg(p->pid, SIGKILL);        /* where we are not told of what is left */
+	if (!proc_ended(p))
+		proc_add(&left, p->pid);
 	for (i = 0; i < left.n; i++)
 		buf_fmt(notes, "- process %ld could not be killed\n", (long)left.v[i]);
 	free(left.v);
 	free(done.v);
-	if (!proc_ended(p)) {
-		buf_fmt(notes, "- process %ld could not be killed\n", (long)p->pid);
-		return -1;
-	}
-	forget(w, p);
-	return 0;
-}
-
-/* Kills a child that we have not started, and its group: its children may be
- * forking faster than we can list them. */
-static void
-kill_stranger(pid_t pid, const pid_t *keep, size_t nkeep)
-{
-	pid_t group = getpgid(pid);
-
-	if (group > 1 && group != getpgrp() && !among(group, keep, nkeep))
-		killpg(group, SIGKILL);
-	kill(pid, SIGKILL);
+	if (p->ended)
+		forget(w, p);
 }
 
 int
-proc_drain(const pid_t *keep, size_t n, struct buf *names)
+proc_drain(const struct pids *keep, struct buf *names)
 {
 	struct pids c = { 0 }, named = { 0 };
 	int64_t begin = clock_ms();
+	pid_t group;
 	size_t i;
 
-	while (list_children(&c, keep, n) && c.n && clock_ms() < begin + 5000) {
+	while (list_children(&c, keep) && c.n && clock_ms() < begin + 5000) {
 		/* Who is about to end by himself has left nothing. */
 		for (i = 0; i < c.n && (!names || clock_ms() >= begin + 100); i++) {
-			if (named.n < 20 && add_pid(&named, c.v[i]) && names)
+			if (named.n < 20 && proc_add(&named, c.v[i]) && names)
 				name_process(names, c.v[i]);
-			kill_stranger(c.v[i], keep, n);
+			/* Its children may be forking faster than we can list them. */
+			group = getpgid(c.v[i]);
+			if (group > 1 && group != getpgrp() && !among(group, keep))
+				killpg(group, SIGKILL);
+			kill(c.v[i], SIGKILL);
 		}
 		proc_wait(NULL, NULL, 0, clock_ms() + 5);
 	}
@@ -789,9 +718,8 @@ char *
 proc_why_not(const char *prog, int err)
 {
 	const char *why = strerror(err);
-	struct stat st;
 
-	if (err == ENOENT && strchr(prog, '/') && stat(prog, &st) == 0)
+	if (err == ENOENT && strchr(prog, '/') && access(prog, F_OK) == 0)
 		why = "the interpreter in its first line is missing";
 	else if (err == ENOENT)
 		why = "command not found";
@@ -804,49 +732,56 @@ proc_why_not(const char *prog, int err)
 
 /* ---- ports ---- */
 
-/* Fills a for 127.0.0.1, ::1 or, with any, all addresses. */
-static socklen_t
-address(struct sockaddr_storage *a, int family, int port, bool any)
-{
-	struct sockaddr_in *in = (struct sockaddr_in *)a;
-	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)a;
+union address {
+	struct sockaddr any;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;        /* its port is where in has it, on all systems */
+};
 
+/* Fills a for the loopback address or, with any, all addresses. */
+static socklen_t
+address(union address *a, int family, int port, bool any)
+{
 	memset(a, 0, sizeof(*a));
+	a->any.sa_family = (sa_family_t)family;
+	a->in.sin_port = htons((uint16_t)port);
 	if (family == AF_INET) {
-		in->sin_family = AF_INET;
-		in->sin_port = htons((uint16_t)port);
-		in->sin_addr.s_addr = htonl(any ? INADDR_ANY : INADDR_LOOPBACK);
-		return sizeof(*in);
+		a->in.sin_addr.s_addr = htonl(any ? INADDR_ANY : INADDR_LOOPBACK);
+		return sizeof(a->in);
 	}
-	in6->sin6_family = AF_INET6;
-	in6->sin6_port = htons((uint16_t)port);
-	in6->sin6_addr = any ? in6addr_any : in6addr_loopback;
-	return sizeof(*in6);
+	a->in6.sin6_addr = any ? in6addr_any : in6addr_loopback;
+	return sizeof(a->in6);
+}
+
+static int
+own_port(int fd)
+{
+	union address a;
+	socklen_t len = sizeof(a);
+
+	return getsockname(fd, &a.any, &len) < 0 ? -1 : ntohs(a.in.sin_port);
 }
 
 /* A socket bound to *port, or to a free one, which it becomes; -1 with errno. */
 static int
 bind_port(int family, int *port)
 {
-	struct sockaddr_storage a;
+	union address a;
 	socklen_t len = address(&a, family, *port, true);
-	int fd, on = 1, off = 0;
+	int fd = socket(family, SOCK_STREAM, 0), on = 1, off = 0;
 
-	fd = socket(family, SOCK_STREAM, 0);
 	if (fd < 0)
 		return -1;
 	set_cloexec(fd);
-	if ((family == AF_INET || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off,
-			sizeof(off)) == 0)
-	&& setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0
-	&& bind(fd, (struct sockaddr *)&a, len) == 0
-	&& getsockname(fd, (struct sockaddr *)&a, &len) == 0) {
-		*port = ntohs(family == AF_INET ? ((struct sockaddr_in *)&a)->sin_port
-			: ((struct sockaddr_in6 *)&a)->sin6_port);
-		return fd;
+	if ((family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off,
+			sizeof(off)) < 0)
+	|| setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0
+	|| bind(fd, &a.any, len) < 0) {
+		close_keep(fd);
+		return -1;
 	}
-	close_keep(fd);
-	return -1;
+	*port = own_port(fd);           /* it is bound: cannot fail */
+	return fd;
 }
 
 /* The same for all of IPv6 and IPv4; for IPv4 alone where there is no IPv6. */
@@ -883,35 +818,26 @@ proc_hold(int *port, int *hold)
 bool
 proc_taken(int *hold, int port)
 {
-	int fd = *hold;
-	bool taken;
+	int fd = *hold < 0 ? bind_any(&port) : *hold;
+	bool taken = (fd < 0 || listen(fd, 1) < 0) && errno == EADDRINUSE;
 
-	if (fd < 0)
-		fd = bind_any(&port);
-	if (fd < 0)
-		return errno == EADDRINUSE;
-	taken = listen(fd, 1) < 0 && errno == EADDRINUSE;
-	close(fd);
+	close_keep(fd);
 	*hold = -1;
 	return taken;
 }
 
 /* ---- readiness ---- */
 
-enum ready_kind {
-	READY_TCP, READY_HTTP, READY_LOG, READY_COMMAND, READY_FD, READY_NONE, READIES
-};
-
-/* The kind of a ready = value; *arg is its path, expression or command. */
-static enum ready_kind
-ready_kind(const char *value, const char **arg)
+enum ready_kind
+proc_ready_kind(const char *value, const char **arg)
 {
 	static const char *const words[READIES] = {
 		"tcp", "http", "log", "command", "fd", "none"
 	};
 	size_t n = strcspn(value, " \t");
 
-	*arg = value + n + strspn(value + n, " \t");
+	if (arg)
+		*arg = value + n + strspn(value + n, " \t");
 	return (enum ready_kind)find_word(words, READIES, str("%.*s", (int)n, value));
 }
 
@@ -919,7 +845,7 @@ const char *
 proc_ready_check(const char *value)
 {
 	const char *arg;
-	enum ready_kind kind = ready_kind(value, &arg);
+	enum ready_kind kind = proc_ready_kind(value, &arg);
 	regex_t re;
 
 	if (kind == READIES)
@@ -934,18 +860,6 @@ proc_ready_check(const char *value)
 		return "log needs an extended regular expression";
 	regfree(&re);
 	return NULL;
-}
-
-bool
-proc_ready_fd(const char *value)
-{
-	return ready_kind(value, &value) == READY_FD;
-}
-
-const char *
-proc_ready_command(const char *value)
-{
-	return ready_kind(value, &value) == READY_COMMAND ? value : NULL;
 }
 
 struct probe {
@@ -967,42 +881,24 @@ some_ended(const struct probe *p)
 {
 	size_t i;
 
-	for (i = 0; i < p->n; i++)
-		if (proc_ended(&p->stack[i]))
-			return true;
-	return false;
+	for (i = 0; i < p->n && !proc_ended(&p->stack[i]); i++)
+		;
+	return i < p->n;
 }
 
-/* Waits for events on fd; false when the deadline, a cancel or the server's
- * end came first. */
+/* Waits for events on fd; false when the deadline, a cancel or the end of one of
+ * the stack came first. */
 static bool
 await(const struct probe *p, int fd, short events, int64_t deadline)
 {
-	struct pollfd pfd;
+	struct pollfd pfd = { fd, events, 0 };
 
-	pfd.fd = fd;
-	pfd.events = events;
-	for (;;) {
-		if (p->w->cancelled || some_ended(p) || proc_late(p->w, deadline))
-			return false;
-		if (proc_wait(p->w, &pfd, fd >= 0, deadline) & SAW_FD)
+	while (!p->w->cancelled && !some_ended(p) && !proc_late(p->w, deadline)) {
+		proc_wait(p->w, &pfd, 1, deadline);
+		if (pfd.revents)
 			return true;
 	}
-}
-
-/* A connection whose both ends are one socket: TCP allows it when the port
- * that connect chooses is the one that it connects to. */
-static bool
-to_itself(int fd)
-{
-	struct sockaddr_storage a, b;
-	socklen_t la = sizeof(a), lb = sizeof(b);
-
-	memset(&a, 0, sizeof(a));
-	memset(&b, 0, sizeof(b));
-	return getsockname(fd, (struct sockaddr *)&a, &la) < 0
-		|| getpeername(fd, (struct sockaddr *)&b, &lb) < 0
-		|| (la == lb && !memcmp(&a, &b, la));
+	return false;
 }
 
 /* Asks for the path; whether the answer is 2xx or 3xx.  Of another one more is
@@ -1013,57 +909,50 @@ http_says_yes(struct probe *p, int fd)
 	char *request = str("GET %s HTTP/1.0\r\nHost: localhost:%d\r\n"
 		"Connection: close\r\n\r\n", p->arg, p->r->port);
 	int64_t deadline = proc_clock(p->w) + 5000;
-	const size_t enough = strlen("HTTP/1.1 200");
 	size_t n = 0;
 	ssize_t r;
-	bool yes = false;
 
 	if (p->deadline >= 0 && p->deadline < deadline)
 		deadline = p->deadline;
 	/* A fresh socket's buffer takes so short a request whole. */
 	if (write(fd, request, strlen(request)) != (ssize_t)strlen(request))
 		return false;
-	while (!yes && n < sizeof(p->answer) - 1 && await(p, fd, POLLIN, deadline)) {
+	while (n < sizeof(p->answer) - 1 && await(p, fd, POLLIN, deadline)) {
 		r = read(fd, p->answer + n, sizeof(p->answer) - 1 - n);
 		if (r <= 0)
 			break;
 		n += (size_t)r;
 		p->answer[n] = '\0';
-		yes = n >= enough && starts(p->answer, "HTTP/1.")
-			&& (p->answer[9] == '2' || p->answer[9] == '3');
-		if (n >= enough)
-			deadline = proc_clock(p->w) + 100;
+		if (n < strlen("HTTP/1.1 200"))
+			continue;
+		if (starts(p->answer, "HTTP/1.") && (p->answer[9] == '2' || p->answer[9] == '3'))
+			return true;
+		deadline = proc_clock(p->w) + 100;
 	}
-	return yes;
+	return false;
 }
 
+/* One connection at a time: a second would hang on a backlog of 0.  One whose
+ * both ends are the same is none: TCP allows it when the port that connect
+ * chooses is the one that it connects to. */
 static bool
 try_connect(struct probe *p, int family)
 {
-	struct sockaddr_storage a;
+	union address a;
 	socklen_t len = address(&a, family, p->r->port, false);
-	int fd = socket(family, SOCK_STREAM, 0), err = 0;
-	socklen_t errlen = sizeof(err);
+	int fd = socket(family, SOCK_STREAM, 0);
 	bool yes = false;
 
 	if (fd < 0)
 		return false;   /* no IPv6 here, say */
 	set_cloexec(fd);
-	if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
-		goto out;
-	if (connect(fd, (struct sockaddr *)&a, len) < 0) {
-		if (errno != EINPROGRESS)
-			goto out;
-		/* One at a time: a second would hang on a backlog of 0. */
-		if (!await(p, fd, POLLOUT, p->deadline)
-		|| getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &errlen) < 0 || err)
-			goto out;
+	if (fcntl(fd, F_SETFL, O_NONBLOCK) == 0
+	&& (connect(fd, &a.any, len) == 0 || errno == EINPROGRESS)
+	&& await(p, fd, POLLOUT, p->deadline)
+	&& getpeername(fd, &a.any, &len) == 0 && own_port(fd) != p->r->port) {
+		p->connected = true;
+		yes = p->kind == READY_TCP || http_says_yes(p, fd);
 	}
-	if (to_itself(fd))
-		goto out;
-	p->connected = true;
-	yes = p->kind == READY_TCP || http_says_yes(p, fd);
-out:
 	close(fd);
 	return yes;
 }
@@ -1072,81 +961,104 @@ out:
 static bool
 log_matches(struct probe *p)
 {
-	struct buf b = { 0 };
-	char chunk[4096], *text, *line;
 	int fd = open_regular(p->r->log, O_RDONLY);
-	ssize_t n = fd < 0 ? -1 : pread(fd, chunk, sizeof(chunk), p->at);
-	size_t i, whole = 0;
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+	char *line = NULL, *nul;
+	size_t cap = 0;
+	ssize_t n;
 	bool yes = false;
 
-	for (; n > 0; n = pread(fd, chunk, sizeof(chunk), p->at + (off_t)b.n))
-		buf_add(&b, chunk, (size_t)n);
-	close_keep(fd);
-	for (i = 0; i < b.n; i++) {
-		if (b.s[i] == '\n')
-			whole = i + 1;
-		if (!b.s[i])
-			b.s[i] = ' ';   /* it would end the string for regexec */
-	}
-	text = b.s;
-	for (line = next_line(&text); line && !yes; line = next_line(&text))
+	if (!f)
+		return false;
+	fseeko(f, p->at, SEEK_SET);     /* a regular file: cannot fail */
+	for (n = getline(&line, &cap, f); n > 0 && !yes; n = getline(&line, &cap, f)) {
+		if (line[n - 1] == '\n') {
+			p->at += n;
+			line[--n] = '\0';
+		}
+		/* A NUL would end the string for regexec. */
+		while ((nul = memchr(line, '\0', (size_t)n)))
+			*nul = ' ';
 		yes = regexec(&p->re, line, 0, NULL, 0) == 0;
-	p->at += (off_t)whole;
-	buf_free(&b);
+	}
+	free(line);
+	fclose(f);
 	return yes;
 }
 
 /* Waits for a newline on PRUN_READY_FD. */
 static bool
-await_newline(const struct probe *p, struct buf *why)
+await_newline(const struct probe *p)
 {
 	char chunk[64];
-	ssize_t n;
+	ssize_t n = 1;
 
-	while (await(p, p->r->fd, POLLIN, p->deadline)) {
+	while (n > 0 && await(p, p->r->fd, POLLIN, p->deadline)) {
 		n = read(p->r->fd, chunk, sizeof(chunk));
 		if (n > 0 && memchr(chunk, '\n', (size_t)n))
 			return true;
-		if (n == 0) {
-			buf_str(why, "it closed PRUN_READY_FD without a newline");
-			return false;
-		}
 	}
-	buf_str(why, "it wrote no newline to PRUN_READY_FD");
 	return false;
 }
 
 static bool
 ask(struct probe *p, struct buf *why)
 {
+	struct spawn command = *p->r->server;
+
 	switch (p->kind) {
+	case READY_FD:
+		return await_newline(p);
 	case READY_LOG:
 		return log_matches(p);
 	case READY_COMMAND:
-		return proc_run(p->w, p->r->command, p->deadline, true, 0, why) == 0;
+		command.argv = proc_argv(p->arg, NULL);
+		command.fd = 0;
+		return proc_run(p->w, &command, p->deadline, true, 0, why) == 0;
 	default:
 		return try_connect(p, AF_INET) || try_connect(p, AF_INET6);
 	}
 }
 
-/* Asks again and again until it is ready, or cannot be any more. */
+/* Asks again and again until it is ready, or cannot be any more; fd just once. */
 static bool
 ask_until_ready(struct probe *p, struct buf *why)
 {
 	int64_t begin = proc_clock(p->w), wait;
 
-	for (;;) {
+	do {
 		if (ask(p, why))
 			return true;
 		wait = (proc_clock(p->w) - begin) / 50;
-		if (wait < 1)
-			wait = 1;
 		if (wait > 25)
 			wait = 25;
-		await(p, -1, 0, proc_clock(p->w) + wait);
-		if (p->w->cancelled || some_ended(p) || proc_late(p->w, p->deadline))
-			return false;
-	}
+		await(p, -1, 0, proc_clock(p->w) + (wait ? wait : 1));
+	} while (p->kind != READY_FD && !p->w->cancelled && !some_ended(p)
+		&& !proc_late(p->w, p->deadline));
+	return false;
+}
+
+/* Says in words what came of asking in vain. */
+static void
+why_not_ready(const struct probe *p, struct buf *why)
+{
+	const char *text = strstr(p->answer, "\r\n\r\n");
+
+	text = text ? text + 4 : "";
+	if (p->kind == READY_LOG)
+		buf_fmt(why, "no line of its log matches %s", p->arg);
+	else if (p->kind == READY_COMMAND)
+		buf_fmt(why, "%s did not exit with 0", p->arg);
+	else if (p->kind == READY_FD)
+		buf_str(why, "it wrote no newline to PRUN_READY_FD");
+	else if (*p->answer)
+		buf_fmt(why, "GET %s on port %d answers %s: %s", p->arg, p->r->port,
+			safe(p->answer, strcspn(p->answer, "\r\n")),
+			safe(text, strcspn(text, "\r\n")));
+	else if (p->connected)
+		buf_fmt(why, "it does not answer GET %s on port %d", p->arg, p->r->port);
+	else
+		buf_fmt(why, "nothing listens on port %d of 127.0.0.1 or ::1", p->r->port);
 }
 
 enum cause
@@ -1154,16 +1066,15 @@ proc_ready(struct worker *w, struct proc *stack, size_t n, const struct readines
 	struct buf *why)
 {
 	struct probe p = { .w = w, .stack = stack, .n = n, .r = r, .at = r->log_from };
-	const char *text;
 	bool yes;
 
 	p.deadline = r->timeout_ms < 0 ? -1 : proc_clock(w) + r->timeout_ms;
-	p.kind = ready_kind(r->value, &p.arg);
+	p.kind = proc_ready_kind(r->value, &p.arg);
 	if (p.kind == READY_NONE)
 		return CAUSE_NONE;
 	if (p.kind == READY_LOG && regcomp(&p.re, p.arg, REG_EXTENDED | REG_NOSUB))
 		fatal(EXIT_RUN, "ready = log %s: bad expression", p.arg);
-	yes = p.kind == READY_FD ? await_newline(&p, why) : ask_until_ready(&p, why);
+	yes = ask_until_ready(&p, why);
 	if (p.kind == READY_LOG)
 		regfree(&p.re);
 	if (w->cancelled)
@@ -1173,20 +1084,6 @@ proc_ready(struct worker *w, struct proc *stack, size_t n, const struct readines
 		return CAUSE_SERVER_DIED;
 	if (yes)
 		return CAUSE_NONE;
-	if (p.kind == READY_LOG) {
-		buf_fmt(why, "no line of its log matches %s", p.arg);
-	} else if (p.kind == READY_COMMAND) {
-		buf_fmt(why, "%s did not exit with 0", p.arg);
-	} else if (*p.answer) {
-		text = strstr(p.answer, "\r\n\r\n");
-		text = text ? text + 4 : "";
-		buf_fmt(why, "GET %s on port %d answers %s: %s", p.arg, r->port,
-			safe(p.answer, strcspn(p.answer, "\r\n")),
-			safe(text, strcspn(text, "\r\n")));
-	} else if (p.connected) {
-		buf_fmt(why, "it does not answer GET %s on port %d", p.arg, r->port);
-	} else if (p.kind != READY_FD) {
-		buf_fmt(why, "nothing listens on port %d of 127.0.0.1 or ::1", r->port);
-	}
+	why_not_ready(&p, why);
 	return CAUSE_SERVER_NOT_READY;
 }

@@ -433,11 +433,14 @@ struct news {
 	struct outcome o;       /* RESULT; file is right in PHASE too; why: URL in OPEN */
 };
 
+/* Process ids, each once. */
+struct pids {
+	pid_t *v;
+	size_t n, cap;
+};
+
 /* What is no exit status (and not -signal). */
 enum { SPAWN_FAILED = INT_MIN, RUN_STOPPED };
-
-/* What a wait saw; bits. */
-enum { SAW_CHILD = 1, SAW_FD = 2, SAW_ORDER = 4 };
 
 /* The worker's side of the talk, and the sessions it must not lose sight of. */
 struct worker {
@@ -449,8 +452,7 @@ struct worker {
 	int64_t paused_ms;      /* how long ^Z has stood still in all */
 	bool ordered;           /* next holds an order not yet taken */
 	struct order next;
-	pid_t *pids;            /* leaders started and not reaped */
-	size_t npids, cappids;
+	struct pids pids;       /* leaders started and not reaped */
 	/* Called by proc_wait() when it is time; sets its next time itself. */
 	void (*watch)(void *);
 	void *watched;
@@ -467,6 +469,10 @@ struct spawn {
 };
 
 /* How a server tells that it is ready. */
+enum ready_kind {
+	READY_TCP, READY_HTTP, READY_LOG, READY_COMMAND, READY_FD, READY_NONE, READIES
+};
+
 struct readiness {
 	const char *value;      /* of ready = */
 	int64_t timeout_ms;     /* -1: it may take as long as it likes */
@@ -474,9 +480,12 @@ struct readiness {
 	int fd;                 /* read end of PRUN_READY_FD */
 	const char *log;        /* the server's */
 	off_t log_from;         /* where the lines of this server begin */
-	const struct spawn *command;    /* of ready = command */
+	const struct spawn *server;     /* ready = command: its environment and log */
 };
 
+/* False if pid was there already. */
+bool proc_add(struct pids *s, pid_t pid);
+void proc_remove(struct pids *s, pid_t pid);
 /* The signal mask, descriptors 0 to 2 and those that are not for children. */
 void proc_init(void);
 /* From here on signals end nothing by themselves: see proc_caught(). */
@@ -487,9 +496,9 @@ bool proc_caught(int sig);
  * prun's session, for --interactive. */
 void proc_become_worker(const char *log, bool terminal);
 /* Waits for a signal, one of fds or the deadline (-1: none); a worker also for an
- * order, which is read, and by its own clock.  w is NULL in prun.  SAW_ bits, 0
- * for the deadline. */
-int proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline);
+ * order, which is read, and by its own clock.  w is NULL in prun.  False when the
+ * deadline came first. */
+bool proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline);
 /* Waits until the deadline or a cancel. */
 void proc_pause(struct worker *w, int64_t deadline);
 /* Whether the deadline has passed (-1: never); what orders there are have been
@@ -509,20 +518,20 @@ int proc_start(struct worker *w, struct proc *p, const struct spawn *s);
 void proc_take_terminal(void);
 /* Whether the leader is dead; fills status.  Leaves the zombie. */
 bool proc_ended(struct proc *p);
-/* TERM, up to grace_ms (-1: no limit), KILL.  When it returns 0 the session is
- * gone, on Linux with all its groups, and the leader is reaped; -1 when something
- * could not be killed, as it says in notes.  patient: where the system does not
- * tell whether the session is empty, give it the grace. */
-int proc_stop(struct worker *w, struct proc *p, int64_t grace_ms,
+/* TERM, up to grace_ms (-1: no limit), KILL.  Then the session is gone, on Linux
+ * with all its groups, and the leader is reaped; notes: what could not be killed.
+ * patient: where the system does not tell whether the session is empty, give it
+ * the grace. */
+void proc_stop(struct worker *w, struct proc *p, int64_t grace_ms,
 	bool patient, struct buf *notes);
 /* Counts what is left of p's session besides the leader and not a child of
  * its own, named in names (may be NULL), a process a line; reaps the dead
  * among it.  -1 where the system does not tell. */
 int proc_left(struct worker *w, const struct proc *p, struct buf *names);
-/* Kills all our children that are not in keep: what has left its session, or was
+/* Kills all our children that are not in keep (may be NULL): what has left its session, or was
  * a dead worker's.  names (may be NULL): gets a line for each, twenty at most; who
  * ends by himself within 100 ms is neither killed nor named.  How many were. */
-int proc_drain(const pid_t *keep, size_t n, struct buf *names);
+int proc_drain(const struct pids *keep, struct buf *names);
 /* Kills a session that its worker left behind. */
 void proc_kill(pid_t leader, int sig);
 /* Runs a command to its end, the deadline or, where heed says so, a cancel;
@@ -541,9 +550,8 @@ int proc_hold(int *port, int *hold);
 bool proc_taken(int *hold, int port);
 /* What is wrong with a ready = value, or NULL. */
 const char *proc_ready_check(const char *value);
-/* Whether it hands a descriptor to the server; its command, or NULL. */
-bool proc_ready_fd(const char *value);
-const char *proc_ready_command(const char *value);
+/* The kind of a ready = value; *arg (may be NULL): its path, expression or command. */
+enum ready_kind proc_ready_kind(const char *value, const char **arg);
 /* Waits until the last of a stack of n is ready and all live; CAUSE_NONE, or why
  * not, in words in why. */
 enum cause proc_ready(struct worker *w, struct proc *stack, size_t n,

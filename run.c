@@ -17,8 +17,7 @@
 struct slot {
 	pid_t pid;              /* 0: nobody */
 	int orders, news;       /* our ends of the pipes */
-	pid_t *sessions;        /* announced and not reaped */
-	size_t nsessions, capsessions;
+	struct pids sessions;   /* announced and not reaped */
 	bool busy;              /* an order is under way */
 	bool parked;            /* the database server has no room for it */
 	bool quits;             /* it was told to exit */
@@ -398,7 +397,6 @@ static bool
 take_news(struct run *r, int i, const struct news *n)
 {
 	struct slot *s = &r->slots[i];
-	size_t k;
 
 	switch (n->type) {
 	case NEWS_PHASE:
@@ -408,14 +406,10 @@ take_news(struct run *r, int i, const struct news *n)
 			show_say(r->show, "prun: waiting for the setup of another run");
 		return false;
 	case NEWS_SESSION:
-		s->sessions = grow(s->sessions, &s->capsessions, s->nsessions + 1,
-			sizeof(*s->sessions));
-		s->sessions[s->nsessions++] = n->pid;
+		proc_add(&s->sessions, n->pid);
 		return false;
 	case NEWS_REAPED:
-		for (k = 0; k < s->nsessions; k++)
-			if (s->sessions[k] == n->pid)
-				s->sessions[k--] = s->sessions[--s->nsessions];
+		proc_remove(&s->sessions, n->pid);
 		return false;
 	case NEWS_OPEN:
 		tell_reopened(r, n->o.why);
@@ -460,16 +454,16 @@ static int
 reap_worker(struct run *r, int i)
 {
 	struct slot *s = &r->slots[i];
-	pid_t *keep = xmalloc((size_t)r->nslots * sizeof(*keep));
+	struct pids keep = { 0 };
 	int status = 0, k;
 
 	read_news(r, i);
-	while (s->nsessions)
-		proc_kill(s->sessions[--s->nsessions], SIGKILL);
+	while (s->sessions.n)
+		proc_kill(s->sessions.v[--s->sessions.n], SIGKILL);
 	for (k = 0; k < r->nslots; k++)
-		keep[k] = r->slots[k].pid;
-	proc_drain(keep, (size_t)r->nslots, NULL);
-	free(keep);
+		proc_add(&keep, r->slots[k].pid);
+	proc_drain(&keep, NULL);
+	free(keep.v);
 	while (waitpid(s->pid, &status, 0) < 0 && errno == EINTR)
 		;
 	close(s->orders);
@@ -696,8 +690,8 @@ suspend(struct run *r)
 		/* WNOWAIT: should it be dead instead, that is for replace_dead_workers(). */
 		waitid(P_PID, (id_t)s->pid, &si, WSTOPPED | WEXITED | WNOWAIT);
 		read_news(r, i);
-		for (k = 0; k < s->nsessions; k++)
-			killpg(s->sessions[k], SIGSTOP);
+		for (k = 0; k < s->sessions.n; k++)
+			killpg(s->sessions.v[k], SIGSTOP);
 	}
 	raise(SIGSTOP);
 	for (i = 0; i < r->nslots; i++) {
@@ -705,8 +699,8 @@ suspend(struct run *r)
 		if (!s->pid)
 			continue;
 		order(s, ORDER_PAUSED, 0, 0, clock_ms() - begin);
-		for (k = 0; k < s->nsessions; k++)
-			killpg(s->sessions[k], SIGCONT);
+		for (k = 0; k < s->sessions.n; k++)
+			killpg(s->sessions.v[k], SIGCONT);
 		kill(s->pid, SIGCONT);
 	}
 }
@@ -900,11 +894,11 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 	while (!is_late(&r) && hand_out(&r))
 		await_news(&r, show_draw(show, r.views, r.nslots, false));
 	end_workers(&r);
-	proc_drain(NULL, 0, NULL);
+	proc_drain(NULL, NULL);
 	end_files(&r);
 	list_clones(&r);
 	for (i = 0; i < p->workers; i++)
-		free(r.slots[i].sessions);
+		free(r.slots[i].sessions.v);
 	free(r.drops);
 	free(r.order);
 	*sig = r.sig;

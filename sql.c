@@ -750,7 +750,7 @@ static enum waited
 await_fd(struct sql *t, int fd, int events, int64_t deadline, bool heed)
 {
 	struct pollfd p = { fd, (short)events, 0 };
-	int saw;
+	bool came;
 
 	for (;;) {
 		if (heed && t->w->cancelled)
@@ -758,11 +758,11 @@ await_fd(struct sql *t, int fd, int events, int64_t deadline, bool heed)
 		if (proc_late(t->w, deadline))
 			return LATE;
 		t->busy++;
-		saw = proc_wait(t->w, &p, 1, deadline);
+		came = proc_wait(t->w, &p, 1, deadline);
 		t->busy--;
-		if (saw & SAW_FD)
+		if (p.revents)
 			return REPLIED;
-		if (saw && t->brief)
+		if (came && t->brief)
 			return STOPPED;
 	}
 }

@@ -176,7 +176,7 @@ make_env(struct attempt *a)
 	if (a->f && a->o->server) {     /* else they may name a server of the user's own */
 		env_set(a, "PLAYWRIGHT_TEST_BASE_URL", a->url);
 		env_all(a, &a->o->url_env, a->url);
-		if (proc_ready_fd(a->o->ready))
+		if (proc_ready_kind(a->o->ready, NULL) == READY_FD)
 			env_set(a, "PRUN_READY_FD", "3");
 	}
 	if (a->db)
@@ -342,20 +342,16 @@ start_member(struct attempt *a, size_t i, struct buf *why)
 {
 	struct member *m = &a->stack[i];
 	struct spawn s = { .argv = proc_argv(m->command, NULL), .env = a->env.v };
-	struct spawn ask = { .env = a->env.v };
 	struct readiness r = { .value = m->ready, .timeout_ms = a->o->ready_timeout_ms,
-		.port = a->ports[m->port].number, .log = m->log, .command = &ask };
+		.port = a->ports[m->port].number, .log = m->log, .server = &s };
 	struct buf reason = { 0 };
 	int fd[2] = { -1, -1 };
 	enum cause cause = CAUSE_SPAWN;
 	size_t dead;
 
 	a->out.service = i < a->o->service.n ? (int)i + 1 : 0;
-	if (proc_ready_command(m->ready))
-		ask.argv = proc_argv(proc_ready_command(m->ready), NULL);
-	s.out = s.err = ask.out = ask.err = open_regular(m->log,
-		O_WRONLY | O_CREAT | O_APPEND);
-	if (s.out < 0 || (proc_ready_fd(m->ready) && proc_pipe(fd) < 0)) {
+	s.out = s.err = open_regular(m->log, O_WRONLY | O_CREAT | O_APPEND);
+	if (s.out < 0 || (proc_ready_kind(m->ready, NULL) == READY_FD && proc_pipe(fd) < 0)) {
 		buf_fmt(why, "%s: %s", m->log, strerror(errno));
 		goto out;
 	}
@@ -748,7 +744,7 @@ stop(struct attempt *a)
 	}
 	proc_stop(a->w, &a->test, a->o->grace_ms, false, &a->notes);
 	stop_stack(a);
-	if (proc_drain(a->w->pids, a->w->npids, &names) > 0) {
+	if (proc_drain(&a->w->pids, &names) > 0) {
 		leaked = true;
 		add_lines(&a->notes, "had left its session, killed", &names);
 	}
@@ -780,7 +776,7 @@ after(struct attempt *a)
 	if (!a->o->after || !a->env.n)
 		return;
 	status = run_command(a, a->o->after, log, proc_clock(a->w) + most, false);
-	proc_drain(a->w->pids, a->w->npids, NULL);
+	proc_drain(&a->w->pids, NULL);
 	if (status) {           /* not the log's path: it goes if the test passed */
 		buf_fmt(&a->notes, "- after failed: %s\n", how(status));
 		buf_tail(&tail, log, 1);
@@ -936,7 +932,7 @@ set_up(struct attempt *a, struct buf *why)
 	if (!a->o->setup)
 		return true;
 	status = run_command(a, a->o->setup, log, -1, true);
-	proc_drain(a->w->pids, a->w->npids, NULL);
+	proc_drain(&a->w->pids, NULL);
 	if (status)
 		buf_fmt(why, "setup failed: %s; see %s", how(status), log);
 	return status == 0 && pg_setup(pg, a->o, false, &a->notes, why) == 0;
@@ -1086,7 +1082,7 @@ work_run(const struct plan *p, int slot, int orders, int news)
 	}
 	end(&self);
 	pg_close(self.pg);
-	proc_drain(w->pids, w->npids, NULL);
-	free(w->pids);
+	proc_drain(&w->pids, NULL);
+	free(w->pids.v);
 	_exit(0);
 }
