@@ -15,7 +15,7 @@
 #include "prun.h"
 
 struct slot {
-	pid_t pid;              /* 0: nobody */
+	struct proc worker;
 	int orders, news;       /* our ends of the pipes */
 	struct pids sessions;   /* announced and not reaped */
 	bool busy;              /* an order is under way */
@@ -24,15 +24,10 @@ struct slot {
 	struct order order;
 };
 
-struct drop {
-	int file, attempt;
-};
-
 struct run {
 	const struct plan *p;
 	struct record *records; /* of the files */
 	bool *held;             /* locks that are taken */
-	bool *named;            /* files whose kept clone was told of */
 	int *in_suite;          /* attempts under way in each suite */
 	int64_t failed;         /* attempts so far */
 	struct show *show;
@@ -42,14 +37,14 @@ struct run {
 	int nslots;
 	int *order;             /* files in the order of their turn; -1: had it */
 	size_t first;           /* in order: all before it are -1 */
-	struct drop *drops;     /* clones to be dropped */
+	struct order *drops;    /* clones to be dropped */
 	size_t ndrops, capdrops;
 	size_t next_setup;      /* suite; nsuites: all done */
 	size_t running;         /* files */
 	bool alone;             /* one of them wants nothing beside it */
 	bool stopping;          /* no more files */
-	int round;              /* of an audit; 0: each file alone */
-	int sig, signals, status, restarts;
+	int round;              /* of an audit or of retries, after the first */
+	int sig, status, restarts;
 	int64_t deadline;       /* of the run that a signal ends; -1: none */
 	bool killed;            /* it has come */
 };
@@ -57,10 +52,13 @@ struct run {
 /* ---- workers ---- */
 
 static void
-order(struct slot *s, enum order_type type, int file, int attempt, int64_t ms)
+order(struct run *r, int i, enum order_type type, int file, int attempt, int64_t ms)
 {
+	struct slot *s = &r->slots[i];
 	struct order o;
 
+	if (!s->worker.pid)
+		return;
 	memset(&o, 0, sizeof(o));
 	o.type = type;
 	o.file = file;
@@ -69,6 +67,8 @@ order(struct slot *s, enum order_type type, int file, int attempt, int64_t ms)
 	if (type < ORDER_CANCEL) {
 		s->busy = true;
 		s->order = o;
+		r->views[i].since = clock_ms();
+		r->views[i].file = type == ORDER_RUN ? file : -1;
 	}
 	/* EPIPE: it has died, which waitid will say.  EAGAIN: it has long stopped
 	 * reading; we do not wait for it. */
@@ -83,16 +83,16 @@ start_worker(struct run *r, int i)
 	struct slot *s = &r->slots[i];
 	int orders[2] = { -1, -1 }, news[2] = { -1, -1 }, k;
 
-	s->pid = 0;
+	memset(&s->worker, 0, sizeof(s->worker));
 	if (proc_pipe(orders) < 0 || proc_pipe(news) < 0
 	|| fcntl(orders[1], F_SETFL, O_NONBLOCK) < 0
 	|| fcntl(news[0], F_SETFL, O_NONBLOCK) < 0)
 		goto err;
 	fflush(NULL);
-	s->pid = fork();
-	if (s->pid < 0)
+	s->worker.pid = fork();
+	if (s->worker.pid < 0)
 		goto err;
-	if (s->pid == 0) {
+	if (s->worker.pid == 0) {
 		close(orders[1]);
 		close(news[0]);
 		/* Ends that are open here would hide another's end of file. */
@@ -116,7 +116,7 @@ err:
 	close_keep(news[1]);
 	close_keep(orders[0]);
 	close_keep(orders[1]);
-	s->pid = 0;
+	s->worker.pid = 0;
 	return -1;
 }
 
@@ -128,8 +128,7 @@ cancel(struct run *r, int64_t grace_ms)
 
 	r->stopping = true;
 	for (i = 0; i < r->nslots; i++)
-		if (r->slots[i].pid)
-			order(&r->slots[i], ORDER_CANCEL, 0, 0, grace_ms);
+		order(r, i, ORDER_CANCEL, 0, 0, grace_ms);
 }
 
 /* Says why the run cannot go on, and ends it. */
@@ -153,8 +152,7 @@ static void
 queue_drop(struct run *r, int file, int attempt)
 {
 	r->drops = grow(r->drops, &r->capdrops, r->ndrops + 1, sizeof(*r->drops));
-	r->drops[r->ndrops].file = file;
-	r->drops[r->ndrops++].attempt = attempt;
+	r->drops[r->ndrops++] = (struct order){ ORDER_DROP, file, attempt, 0 };
 }
 
 /* What there is to say of the clone of an attempt: its URL without the password,
@@ -189,23 +187,22 @@ tell(struct run *r, const struct file *f, bool again)
 	char *dir = plan_dir(r->p, f, c->o.attempt);
 
 	show_result(r->show, f, again, dir, stays ? clone_url(r, f, c->o.attempt) : NULL);
-	if (stays && is_failure(&c->o))
-		r->named[f->index] = true;
 	scratch_release(mark);
 }
 
-/* Lists the kept clones that were not named before. */
+/* Lists the kept clones that were not named before: those of files that passed,
+ * or wait for a retry. */
 static void
 list_clones(struct run *r)
 {
+	const struct record *c;
 	const struct file *f;
-	size_t i;
 
-	for (i = 0; i < r->p->nfiles; i++) {
-		f = &r->p->files[i];
-		if (r->records[i].kept && !r->named[i])
-			show_say(r->show, "database of %s: %s", safe(f->test, strlen(f->test)),
-				clone_url(r, f, r->records[i].kept));
+	for (f = r->p->files; f < r->p->files + r->p->nfiles; f++) {
+		c = &r->records[f->index];
+		if (c->kept && !(c->ended && is_failure(&c->o) && c->kept == c->o.attempt))
+			show_say(r->show, "database of %s: %s", shown(f->test),
+				clone_url(r, f, c->kept));
 	}
 }
 
@@ -218,14 +215,12 @@ give_back(struct run *r, int slot, const struct outcome *o)
 	size_t k = 0;
 
 	for (i = 0; i < r->nslots; i++)
-		left += i != slot && r->slots[i].pid && !r->slots[i].parked;
+		left += i != slot && r->slots[i].worker.pid && !r->slots[i].parked;
 	if (!left || r->stopping)
 		return false;
 	r->slots[slot].parked = true;
 	show_say(r->show, "prun: the database server has no connection left: %d at once (see "
 		"max_connections)", left);
-	if (o->attempt > 1 && !r->p->o.audit)
-		return true;            /* a retry needs no place in the order */
 	while (r->order[k] >= 0)
 		k++;
 	r->order[k] = o->file;
@@ -280,22 +275,6 @@ record(struct run *r, struct record *c, const struct outcome *o)
 	c->attempts = o->attempt;
 	if (!audit && o->attempt > 1 && o->result <= NONE)
 		c->o.result = FLAKY;
-}
-
-/* Whether an attempt's outcome can be true: it is of the attempt that was
- * ordered, and only a test that was run has passed or failed. */
-static bool
-makes_sense(const struct order *was, const struct outcome *o)
-{
-	bool cause = o->cause != CAUSE_NONE;
-
-	if (was->file != o->file || was->attempt != o->attempt)
-		return false;
-	if (o->result == ERROR || o->result == CANCEL)
-		return cause;
-	if (o->result == PASS)
-		return o->tested && !cause && o->status == 0;
-	return o->tested && cause == (o->result > NONE);
 }
 
 /* An attempt is over: notes it, tells, and decides how the run goes on. */
@@ -415,10 +394,7 @@ take_news(struct run *r, int i, const struct news *n)
 		tell_reopened(r, n->o.why);
 		return false;
 	case NEWS_RESULT:
-		if (r->p->o.reopen || makes_sense(&s->order, &n->o))
-			take_result(r, i, &n->o);
-		else
-			lose_attempt(r, i, "what the worker says of it contradicts itself");
+		take_result(r, i, &n->o);
 		return true;
 	case NEWS_SETUP:
 		take_setup(r, n->bad);
@@ -449,28 +425,26 @@ read_news(struct run *r, int i)
 /* ---- a worker's death ---- */
 
 /* Reaps a dead worker, and before that kills all it has started: as long as it
- * is a zombie its children are ours.  Returns its wait status. */
-static int
+ * is a zombie its children are ours. */
+static void
 reap_worker(struct run *r, int i)
 {
 	struct slot *s = &r->slots[i];
 	struct pids keep = { 0 };
-	int status = 0, k;
+	int k;
 
 	read_news(r, i);
 	while (s->sessions.n)
 		proc_kill(s->sessions.v[--s->sessions.n], SIGKILL);
 	for (k = 0; k < r->nslots; k++)
-		proc_add(&keep, r->slots[k].pid);
+		proc_add(&keep, r->slots[k].worker.pid);
 	proc_drain(&keep, NULL);
 	free(keep.v);
-	while (waitpid(s->pid, &status, 0) < 0 && errno == EINTR)
-		;
+	waitpid(s->worker.pid, NULL, 0);
 	close(s->orders);
 	close(s->news);
-	s->pid = 0;
+	s->worker.pid = 0;
 	s->orders = s->news = -1;
-	return status;
 }
 
 /* A worker is dead: its file is an error, its clone is dropped, and another
@@ -479,18 +453,17 @@ static void
 replace_worker(struct run *r, int i)
 {
 	struct slot *s = &r->slots[i];
-	int status = reap_worker(r, i);
-	bool busy = s->busy;
-	const char *how;
+	const char *how = proc_how_ended(&s->worker);
+	bool busy;
 
+	reap_worker(r, i);
+	busy = s->busy;
 	s->busy = false;
 	r->views[i].phase = IDLE;
 	if (r->killed && busy && s->order.type == ORDER_RUN)
 		lose_attempt(r, i, "did not stop in time and was killed");
 	if (r->killed || s->quits)
 		return;
-	how = WIFSIGNALED(status) ? strsignal(WTERMSIG(status))
-		: str("exit status %d", WEXITSTATUS(status));
 	show_say(r->show, "prun: worker %d died: %s; see %s/worker.log", i, how, r->p->dir);
 	if (busy && s->order.type == ORDER_RUN) {
 		lose_attempt(r, i, str("the worker died: %s", how));
@@ -504,23 +477,7 @@ replace_worker(struct run *r, int i)
 	if (start_worker(r, i) < 0)
 		show_say(r->show, "prun: no worker could take its place: %s", strerror(errno));
 	else if (r->stopping)
-		order(s, ORDER_CANCEL, 0, 0, 0);
-}
-
-static void
-replace_dead_workers(struct run *r)
-{
-	siginfo_t si;
-	pid_t pid;
-	int i;
-
-	for (i = 0; i < r->nslots; i++) {
-		pid = r->slots[i].pid;
-		memset(&si, 0, sizeof(si));
-		if (pid && waitid(P_PID, (id_t)pid, &si, WEXITED | WNOHANG | WNOWAIT) == 0
-		&& si.si_pid == pid)
-			replace_worker(r, i);
-	}
+		order(r, i, ORDER_CANCEL, 0, 0, 0);
 }
 
 /* ---- whose turn it is ---- */
@@ -558,29 +515,34 @@ run_file(struct run *r, int slot, const struct file *f)
 	r->alone = wants_alone(r, f);
 	r->in_suite[f->suite - r->p->suites]++;
 	r->running++;
-	r->views[slot].file = f->index;
 	r->views[slot].phase = CLONING;
-	r->views[slot].since = clock_ms();
-	order(&r->slots[slot], ORDER_RUN, f->index, r->records[f->index].attempts + 1, 0);
+	order(r, slot, ORDER_RUN, f->index, r->records[f->index].attempts + 1, 0);
 }
 
-/* Another round of an audit: all that have not ended, in another order. */
+/* All have had their turn: those that have not ended get another, for a retry or
+ * in the next round of an audit, which has an order of its own. */
 static bool
 begin_round(struct run *r)
 {
+	const struct plan *p = r->p;
+	bool left = false;
 	size_t i;
 
-	if (r->round >= r->p->o.audit)
+	if (r->first < p->nfiles || (p->o.audit && r->round >= p->o.audit))
 		return false;
 	r->round++;
+	r->first = 0;
 	free(r->order);
-	r->order = plan_order(r->p, str("%s-%d", r->p->o.shuffle, r->round));
-	for (i = 0; i < r->p->nfiles; i++)
+	r->order = plan_order(p, p->o.audit ? str("%s-%d", p->o.shuffle, r->round)
+		: p->o.shuffle);
+	for (i = 0; i < p->nfiles; i++) {
 		if (r->records[r->order[i]].ended)
 			r->order[i] = -1;
-	r->first = 0;
-	show_say(r->show, "audit: round %d of %d", r->round, (int)r->p->o.audit);
-	return true;
+		left = left || r->order[i] >= 0;
+	}
+	if (p->o.audit && left)
+		show_say(r->show, "audit: round %d of %d", r->round, (int)p->o.audit);
+	return left;
 }
 
 /* The next file that may run now, or NULL. */
@@ -599,14 +561,6 @@ next_file(struct run *r)
 			return f;
 		}
 	}
-	if (r->first < r->p->nfiles || r->running)
-		return NULL;
-	if (r->p->o.audit)
-		return begin_round(r) ? next_file(r) : NULL;
-	/* All have had their turn: retries, one at a time, alone. */
-	for (i = 0; i < r->p->nfiles; i++)
-		if (!r->records[i].ended)
-			return &r->p->files[i];
 	return NULL;
 }
 
@@ -615,7 +569,6 @@ next_file(struct run *r)
 static void
 give_work(struct run *r, int i)
 {
-	struct slot *s = &r->slots[i];
 	const struct file *f = NULL;
 
 	while (r->next_setup < r->p->nsuites && r->p->suites[r->next_setup].no_setup)
@@ -624,12 +577,11 @@ give_work(struct run *r, int i)
 		if (i > 0)
 			return;
 		r->views[0].phase = SETUP;
-		r->views[0].file = -1;
-		r->views[0].since = clock_ms();
-		order(s, ORDER_SETUP, (int)r->next_setup, 0, 0);
+		order(r, 0, ORDER_SETUP, (int)r->next_setup, 0, 0);
 	} else if (r->ndrops) {
 		r->ndrops--;
-		order(s, ORDER_DROP, r->drops[r->ndrops].file, r->drops[r->ndrops].attempt, 0);
+		order(r, i, ORDER_DROP, r->drops[r->ndrops].file,
+			r->drops[r->ndrops].attempt, 0);
 	} else if (!r->stopping) {
 		f = next_file(r);
 	}
@@ -641,32 +593,29 @@ give_work(struct run *r, int i)
 static bool
 hand_out(struct run *r)
 {
-	bool busy = false, parked = false, queued = false;
+	bool busy = false, queued = false;
 	struct slot *s;
 	size_t i;
 
 	for (s = r->slots; s < r->slots + r->nslots; s++) {
-		if (s->pid && !s->busy && !s->parked)
+		/* With nobody else at work there is room for one that is parked. */
+		if (s->worker.pid && !s->busy && (!s->parked || !r->running))
 			give_work(r, (int)(s - r->slots));
 		busy = busy || s->busy;
-		parked = parked || (s->pid && s->parked);
 	}
-	if (busy)
-		return true;
-	if (parked) {           /* there is room for them now, with nobody else at work */
-		for (s = r->slots; s < r->slots + r->nslots; s++)
-			s->parked = false;
+	if (busy || r->stopping)
+		return busy;
+	if (begin_round(r))
 		return hand_out(r);
-	}
 	/* What had to wait for the end: keep = run, and nothing failed. */
-	for (i = 0; i < r->p->nfiles && !r->failed && !r->stopping; i++) {
+	for (i = 0; i < r->p->nfiles && !r->failed; i++) {
 		if (r->p->files[i].suite->o.keep == KEEP_RUN && r->records[i].kept) {
 			queue_drop(r, (int)i, r->records[i].kept);
 			r->records[i].kept = 0;
 			queued = true;
 		}
 	}
-	return queued ? hand_out(r) : false;
+	return queued && hand_out(r);
 }
 
 /* ---- signals ---- */
@@ -683,12 +632,12 @@ suspend(struct run *r)
 
 	for (i = 0; i < r->nslots; i++) {
 		s = &r->slots[i];
-		if (!s->pid)
+		if (!s->worker.pid)
 			continue;
 		/* First the worker, so that it starts nothing meanwhile. */
-		kill(s->pid, SIGSTOP);
-		/* WNOWAIT: should it be dead instead, that is for replace_dead_workers(). */
-		waitid(P_PID, (id_t)s->pid, &si, WSTOPPED | WEXITED | WNOWAIT);
+		kill(s->worker.pid, SIGSTOP);
+		/* WNOWAIT: should it be dead instead, that is for replace_worker(). */
+		waitid(P_PID, (id_t)s->worker.pid, &si, WSTOPPED | WEXITED | WNOWAIT);
 		read_news(r, i);
 		for (k = 0; k < s->sessions.n; k++)
 			killpg(s->sessions.v[k], SIGSTOP);
@@ -696,20 +645,17 @@ suspend(struct run *r)
 	raise(SIGSTOP);
 	for (i = 0; i < r->nslots; i++) {
 		s = &r->slots[i];
-		if (!s->pid)
-			continue;
-		order(s, ORDER_PAUSED, 0, 0, clock_ms() - begin);
+		order(r, i, ORDER_PAUSED, 0, 0, clock_ms() - begin);
 		for (k = 0; k < s->sessions.n; k++)
 			killpg(s->sessions.v[k], SIGCONT);
-		kill(s->pid, SIGCONT);
+		if (s->worker.pid)
+			kill(s->worker.pid, SIGCONT);
 	}
 }
 
-/*
- * Ends the run because of a signal: a second one without grace, a third one
- * now.  Whatever the workers do meanwhile, whether a command that does not end or
- * a database that does not answer, they are killed when the deadline comes.
- */
+/* Ends the run because of a signal, a second one without grace.  Whatever the
+ * workers do, be it a command that does not end or a database that does not
+ * answer, they are killed when the deadline comes. */
 static void
 stop_for_signal(struct run *r, int sig)
 {
@@ -719,19 +665,17 @@ stop_for_signal(struct run *r, int sig)
 		return;
 	if (grace < 0 || grace > 2000)
 		grace = 2000;
-	if (++r->signals == 1) {
+	if (!r->sig) {
 		r->sig = sig;
 		r->deadline = now + 2000 + grace;
 		show_say(r->show, "prun: %s: stopping; once more kills at once",
 			strsignal(sig));
-		cancel(r, grace);
-	} else if (r->signals == 2) {
+	} else {
+		grace = 0;
 		if (r->deadline > now + 1000)
 			r->deadline = now + 1000;
-		cancel(r, 0);
-	} else {
-		r->deadline = now;
 	}
+	cancel(r, grace);
 }
 
 static void
@@ -769,9 +713,11 @@ await_news(struct run *r, int64_t until)
 	r->fds[i].fd = show_write(r->show);
 	r->fds[i].events = POLLOUT;
 	proc_wait(NULL, r->fds, (size_t)r->nslots + 1, until);
-	for (i = 0; i < r->nslots; i++)
+	for (i = 0; i < r->nslots; i++) {
 		read_news(r, i);
-	replace_dead_workers(r);
+		if (proc_ended(&r->slots[i].worker))
+			replace_worker(r, i);
+	}
 	heed_signals(r);
 }
 
@@ -781,15 +727,21 @@ is_late(const struct run *r)
 	return r->deadline >= 0 && clock_ms() >= r->deadline;
 }
 
-/* The workers that are alive. */
-static int
-count_workers(const struct run *r)
+/* Waits for the workers' end; false if some live on. */
+static bool
+await_end(struct run *r, int64_t until)
 {
-	int i, n = 0;
+	bool alive;
+	int i;
 
-	for (i = 0; i < r->nslots; i++)
-		n += r->slots[i].pid != 0;
-	return n;
+	for (;;) {
+		alive = false;
+		for (i = 0; i < r->nslots; i++)
+			alive = alive || r->slots[i].worker.pid;
+		if (!alive || clock_ms() >= until || is_late(r))
+			return !alive;
+		await_news(r, until);
+	}
 }
 
 /* Tells the workers to exit.  Those that do not, or not before the deadline, are
@@ -798,29 +750,24 @@ count_workers(const struct run *r)
 static void
 end_workers(struct run *r)
 {
-	int64_t end = clock_ms() + 10000;
-	struct slot *s;
+	int i;
 
-	for (s = r->slots; s < r->slots + r->nslots; s++) {
-		s->quits = true;
-		if (s->pid)
-			order(s, ORDER_QUIT, 0, 0, 0);
+	for (i = 0; i < r->nslots; i++) {
+		r->slots[i].quits = true;
+		order(r, i, ORDER_QUIT, 0, 0, 0);
 	}
-	while (count_workers(r) && clock_ms() < end && !is_late(r))
-		await_news(r, end);
-	if (!count_workers(r))
+	if (await_end(r, clock_ms() + 10000))
 		return;
 	r->deadline = -1;
 	r->killed = r->stopping = true;
-	for (s = r->slots; s < r->slots + r->nslots; s++)
-		if (s->pid)
-			kill(s->pid, SIGKILL);
-	end = clock_ms() + 500;
-	while (count_workers(r) && clock_ms() < end)
-		await_news(r, end);
-	for (s = r->slots; s < r->slots + r->nslots; s++)
-		if (s->pid && s->busy && s->order.type == ORDER_RUN)
-			lose_attempt(r, (int)(s - r->slots), "could not be killed");
+	for (i = 0; i < r->nslots; i++)
+		if (r->slots[i].worker.pid)
+			kill(r->slots[i].worker.pid, SIGKILL);
+	await_end(r, clock_ms() + 500);
+	for (i = 0; i < r->nslots; i++)
+		if (r->slots[i].worker.pid && r->slots[i].busy
+		&& r->slots[i].order.type == ORDER_RUN)
+			lose_attempt(r, i, "could not be killed");
 }
 
 /* ---- the end ---- */
@@ -864,7 +811,6 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 		.p = p, .records = records, .show = show, .nslots = p->workers,
 		.order = plan_order(p, p->o.shuffle), .deadline = -1,
 		.held = zeroed(p->locks.n, sizeof(*r.held)),
-		.named = zeroed(p->nfiles, sizeof(*r.named)),
 		.in_suite = zeroed(p->nsuites, sizeof(*r.in_suite)),
 		.slots = zeroed(n, sizeof(*r.slots)), .views = zeroed(n, sizeof(*r.views)),
 		.fds = zeroed(n + 1, sizeof(*r.fds))
@@ -895,8 +841,8 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 		await_news(&r, show_draw(show, r.views, r.nslots, false));
 	end_workers(&r);
 	proc_drain(NULL, NULL);
-	end_files(&r);
 	list_clones(&r);
+	end_files(&r);
 	for (i = 0; i < p->workers; i++)
 		free(r.slots[i].sessions.v);
 	free(r.drops);
@@ -908,16 +854,10 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 /* ---- what an audit found ---- */
 
 static bool
-failed(const struct outcome *o)
-{
-	return o->attempt && o->result >= FAIL && o->result < CANCEL;
-}
-
-static bool
 beside(const struct outcome *a, const struct outcome *b)
 {
-	return a->attempt && b->attempt && a->begin < b->begin + (b->ms ? b->ms : 1)
-		&& b->begin < a->begin + (a->ms ? a->ms : 1);
+	return a->attempt && b->attempt && a->begin < b->begin + b->ms
+		&& b->begin < a->begin + a->ms;
 }
 
 /* What there is against a file, strongest first. */
@@ -940,8 +880,8 @@ failures(const struct plan *p, const struct record *f, const struct record *g, i
 	for (k = 1; k <= p->o.audit; k++) {
 		a = &f->rounds[k];
 		b = &g->rounds[k];
-		n += failed(a) && beside(a, b);
-		*harmless += beside(a, b) && !failed(a) && !failed(b);
+		n += is_failure(a) && beside(a, b);
+		*harmless += beside(a, b) && !is_failure(a) && !is_failure(b);
 	}
 	return n;
 }
@@ -1018,29 +958,29 @@ add_suspects(struct buf *b, const struct plan *p, const struct record *records, 
 void
 run_audit(const struct plan *p, const struct record *records, struct buf *b)
 {
-	size_t *group = xcalloc(p->nfiles, sizeof(*group)), i, n[3] = { 0 };
-	int *unsafe = xcalloc(p->nfiles, sizeof(*unsafe)), k, harmless = 0;
+	size_t *group = xcalloc(p->nfiles, sizeof(*group)), i, n[4] = { 0 };
+	int *unsafe = xcalloc(p->nfiles, sizeof(*unsafe)), harmless = 0;
+	const struct outcome *last;
 	struct buf found = { 0 };
 	const char *name;
 
 	for (i = 0; i < p->nfiles; i++) {
 		group[i] = i;
 		unsafe[i] = failures(p, &records[i], &records[i], &harmless);
-		for (k = 0; k <= p->o.audit && records[i].rounds[k].attempt
-		&& records[i].rounds[k].result <= NONE; k++)
-			;
-		n[0] += k > p->o.audit;
 	}
 	for (i = 0; i < p->nfiles; i++) {
 		name = shown(p->files[i].test);
+		last = &records[i].rounds[p->o.audit];
 		if (unsafe[i]) {
 			n[1]++;
 			buf_fmt(&found, "unsafe: %s  passed alone, failed in %d of %d rounds "
 				"beside others", name, unsafe[i], (int)p->o.audit);
 			add_suspects(&found, p, records, i, unsafe, group);
-		} else if (failed(&records[i].rounds[0])) {
+		} else if (is_failure(&records[i].rounds[0])) {
 			n[2]++;
 			buf_fmt(&found, "broken: %s  fails alone\n", name);
+		} else {
+			n[last->attempt && last->result <= NONE ? 0 : 3]++;
 		}
 	}
 	if (n[1]) {
@@ -1051,8 +991,8 @@ run_audit(const struct plan *p, const struct record *records, struct buf *b)
 	buf_fmt(b, "\naudit: ran each of %zu files alone, then %d rounds with %d at once:\n"
 		"%zu safe, %zu unsafe, %zu broken", p->nfiles, (int)p->o.audit, p->workers,
 		n[0], n[1], n[2]);
-	if (n[0] + n[1] + n[2] < p->nfiles)
-		buf_fmt(b, ", %zu not finished", p->nfiles - n[0] - n[1] - n[2]);
+	if (n[3])
+		buf_fmt(b, ", %zu not finished", n[3]);
 	buf_fmt(b, "\n%s", found.n ? found.s : "");
 	if (found.n && file_write(str("%s/audit.txt", p->dir), found.s, found.n, 0666) < 0)
 		warn("%s/audit.txt:", p->dir);

@@ -198,7 +198,7 @@ echo 'exit 0' | script worker/test_2.sh
 run -j1 worker -d worker.d
 is 'the death of a worker costs one file' "$(grep -c '^worker/test_2.sh *PASS' out)" 1
 has 'which is an ERROR' out '^worker/test_1.sh +ERROR'
-has 'that says why' out 'the worker died: Killed'
+has 'that says why' out 'the worker died: killed by signal 9'
 has 'and has its cause in the results' worker.d/results.jsonl '"cause":"prun.worker-died"'
 ok 'its test is gone' gone 'sleep 2000[.]5'
 for i in 2 3 4 5 6; do cp worker/test_1.sh worker/test_$i.sh; done

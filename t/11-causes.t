@@ -55,7 +55,7 @@ cause 'exit 0' prun.spawn ERROR 'exit status 127: .*nosuch' --test 'nosuch "$PRU
 : >plain
 cause 'exit 0' prun.spawn ERROR 'cannot run ./plain: not executable' --test ./plain
 cause 'exit 0' prun.spawn ERROR 'cannot run ./gone: command not found' --test ./gone
-cause 'kill -9 $PPID; sleep 60' prun.worker-died ERROR 'the worker died: Killed'
+cause 'kill -9 $PPID; sleep 60' prun.worker-died ERROR 'the worker died: killed by signal 9'
 cause 'exit 0 # $PRUN_JUNIT' prun.report ERROR 'exit status 0, but no report was written' \
 	--test 'sh "$PRUN_TEST" "$PRUN_JUNIT"'
 cause 'echo "<testsuite><testcase" >"$PRUN_JUNIT"' prun.report ERROR 'the report .*/junit.xml ends in the middle of a tag'

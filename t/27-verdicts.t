@@ -87,7 +87,7 @@ has 'but 255 is a status' out 'exit status 255 \(prun.exit\)'
 # A worker that dies, wherever.
 run --setup 'kill -9 $PPID; sleep 2700.1' t/test_good.sh
 is 'a worker that dies in setup: status 3' $status 3
-has 'is told' out 'worker 0 died: Killed'
+has 'is told' out 'worker 0 died: killed by signal 9'
 has 'and the file did not run' out '^1 file: 0 passed, 1 cancelled'
 dies() {
 	what=$1
@@ -96,7 +96,7 @@ dies() {
 	run -f dirs.conf -j1 "$@" t/test_good.sh
 	is "a worker that dies in $what: the file is an ERROR" \
 		"$status $(grep -c 'ERROR  t/test_good' out)" '1 1'
-	has "a worker that dies in $what: is told why" out 'the worker died: Killed \(prun.worker-died\)'
+	has "a worker that dies in $what: is told why" out 'the worker died: killed by signal 9 \(Killed\) \(prun.worker-died\)'
 	is "a worker that dies in $what: the clone is dropped" "$(clones)" ''
 	ok "a worker that dies in $what: nothing is left" await gone 'sleep 2700'
 }
