@@ -846,55 +846,39 @@ proc_ready_check(const char *value)
 {
 	const char *arg;
 	enum ready_kind kind = proc_ready_kind(value, &arg);
+	bool good = *arg ? kind == READY_COMMAND
+		: kind == READY_TCP || kind == READY_FD || kind == READY_NONE;
 	regex_t re;
 
-	if (kind == READIES)
-		return "not one of: tcp, http PATH, log ERE, command CMD, fd, none";
 	if (kind == READY_HTTP)
-		return *arg == '/' ? NULL : "http needs a path: http /";
-	if (kind == READY_COMMAND)
-		return *arg ? NULL : "command needs a command";
-	if (kind != READY_LOG)
-		return *arg ? "takes no argument" : NULL;
-	if (!*arg || regcomp(&re, arg, REG_EXTENDED | REG_NOSUB))
-		return "log needs an extended regular expression";
-	regfree(&re);
-	return NULL;
+		good = *arg == '/';
+	if (kind == READY_LOG && *arg && regcomp(&re, arg, REG_EXTENDED | REG_NOSUB) == 0) {
+		regfree(&re);
+		good = true;
+	}
+	return good ? NULL : "http needs a path (http /), log an extended regular "
+		"expression, command a command; tcp, fd and none need nothing";
 }
 
-struct probe {
-	struct worker *w;
-	struct proc *stack;     /* n of them; the last one is asked */
-	size_t n;
-	const struct readiness *r;
-	enum ready_kind kind;
-	const char *arg;        /* path, expression or command */
-	int64_t deadline;
-	regex_t re;             /* of log */
-	off_t at;               /* the log has been read up to here */
-	bool connected;         /* to something, at some time */
-	char answer[300];       /* how its last one to http begins */
-};
-
 static bool
-some_ended(const struct probe *p)
+some_ended(const struct readiness *r)
 {
 	size_t i;
 
-	for (i = 0; i < p->n && !proc_ended(&p->stack[i]); i++)
+	for (i = 0; i < r->n && !proc_ended(&r->stack[i]); i++)
 		;
-	return i < p->n;
+	return i < r->n;
 }
 
 /* Waits for events on fd; false when the deadline, a cancel or the end of one of
  * the stack came first. */
 static bool
-await(const struct probe *p, int fd, short events, int64_t deadline)
+await(const struct readiness *r, int fd, short events, int64_t deadline)
 {
 	struct pollfd pfd = { fd, events, 0 };
 
-	while (!p->w->cancelled && !some_ended(p) && !proc_late(p->w, deadline)) {
-		proc_wait(p->w, &pfd, 1, deadline);
+	while (!r->w->cancelled && !some_ended(r) && !proc_late(r->w, deadline)) {
+		proc_wait(r->w, &pfd, 1, deadline);
 		if (pfd.revents)
 			return true;
 	}
@@ -902,33 +886,38 @@ await(const struct probe *p, int fd, short events, int64_t deadline)
 }
 
 /* Asks for the path; whether the answer is 2xx or 3xx.  Of another one more is
- * read, for whoever wants to know. */
+ * read, to be told. */
 static bool
-http_says_yes(struct probe *p, int fd)
+http_says_yes(const struct readiness *r, int fd, struct buf *why)
 {
 	char *request = str("GET %s HTTP/1.0\r\nHost: localhost:%d\r\n"
-		"Connection: close\r\n\r\n", p->arg, p->r->port);
-	int64_t deadline = proc_clock(p->w) + 5000;
+		"Connection: close\r\n\r\n", r->arg, r->port);
+	int64_t deadline = proc_clock(r->w) + 5000;
+	char answer[300] = "";
+	const char *text;
 	size_t n = 0;
-	ssize_t r;
+	ssize_t got = 1;
 
-	if (p->deadline >= 0 && p->deadline < deadline)
-		deadline = p->deadline;
+	if (r->deadline >= 0 && r->deadline < deadline)
+		deadline = r->deadline;
 	/* A fresh socket's buffer takes so short a request whole. */
 	if (write(fd, request, strlen(request)) != (ssize_t)strlen(request))
 		return false;
-	while (n < sizeof(p->answer) - 1 && await(p, fd, POLLIN, deadline)) {
-		r = read(fd, p->answer + n, sizeof(p->answer) - 1 - n);
-		if (r <= 0)
-			break;
-		n += (size_t)r;
-		p->answer[n] = '\0';
+	while (got > 0 && n < sizeof(answer) - 1 && await(r, fd, POLLIN, deadline)) {
+		got = read(fd, answer + n, sizeof(answer) - 1 - n);
+		n += got > 0 ? (size_t)got : 0;
 		if (n < strlen("HTTP/1.1 200"))
 			continue;
-		if (starts(p->answer, "HTTP/1.") && (p->answer[9] == '2' || p->answer[9] == '3'))
+		if (starts(answer, "HTTP/1.") && (answer[9] == '2' || answer[9] == '3'))
 			return true;
-		deadline = proc_clock(p->w) + 100;
+		deadline = proc_clock(r->w) + 100;
 	}
+	text = strstr(answer, "\r\n\r\n");
+	text = text ? text + 4 : "";
+	why->n = 0;
+	buf_fmt(why, n ? "GET %s on port %d answers %s: %s" : "it does not answer GET %s on port %d",
+		r->arg, r->port, safe(answer, strcspn(answer, "\r\n")),
+		safe(text, strcspn(text, "\r\n")));
 	return false;
 }
 
@@ -936,51 +925,51 @@ http_says_yes(struct probe *p, int fd)
  * both ends are the same is none: TCP allows it when the port that connect
  * chooses is the one that it connects to. */
 static bool
-try_connect(struct probe *p, int family)
+try_connect(const struct readiness *r, int family, struct buf *why)
 {
 	union address a;
-	socklen_t len = address(&a, family, p->r->port, false);
+	socklen_t len = address(&a, family, r->port, false);
 	int fd = socket(family, SOCK_STREAM, 0);
-	bool yes = false;
+	bool yes;
 
 	if (fd < 0)
 		return false;   /* no IPv6 here, say */
 	set_cloexec(fd);
-	if (fcntl(fd, F_SETFL, O_NONBLOCK) == 0
-	&& (connect(fd, &a.any, len) == 0 || errno == EINPROGRESS)
-	&& await(p, fd, POLLOUT, p->deadline)
-	&& getpeername(fd, &a.any, &len) == 0 && own_port(fd) != p->r->port) {
-		p->connected = true;
-		yes = p->kind == READY_TCP || http_says_yes(p, fd);
-	}
+	yes = fcntl(fd, F_SETFL, O_NONBLOCK) == 0
+		&& (connect(fd, &a.any, len) == 0 || errno == EINPROGRESS)
+		&& await(r, fd, POLLOUT, r->deadline)
+		&& getpeername(fd, &a.any, &len) == 0 && own_port(fd) != r->port
+		&& (r->kind == READY_TCP || http_says_yes(r, fd, why));
 	close(fd);
 	return yes;
 }
 
 /* Whether a line of the log matches, from where whole lines were not yet read. */
 static bool
-log_matches(struct probe *p)
+log_matches(struct readiness *r)
 {
-	int fd = open_regular(p->r->log, O_RDONLY);
+	int fd = open_regular(r->log, O_RDONLY);
 	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
 	char *line = NULL, *nul;
 	size_t cap = 0;
 	ssize_t n;
 	bool yes = false;
+	regex_t re;
 
-	if (!f)
+	if (!f || regcomp(&re, r->arg, REG_EXTENDED | REG_NOSUB))
 		return false;
-	fseeko(f, p->at, SEEK_SET);     /* a regular file: cannot fail */
+	fseeko(f, r->log_from, SEEK_SET);       /* a regular file: cannot fail */
 	for (n = getline(&line, &cap, f); n > 0 && !yes; n = getline(&line, &cap, f)) {
 		if (line[n - 1] == '\n') {
-			p->at += n;
+			r->log_from += n;
 			line[--n] = '\0';
 		}
 		/* A NUL would end the string for regexec. */
 		while ((nul = memchr(line, '\0', (size_t)n)))
 			*nul = ' ';
-		yes = regexec(&p->re, line, 0, NULL, 0) == 0;
+		yes = regexec(&re, line, 0, NULL, 0) == 0;
 	}
+	regfree(&re);
 	free(line);
 	fclose(f);
 	return yes;
@@ -988,13 +977,13 @@ log_matches(struct probe *p)
 
 /* Waits for a newline on PRUN_READY_FD. */
 static bool
-await_newline(const struct probe *p)
+await_newline(const struct readiness *r)
 {
 	char chunk[64];
 	ssize_t n = 1;
 
-	while (n > 0 && await(p, p->r->fd, POLLIN, p->deadline)) {
-		n = read(p->r->fd, chunk, sizeof(chunk));
+	while (n > 0 && await(r, r->fd, POLLIN, r->deadline)) {
+		n = read(r->fd, chunk, sizeof(chunk));
 		if (n > 0 && memchr(chunk, '\n', (size_t)n))
 			return true;
 	}
@@ -1002,88 +991,53 @@ await_newline(const struct probe *p)
 }
 
 static bool
-ask(struct probe *p, struct buf *why)
+ask(struct readiness *r, struct buf *why)
 {
-	struct spawn command = *p->r->server;
+	struct spawn command = *r->server;
 
-	switch (p->kind) {
+	switch (r->kind) {
 	case READY_FD:
-		return await_newline(p);
+		return await_newline(r);
 	case READY_LOG:
-		return log_matches(p);
+		return log_matches(r);
 	case READY_COMMAND:
-		command.argv = proc_argv(p->arg, NULL);
+		command.argv = proc_argv(r->arg, NULL);
 		command.fd = 0;
-		return proc_run(p->w, &command, p->deadline, true, 0, why) == 0;
+		return proc_run(r->w, &command, r->deadline, true, 0, why) == 0;
 	default:
-		return try_connect(p, AF_INET) || try_connect(p, AF_INET6);
+		return try_connect(r, AF_INET, why) || try_connect(r, AF_INET6, why);
 	}
 }
 
-/* Asks again and again until it is ready, or cannot be any more; fd just once. */
-static bool
-ask_until_ready(struct probe *p, struct buf *why)
-{
-	int64_t begin = proc_clock(p->w), wait;
-
-	do {
-		if (ask(p, why))
-			return true;
-		wait = (proc_clock(p->w) - begin) / 50;
-		if (wait > 25)
-			wait = 25;
-		await(p, -1, 0, proc_clock(p->w) + (wait ? wait : 1));
-	} while (p->kind != READY_FD && !p->w->cancelled && !some_ended(p)
-		&& !proc_late(p->w, p->deadline));
-	return false;
-}
-
-/* Says in words what came of asking in vain. */
-static void
-why_not_ready(const struct probe *p, struct buf *why)
-{
-	const char *text = strstr(p->answer, "\r\n\r\n");
-
-	text = text ? text + 4 : "";
-	if (p->kind == READY_LOG)
-		buf_fmt(why, "no line of its log matches %s", p->arg);
-	else if (p->kind == READY_COMMAND)
-		buf_fmt(why, "%s did not exit with 0", p->arg);
-	else if (p->kind == READY_FD)
-		buf_str(why, "it wrote no newline to PRUN_READY_FD");
-	else if (*p->answer)
-		buf_fmt(why, "GET %s on port %d answers %s: %s", p->arg, p->r->port,
-			safe(p->answer, strcspn(p->answer, "\r\n")),
-			safe(text, strcspn(text, "\r\n")));
-	else if (p->connected)
-		buf_fmt(why, "it does not answer GET %s on port %d", p->arg, p->r->port);
-	else
-		buf_fmt(why, "nothing listens on port %d of 127.0.0.1 or ::1", p->r->port);
-}
-
 enum cause
-proc_ready(struct worker *w, struct proc *stack, size_t n, const struct readiness *r,
-	struct buf *why)
+proc_ready(struct readiness *r, struct buf *why)
 {
-	struct probe p = { .w = w, .stack = stack, .n = n, .r = r, .at = r->log_from };
-	bool yes;
+	int64_t begin = proc_clock(r->w), wait;
+	bool yes = r->kind == READY_NONE;
 
-	p.deadline = r->timeout_ms < 0 ? -1 : proc_clock(w) + r->timeout_ms;
-	p.kind = proc_ready_kind(r->value, &p.arg);
-	if (p.kind == READY_NONE)
+	if (yes)
 		return CAUSE_NONE;
-	if (p.kind == READY_LOG && regcomp(&p.re, p.arg, REG_EXTENDED | REG_NOSUB))
-		fatal(EXIT_RUN, "ready = log %s: bad expression", p.arg);
-	yes = ask_until_ready(&p, why);
-	if (p.kind == READY_LOG)
-		regfree(&p.re);
-	if (w->cancelled)
+	do {
+		yes = ask(r, why);
+		wait = 1 + (proc_clock(r->w) - begin) / 50;
+		if (!yes)       /* a fiftieth of the time so far, 1 to 25 ms */
+			await(r, -1, 0, proc_clock(r->w) + (wait < 25 ? wait : 25));
+	} while (!yes && r->kind != READY_FD && !r->w->cancelled && !some_ended(r)
+		&& !proc_late(r->w, r->deadline));
+	if (r->w->cancelled)
 		return CAUSE_CANCELLED;
 	/* An answer for a dead server is not its own. */
-	if (some_ended(&p))
+	if (some_ended(r))
 		return CAUSE_SERVER_DIED;
 	if (yes)
 		return CAUSE_NONE;
-	why_not_ready(&p, why);
+	if (r->kind == READY_LOG)
+		buf_fmt(why, "no line of its log matches %s", r->arg);
+	else if (r->kind == READY_COMMAND)
+		buf_fmt(why, "%s did not exit with 0", r->arg);
+	else if (r->kind == READY_FD)
+		buf_str(why, "it wrote no newline to PRUN_READY_FD");
+	else if (!why->n)
+		buf_fmt(why, "nothing listens on port %d of 127.0.0.1 or ::1", r->port);
 	return CAUSE_SERVER_NOT_READY;
 }

@@ -474,12 +474,16 @@ enum ready_kind {
 };
 
 struct readiness {
-	const char *value;      /* of ready = */
-	int64_t timeout_ms;     /* -1: it may take as long as it likes */
+	struct worker *w;
+	struct proc *stack;     /* n of them; the last one is asked */
+	size_t n;
+	enum ready_kind kind;
+	const char *arg;        /* path, expression or command */
+	int64_t deadline;       /* -1: it may take as long as it likes */
 	int port;
 	int fd;                 /* read end of PRUN_READY_FD */
 	const char *log;        /* the server's */
-	off_t log_from;         /* where the lines of this server begin */
+	off_t log_from;         /* where the lines of this server begin, not yet read */
 	const struct spawn *server;     /* ready = command: its environment and log */
 };
 
@@ -552,10 +556,9 @@ bool proc_taken(int *hold, int port);
 const char *proc_ready_check(const char *value);
 /* The kind of a ready = value; *arg (may be NULL): its path, expression or command. */
 enum ready_kind proc_ready_kind(const char *value, const char **arg);
-/* Waits until the last of a stack of n is ready and all live; CAUSE_NONE, or why
- * not, in words in why. */
-enum cause proc_ready(struct worker *w, struct proc *stack, size_t n,
-	const struct readiness *r, struct buf *why);
+/* Waits until the last of the stack is ready and all live; CAUSE_NONE, or why not,
+ * in words in why. */
+enum cause proc_ready(struct readiness *r, struct buf *why);
 
 /* ---- show.c: what people and machines read ---- */
 

@@ -342,7 +342,7 @@ start_member(struct attempt *a, size_t i, struct buf *why)
 {
 	struct member *m = &a->stack[i];
 	struct spawn s = { .argv = proc_argv(m->command, NULL), .env = a->env.v };
-	struct readiness r = { .value = m->ready, .timeout_ms = a->o->ready_timeout_ms,
+	struct readiness r = { .w = a->w, .stack = a->procs, .n = i + 1, .deadline = -1,
 		.port = a->ports[m->port].number, .log = m->log, .server = &s };
 	struct buf reason = { 0 };
 	int fd[2] = { -1, -1 };
@@ -351,7 +351,8 @@ start_member(struct attempt *a, size_t i, struct buf *why)
 
 	a->out.service = i < a->o->service.n ? (int)i + 1 : 0;
 	s.out = s.err = open_regular(m->log, O_WRONLY | O_CREAT | O_APPEND);
-	if (s.out < 0 || (proc_ready_kind(m->ready, NULL) == READY_FD && proc_pipe(fd) < 0)) {
+	r.kind = proc_ready_kind(m->ready, &r.arg);
+	if (s.out < 0 || (r.kind == READY_FD && proc_pipe(fd) < 0)) {
 		buf_fmt(why, "%s: %s", m->log, strerror(errno));
 		goto out;
 	}
@@ -365,7 +366,9 @@ start_member(struct attempt *a, size_t i, struct buf *why)
 	close_keep(fd[1]);
 	fd[1] = -1;
 	r.fd = fd[0];
-	cause = proc_ready(a->w, a->procs, i + 1, &r, &reason);
+	if (a->o->ready_timeout_ms >= 0)
+		r.deadline = proc_clock(a->w) + a->o->ready_timeout_ms;
+	cause = proc_ready(&r, &reason);
 	dead = dead_member(a, false);
 	if (cause == CAUSE_NONE && dead < a->nstack)
 		cause = CAUSE_SERVER_DIED;
