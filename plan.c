@@ -21,7 +21,6 @@
 #include <glob.h>
 
 extern char **environ;
-#include <regex.h>
 
 /* ---- an attempt's names, and its command ---- */
 
@@ -72,76 +71,34 @@ is_script(const char *path)
 		|| fnmatch("*.[jt]sx", path, 0) == 0;
 }
 
-/* Playwright's command; which: the arguments that select tests. */
-static const char *
-playwright(const char *which)
-{
-	const char *local = "node_modules/.bin/playwright";
+static const char pytest[] = "exec \"${PYTHON:-python3}\" -m pytest "
+	"-o cache_dir=\"$TMPDIR/cache\" \"$PRUN_TEST\" --junitxml=\"$PRUN_JUNIT\" \"$@\"";
 
-	return str("PLAYWRIGHT_JUNIT_OUTPUT_NAME=\"$PRUN_JUNIT\" %s test %s "
-		"--pass-with-no-tests --workers=$PRUN_CPUS --reporter=junit "
-		"--output=\"$PRUN_DIR/test-results\" \"$@\"",
-		access(local, X_OK) == 0 ? local : "npx --no-install playwright", which);
-}
-
-/* Appends s as a regular expression of JavaScript that matches only s, within
- * single quotes of the shell. */
-static void
-add_regexp(struct buf *b, const char *s)
-{
-	for (; *s; s++) {
-		if (strchr("\\/^$.*+?()[]{}|", *s))
-			buf_char(b, '\\');
-		if (*s == '\'')
-			buf_str(b, "'\\'");
-		buf_char(b, *s);
-	}
-}
-
-/* The command for one file, or for its tests of a title or at a line.  Playwright
- * takes regular expressions, which heed the case only between slashes.  It compares
- * absolute paths, and titles with the file's name and the groups' before them. */
-static const char *
-playwright_file(const struct file *f)
-{
-	const char *node = f->test + strlen(f->path), *base = strrchr(f->path, '/');
-	const char *angle, *command;
-	char *here = realpath(".", NULL);
-	struct buf b = { 0 };
-
-	buf_str(&b, "'/^");
-	if (*f->path != '/')
-		add_regexp(&b, str("%s/", here ? here : ""));
-	add_regexp(&b, f->path);
-	buf_fmt(&b, "$/%s'", starts(node, "::") ? "" : node);
-	if (starts(node, "::")) {
-		buf_str(&b, " -g '/");
-		add_regexp(&b, base ? base + 1 : f->path);
-		buf_char(&b, ' ');
-		/* reports write "group > title", with an angle mark */
-		for (node += 2; (angle = strstr(node, " \xe2\x80\xba ")); node = angle + 5)
-			add_regexp(&b, str("%.*s ", (int)(angle - node), node));
-		add_regexp(&b, node);
-		buf_str(&b, "( |$)/'");
-	}
-	command = playwright(b.s);
-	buf_free(&b);
-	free(here);
-	return command;
-}
+/* Playwright takes regular expressions, which heed the case only between slashes.  It
+ * compares absolute paths, and titles with the file's name and the groups' before them;
+ * reports write "group > title", with an angle mark.  A suite that runs as one may be a
+ * directory. */
+static const char playwright[] =
+	"re() { printf '%s\\n' \"$1\" | LC_ALL=C sed 's,[][\\/^$.*+?(){}|],\\\\&,g'; }; "
+	"case $PRUN_FILE in /*) d= ;; *) d=$(pwd -P)/ ;; esac; "
+	"f=\"/^$(re \"$d$PRUN_FILE\")\\$/\" n=${PRUN_TEST#\"$PRUN_FILE\"}; "
+	"[ ! -d \"$PRUN_FILE\" ] || f=$PRUN_FILE; "
+	"case $n in ::*) n=$(re \"${n#::}\" | LC_ALL=C sed 's, \xe2\x80\xba , ,g'); "
+	"set -- -g \"/$(re \"${PRUN_FILE##*/}\") $n( |\\$)/\" \"$@\"; n= ;; esac; "
+	"p=node_modules/.bin/playwright; [ -x $p ] || p='npx --no-install playwright'; "
+	"PLAYWRIGHT_JUNIT_OUTPUT_NAME=\"$PRUN_JUNIT\" exec $p test \"$f$n\" "
+	"--pass-with-no-tests --workers=$PRUN_CPUS --reporter=junit "
+	"--output=\"$PRUN_DIR/test-results\" \"$@\"";
 
 /* The default command of a kind of file, or NULL. */
 static const char *
 default_test(const char *path)
 {
 	if (ends(path, ".py"))
-		return "exec \"${PYTHON:-python3}\" -m pytest -o cache_dir=\"$TMPDIR/cache\" "
-			"\"$PRUN_TEST\" --junitxml=\"$PRUN_JUNIT\" \"$@\"";
+		return pytest;
 	if (ends(path, ".bats"))
 		return "exec bats --tap \"$PRUN_TEST\" \"$@\"";
-	if (is_script(path) && playwright_config())
-		return playwright("\"$PRUN_TEST\"");
-	return NULL;
+	return is_script(path) && playwright_config() ? playwright : NULL;
 }
 
 bool
@@ -164,8 +121,6 @@ plan_command(const struct file *f, bool *program)
 	size_t i;
 
 	*program = !test;
-	if (test && !f->suite->o.test && is_script(f->path))
-		return str("%s", playwright_file(f));
 	if (!test && access(f->path, X_OK) == 0)
 		return str("%s%s", strchr(f->path, '/') ? "" : "./", f->path);
 	if (!test || !f->more.n)
@@ -263,26 +218,40 @@ label(const struct suite *s)
 	return *s->name ? str("suite %s", shown(s->name)) : "files";
 }
 
+/* Adds a copy of f. */
+static struct file *
+push_file(struct plan *p, struct file f)
+{
+	p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(f));
+	p->files[p->nfiles] = f;
+	return &p->files[p->nfiles++];
+}
+
+/* Takes the files out of the plan, to be put back in another way. */
+static struct file *
+take_files(struct plan *p, size_t *n)
+{
+	struct file *all = p->files;
+
+	*n = p->nfiles;
+	p->files = NULL;
+	p->nfiles = p->capfiles = 0;
+	return all;
+}
+
 /* Adds a file; the first earlier ones may have it. */
 static void
 add_file(struct plan *p, struct suite *s, const char *path, const char *test, size_t earlier)
 {
-	struct file *f;
+	struct file f = { .path = str("%s", path), .test = str("%s", test), .suite = s,
+		.timeout_ms = s->o.timeout_ms, .retries = s->o.retries, .expect_ms = -1 };
 	size_t i;
 
 	for (i = 0; i < earlier; i++)
 		if (p->files[i].suite == s && !strcmp(p->files[i].test, test))
 			return;
-	if (matches(&s->o.exclude, path))
-		return;
-	p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(*p->files));
-	f = memset(&p->files[p->nfiles++], 0, sizeof(*f));
-	f->path = str("%s", path);
-	f->test = str("%s", test);
-	f->suite = s;
-	f->timeout_ms = s->o.timeout_ms;
-	f->retries = s->o.retries;
-	f->expect_ms = -1;
+	if (!matches(&s->o.exclude, path))
+		push_file(p, f);
 }
 
 /* The name of what is given, a path, FILE::NODE or FILE:LINE; *test is the same with
@@ -318,21 +287,35 @@ how_to_run(const char *path)
 		: "not executable, and no test command is set";
 }
 
-/* The tests in a directory that something can run; says which cannot be. */
+/* The directory that path is in. */
+static char *
+dir_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	if (!slash)
+		return ".";
+	return str("%.*s", slash == path ? 1 : (int)(slash - path), path);
+}
+
+/* The tests in a directory that something can run, or with split = dir the directories
+ * that hold them; says which cannot be. */
 static void
 find_tests(const struct suite *s, const char *dir, struct list *tests)
 {
+	bool units = s->o.split == SPLIT_DIR;
 	struct list found = { 0 };
-	const char *first = NULL;
+	const char *path, *first = NULL;
 	size_t i, skipped = 0;
 
-	walk(dir, is_test, &found);
+	walk(dir, units ? makes_unit : is_test, &found);
 	sort(&found, by_bytes);
 	for (i = 0; i < found.n; i++) {
-		if (s->o.test || default_test(found.v[i]) || access(found.v[i], X_OK) == 0)
-			list_add(tests, found.v[i]);
+		path = units ? dir_of(found.v[i]) : found.v[i];
+		if (s->o.test || default_test(path) || access(path, X_OK) == 0)
+			list_add(tests, path);
 		else if (!skipped++)
-			first = str("%s", found.v[i]);
+			first = str("%s", path);
 	}
 	/* beside other tests, those of another runner are no surprise */
 	if (skipped && !(tests->n && is_script(first)))
@@ -345,36 +328,6 @@ find_tests(const struct suite *s, const char *dir, struct list *tests)
 				"prun(1)", shown(found.v[0]));
 	}
 	list_free(&found);
-}
-
-/* The directory that path is in. */
-static char *
-dir_of(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	if (!slash)
-		return ".";
-	return str("%.*s", slash == path ? 1 : (int)(slash - path), path);
-}
-
-/* Adds the directories at or below path that hold tests; how many tests. */
-static size_t
-add_dirs(struct plan *p, struct suite *s, const char *path)
-{
-	struct list found = { 0 };
-	const char *dir;
-	size_t i, n;
-
-	walk(path, makes_unit, &found);
-	sort(&found, by_bytes);
-	for (i = 0; i < found.n; i++) {
-		dir = dir_of(found.v[i]);
-		add_file(p, s, dir, dir, p->nfiles);
-	}
-	n = found.n;
-	list_free(&found);
-	return n;
 }
 
 /* Adds what a path, a glob or FILE::NODE names, and returns how many files that is;
@@ -396,9 +349,7 @@ add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 		globfree(&g);
 		return (int)n;
 	}
-	if (S_ISDIR(st.st_mode) && s->o.split == SPLIT_DIR)
-		return (int)add_dirs(p, s, path);
-	if (s->o.split == SPLIT_DIR)
+	if (!S_ISDIR(st.st_mode) && s->o.split == SPLIT_DIR)
 		path = test = dir_of(path);
 	if (!S_ISDIR(st.st_mode) || s->o.split == SPLIT_SUITE) {
 		add_file(p, s, path, test, earlier);
@@ -406,7 +357,8 @@ add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 	}
 	find_tests(s, path, &found);
 	for (i = 0; i < found.n; i++)
-		add_file(p, s, found.v[i], found.v[i], earlier);
+		add_file(p, s, found.v[i], found.v[i],
+			s->o.split == SPLIT_DIR ? p->nfiles : earlier);
 	n = found.n;
 	list_free(&found);
 	return (int)n;
@@ -504,7 +456,7 @@ static bool
 select_file(struct plan *p, struct file f, const struct target *t, size_t first)
 {
 	bool whole = !strcmp(t->path, t->test) && covers(t->path, &f), inside = false;
-	size_t same, i;
+	size_t i;
 
 	if (f.suite->o.split == SPLIT_SUITE && access(t->path, F_OK) == 0) {
 		inside = conf_below(f.path, t->path) != NULL;
@@ -520,11 +472,10 @@ select_file(struct plan *p, struct file f, const struct target *t, size_t first)
 		f.test = t->test;
 		f.more.n = 0;
 	}
-	for (same = first; same < p->nfiles && strcmp(p->files[same].test, f.test); same++)
+	for (i = first; i < p->nfiles && strcmp(p->files[i].test, f.test); i++)
 		;
-	p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(f));
-	p->files[same] = f;
-	p->nfiles += same == p->nfiles;
+	if (i == p->nfiles)
+		push_file(p, f);
 	return true;
 }
 
@@ -533,13 +484,12 @@ static void
 select_paths(struct plan *p)
 {
 	struct target *t = xcalloc(p->paths.n, sizeof(*t));
-	struct file *all = p->files;
-	size_t i, k, first, n = p->nfiles;
+	struct file *all;
+	size_t i, k, first, n;
 
 	for (k = 0; k < p->paths.n; k++)
 		t[k].path = plain_path(p, p->paths.v[k], true, &t[k].test);
-	p->files = NULL;
-	p->nfiles = p->capfiles = 0;
+	all = take_files(p, &n);
 	for (i = 0; i < n; i++) {
 		first = p->nfiles;
 		for (k = 0; k < p->paths.n; k++)
@@ -632,17 +582,21 @@ add_mark(struct plan *p, struct file *f, const char *lock, const char *test)
 			shown(test));
 }
 
-/* Past the comment or string of Python that begins at s; s if none does. */
+/* The end of the token of Python that begins at s: a comment, a string, a name with its
+ * dots, or one character. */
 static const char *
-skip_python(const char *s)
+token_end(const char *s)
 {
 	const char *quote = s;
 	size_t n;
 
 	if (*s == '#')
 		return s + strcspn(s, "\n");
-	if (*s != '"' && *s != '\'')
-		return s;
+	if (*s != '"' && *s != '\'') {
+		n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+			"0123456789_.");
+		return s + (n ? n : 1);
+	}
 	n = s[1] == *s && s[2] == *s ? 3 : 1;
 	for (s += n; *s && strncmp(s, quote, n); s++) {
 		if (n == 1 && *s == '\n')
@@ -682,17 +636,10 @@ is_other(const struct file *f, const char *function, const char *text)
 static void
 read_python(struct plan *p, struct file *f, const char *text, bool first)
 {
-	static const char word[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-		"0123456789_.";
 	const char *s, *end, *mark, *test;
 
 	for (s = text; *s; s = end) {
-		end = skip_python(s);
-		if (end != s)
-			continue;
-		end += strspn(s, word);
-		if (end == s)
-			end++;
+		end = token_end(s);
 		test = s > text && s[-1] == '@' ? decorated(end) : NULL;
 		s += starts(s, "pytest.") ? 7 : 0;
 		if (!starts(s, "mark.") || (test && is_other(f, test, text)))
@@ -706,7 +653,8 @@ read_python(struct plan *p, struct file *f, const char *text, bool first)
 		if (starts(end, "name"))
 			end += 4 + strspn(end + 4, " \t\r\n=");
 		if (*end == '"' || *end == '\'')
-			add_mark(p, f, str("%.*s", (int)strcspn(end + 1, "\"'\n"), end + 1), test);
+			add_mark(p, f, str("%.*s", (int)strcspn(end + 1, "\"'\n"), end + 1),
+				test);
 		else if (first)
 			warn("%s: the name of xdist_group is not a string here, so it is not "
 				"a lock", shown(f->path));
@@ -778,32 +726,29 @@ set_all(const struct list *names, const char *value)
 		setenv(names->v[i], value, 1);
 }
 
-/* The environment of a collect command: the template, a server that does not answer,
+/* The environment of a collect command: the template, a port on which nobody listens,
  * the env that holds outside of an attempt.  In the child: a failure to set it is out of
  * memory, and the command's to tell. */
 static void
 set_environment(const struct opts *o)
 {
-	struct list names = { 0 };
-	int port, hold;
+	static const char port[] = "1", url[] = "http://localhost:1";
 	size_t i, n;
+	char *name;
 
-	for (i = 0; environ[i]; i++)
-		list_add(&names, str("%.*s", (int)strcspn(environ[i], "="), environ[i]));
-	for (i = 0; i < names.n; i++)
-		if (matches(&o->unset, names.v[i]))
-			unsetenv(names.v[i]);
+	for (i = 0; environ[i];) {
+		name = str("%.*s", (int)strcspn(environ[i], "="), environ[i]);
+		if (!matches(&o->unset, name) || unsetenv(name) < 0)
+			i++;
+	}
 	if (o->db) {
 		setenv("PRUN_DB_URL", o->db, 1);
 		set_all(&o->db_env, o->db);
 	}
-	if (proc_hold(&port, &hold) == 0) {
-		close_keep(hold);
-		setenv("PRUN_PORT", str("%d", port), 1);
-		setenv("PRUN_URL", str("http://localhost:%d", port), 1);
-		set_all(&o->port_env, str("%d", port));
-		set_all(&o->url_env, str("http://localhost:%d", port));
-	}
+	setenv("PRUN_PORT", port, 1);
+	setenv("PRUN_URL", url, 1);
+	set_all(&o->port_env, port);
+	set_all(&o->url_env, url);
 	for (i = 0; i < o->env.n; i++) {
 		n = strcspn(o->env.v[i], "=");
 		if (!strstr(o->env.v[i] + n, "$PRUN_") && !strstr(o->env.v[i] + n, "${PRUN_"))
@@ -817,14 +762,13 @@ static int
 collect(const struct suite *s, const char *command, const struct list *files, struct buf *out)
 {
 	char chunk[4096], **argv;
+	int fd[2], status;
 	ssize_t n;
-	int fd[2], status = -1;
 	pid_t pid;
 
-	if (proc_pipe(fd) < 0)
-		return -1;
 	fflush(stdout);
-	pid = fork();
+	if (proc_pipe(fd) < 0 || (pid = fork()) < 0)
+		fatal(EXIT_RUN, "collect:");
 	if (pid == 0) {
 		argv = proc_argv(command, files);
 		set_environment(&s->o);
@@ -834,16 +778,22 @@ collect(const struct suite *s, const char *command, const struct list *files, st
 		warn("%s:", argv[0]);
 		_exit(127);
 	}
-	close_keep(fd[1]);
-	for (n = pid > 0; n > 0 || (n < 0 && errno == EINTR);) {
+	close(fd[1]);
+	do {
 		n = read(fd[0], chunk, sizeof(chunk));
-		if (n > 0)
-			buf_add(out, chunk, (size_t)n);
-	}
-	close_keep(fd[0]);
-	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		buf_add(out, chunk, n > 0 ? (size_t)n : 0);
+	} while (n > 0 || (n < 0 && errno == EINTR));
+	close(fd[0]);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	return pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Whether f is a whole file of the suite, no test of one. */
+static bool
+is_whole(const struct file *f, const struct suite *s)
+{
+	return f->suite == s && !strcmp(f->path, f->test);
 }
 
 /* The file of the suite that name, as a tool says it, means: that with the longest
@@ -884,19 +834,9 @@ take_ids(const struct plan *p, const struct suite *s, char *text, struct list *i
 		if (strcmp(line, last))
 			i = find_named(p, s, line);
 		last = line;
-		if (i < p->nfiles && !strcmp(p->files[i].path, p->files[i].test))
+		if (i < p->nfiles && is_whole(&p->files[i], s))
 			list_add(&ids[i], str("%s::%s", p->files[i].path, node + 2));
 	}
-}
-
-static void
-say_failed(const struct suite *s, int status, const struct buf *out)
-{
-	char *text = out->s + (out->n > 2000 ? out->n - 2000 : 0), *line;
-
-	warn("%s: collect failed with status %d, so whole files are run", label(s), status);
-	while ((line = next_line(&text)))
-		fprintf(stderr, "  %s\n", shown(line));
 }
 
 /* Asks one suite for the tests of its files. */
@@ -906,11 +846,12 @@ collect_suite(struct plan *p, const struct suite *s, struct list *ids)
 	const char *command = s->o.collect;
 	struct list files = { 0 };
 	struct buf out = { 0 };
+	char *text, *line;
 	size_t i, without = 0;
 	int status;
 
 	for (i = 0; i < p->nfiles; i++)
-		if (p->files[i].suite == s && !strcmp(p->files[i].path, p->files[i].test))
+		if (is_whole(&p->files[i], s))
 			list_add(&files, p->files[i].path);
 	if (!files.n)
 		return;
@@ -921,14 +862,15 @@ collect_suite(struct plan *p, const struct suite *s, struct list *ids)
 		bad(label(s), "split = test needs collect, a command that lists tests as "
 			"FILE::NODE");
 	status = collect(s, command, &files, &out);
-	buf_str(&out, "");
-	if (status == 0)
-		take_ids(p, s, out.s, ids);
-	else
-		say_failed(s, status, &out);
-	for (i = 0; i < p->nfiles && status == 0; i++)
-		without += p->files[i].suite == s && !ids[i].n
-			&& !strcmp(p->files[i].path, p->files[i].test);
+	text = out.s + (status && out.n > 2000 ? out.n - 2000 : 0);
+	if (status)
+		warn("%s: collect failed with status %d, so whole files are run", label(s),
+			status);
+	while (status && (line = next_line(&text)))
+		fprintf(stderr, "  %s\n", shown(line));
+	take_ids(p, s, text, ids);
+	for (i = 0; i < p->nfiles && !status; i++)
+		without += is_whole(&p->files[i], s) && !ids[i].n;
 	if (without)
 		warn("%s: collect named no tests of %zu file%s, which run whole", label(s),
 			without, without == 1 ? "" : "s");
@@ -940,24 +882,20 @@ void
 plan_collect(struct plan *p)
 {
 	struct list *ids = xcalloc(p->nfiles, sizeof(*ids));
-	struct file *all = p->files;
-	size_t i, k, n = p->nfiles;
+	struct file *all, *f;
+	size_t i, k, n;
 
 	for (i = 0; i < p->nsuites; i++)
 		if (p->suites[i].o.split == SPLIT_TEST)
 			collect_suite(p, &p->suites[i], ids);
-	p->files = NULL;
-	p->nfiles = p->capfiles = 0;
-	for (i = 0; i < n; i++)
-		for (k = 0; k < (ids[i].n ? ids[i].n : 1); k++) {
-			p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(*all));
-			p->files[p->nfiles] = all[i];
-			if (ids[i].n)
-				p->files[p->nfiles].test = str("%s", ids[i].v[k]);
-			p->nfiles++;
+	all = take_files(p, &n);
+	for (i = 0; i < n; i++) {
+		for (k = 0; k < ids[i].n || k == 0; k++) {
+			f = push_file(p, all[i]);
+			f->test = ids[i].n ? str("%s", ids[i].v[k]) : f->test;
 		}
-	for (i = 0; i < n; i++)
 		list_free(&ids[i]);
+	}
 	free(ids);
 	free(all);
 }
@@ -1093,10 +1031,9 @@ plan_history_write(const struct plan *p, struct list *fresh)
 
 /* ---- order and shards ---- */
 
-/* Longest first; what is unknown counts as the median; then plan order. */
 struct turn {
 	int64_t ms;
-	int suite, file;
+	int file;
 };
 
 static int
@@ -1104,16 +1041,14 @@ by_turn(const void *a, const void *b)
 {
 	const struct turn *s = a, *t = b;
 
-	if (s->suite != t->suite)
-		return s->suite < t->suite ? -1 : 1;
 	if (s->ms != t->ms)
 		return s->ms > t->ms ? -1 : 1;
 	return s->file < t->file ? -1 : s->file > t->file;
 }
 
-/* Files longest first; with one worker suite by suite. */
+/* Longest first; what is unknown counts as the median; then plan order. */
 static struct turn *
-turns(const struct plan *p, bool by_suite)
+turns(const struct plan *p)
 {
 	struct turn *t = xmalloc((p->nfiles + 1) * sizeof(*t));
 	int64_t ms;
@@ -1123,7 +1058,6 @@ turns(const struct plan *p, bool by_suite)
 		ms = p->files[i].expect_ms < 0 ? p->median_ms : p->files[i].expect_ms;
 		t[i].ms = ms > 0 ? ms : 1;      /* else files without a history were no load */
 		t[i].file = (int)i;
-		t[i].suite = by_suite ? (int)(p->files[i].suite - p->suites) : 0;
 	}
 	qsort(t, p->nfiles, sizeof(*t), by_turn);
 	return t;
@@ -1132,13 +1066,16 @@ turns(const struct plan *p, bool by_suite)
 int *
 plan_order(const struct plan *p, const char *seed)
 {
-	struct turn *t = turns(p, p->workers == 1);
+	struct turn *t = turns(p);
 	int *v = xmalloc((p->nfiles + 1) * sizeof(*v)), swap;
 	uint64_t x = seed ? hash(HASH_BEGIN, seed) : 0;
-	size_t i, k;
+	size_t i, k, n = 0;
 
-	for (i = 0; i < p->nfiles; i++)
-		v[i] = t[i].file;
+	/* with one worker suite by suite */
+	for (k = 0; k < (p->workers == 1 ? p->nsuites : 1); k++)
+		for (i = 0; i < p->nfiles; i++)
+			if (p->workers != 1 || p->files[t[i].file].suite == &p->suites[k])
+				v[n++] = t[i].file;
 	for (i = p->nfiles; seed && i > 1; i--) {
 		/* xorshift: any order will do, the same for the same seed */
 		x = x ? x : 1;
@@ -1160,7 +1097,7 @@ deal(struct plan *p)
 {
 	int *shard = xcalloc(p->nfiles, sizeof(*shard)), s, least;
 	int64_t *load = xcalloc((size_t)p->shards, sizeof(*load));
-	struct turn *t = turns(p, false);
+	struct turn *t = turns(p);
 	size_t i, n = 0, mark = scratch_mark();
 
 	for (i = 0; i < p->nfiles; i++) {
@@ -1200,37 +1137,25 @@ choose_suites(struct plan *p)
 		p->suites[i].chosen = true;
 	}
 	for (i = 0; i < p->nsuites; i++)
-		if (p->suites[i].o.enabled && (p->suites[i].chosen || !p->o.suite.n)) {
-			struct suite s = p->suites[n];
-
+		if (p->suites[i].o.enabled && (p->suites[i].chosen || !p->o.suite.n))
 			p->suites[n++] = p->suites[i];
-			p->suites[i] = s;
-		}
 	p->nsuites = n;
 }
 
-/* Warns of a playwright.config that starts or names a server of its own, whatever
- * the environment says: its tests would not be on the file's. */
+/* Warns of a playwright.config that starts or names a server of its own: its tests
+ * would not be on the file's. */
 static void
 check_playwright(void)
 {
-	static const char *const eres[] = { "^([^/*]|/[^/*])*(webServer|baseURL)",
-		"process\\.env\\.([^C]|C[^I])|PRUN_" };
 	struct buf text = { 0 };
-	bool has[LEN(eres)] = { false };
-	regex_t re;
-	size_t i;
 
 	if (!playwright_config() || buf_read(&text, playwright_config()) < 0)
 		return;
-	for (i = 0; i < LEN(eres); i++)
-		if (regcomp(&re, eres[i], REG_EXTENDED | REG_NEWLINE | REG_NOSUB) == 0) {
-			has[i] = regexec(&re, text.s, 0, NULL, 0) == 0;
-			regfree(&re);
-		}
-	if (has[0] && !has[1])
-		warn("%s has a webServer or baseURL without PRUN_URL, so tests may use another "
-			"server than prun's; see KINDS OF PROJECT in prun(1)", playwright_config());
+	if ((strstr(text.s, "webServer") || strstr(text.s, "baseURL"))
+	&& !strstr(text.s, "process.env."))
+		warn("%s has a webServer or baseURL without PRUN_URL, so tests may use "
+			"another server than prun's; see KINDS OF PROJECT in prun(1)",
+			playwright_config());
 	buf_free(&text);
 }
 
