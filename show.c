@@ -18,8 +18,7 @@
 #include <sys/ioctl.h>
 
 #define TESTS_SHOWN 20          /* failing tests of one file */
-#define LOGS_SHOWN 20           /* of one attempt */
-#define LEFT_SHOWN 5            /* of what it left */
+#define LEFT_SHOWN 5            /* of what one attempt left */
 #define NAME_CUT 500            /* longer ones are cut in the notes */
 #define ANNOTATIONS 10          /* GitHub shows no more of a step */
 #define CHUNK 512               /* a pipe takes as much after POLLOUT: _POSIX_PIPE_BUF */
@@ -28,10 +27,6 @@
 static const char *const result_word[RESULTS] = {
 	"passed", "flaky", "skipped", "without tests", "failed", "timed out",
 	"with errors", "cancelled"
-};
-static const char *const colour[RESULTS] = {
-	"\033[32m", "\033[33m", "\033[33m", "\033[33m", "\033[31m", "\033[31m",
-	"\033[31m", "\033[31m"
 };
 static const char *const phase_name[PHASES] = {
 	"idle", "setup", "waiting", "clone", "server", "ready", "test", "stop"
@@ -123,6 +118,17 @@ static char *
 title(const struct show *s, const struct file *f)
 {
 	return shown(s->plan->nsuites > 1 ? str("%s: %s", f->suite->name, f->test) : f->test);
+}
+
+/* The word of a result, in green, yellow or red on a terminal. */
+static char *
+word(const struct show *s, enum result result, int width)
+{
+	int colour = result == PASS ? 32 : result < FAIL ? 33 : 31;
+
+	if (!s->colours)
+		return str("%-*s", width, result_name[result]);
+	return str("\033[%dm%-*s\033[m", colour, width, result_name[result]);
 }
 
 void
@@ -361,61 +367,46 @@ show_again(struct show *s, const struct file *f, const char *path)
 	buf_char(&s->out, '\n');
 }
 
-static int
-is_log(const struct dirent *e)
-{
-	return *e->d_name != '.' && ends(e->d_name, ".log");
-}
-
-/* What prun has not written: the test has. */
-static int
-is_left(const struct dirent *e)
-{
-	static const char *const own[] = { "db.out", "env", "junit.xml", "notes" };
-
-	return *e->d_name != '.' && !is_log(e)
-		&& find_word(own, LEN(own), e->d_name) == LEN(own);
-}
-
-/* Appends what there is of the kind in an attempt's directory; nothing if that
+/* Appends the logs of an attempt and what its test left, or nothing if its directory
  * cannot be read. */
 static void
-list_dir(struct list *names, const char *dir, int (*kind)(const struct dirent *))
+list_dir(struct list *names, const char *dir)
 {
+	static const char *const own[] = { "db.out", "env", "junit.xml", "notes" };
 	struct dirent **e;
-	int n = scandir(dir, &e, kind, alphasort), i;
+	int n = scandir(dir, &e, NULL, alphasort), i;
 
 	for (i = 0; i < n; i++) {
-		list_add(names, e[i]->d_name);
+		if (*e[i]->d_name != '.' && find_word(own, LEN(own), e[i]->d_name) == LEN(own))
+			list_add(names, e[i]->d_name);
 		free(e[i]);
 	}
 	if (n >= 0)
 		free(e);
 }
 
-/* Names the logs of an attempt, and what its test left. */
 static void
 show_files(struct show *s, const char *dir)
 {
-	struct list logs = { 0 }, left = { 0 };
+	struct list names = { 0 };
+	size_t i, left = 0;
 	struct stat st;
-	size_t i;
-	char *path;
+	char *path, *name;
 
-	list_dir(&logs, dir, is_log);
-	list_dir(&left, dir, is_left);
-	for (i = 0; i < logs.n && i < LOGS_SHOWN; i++)
-		put_line(s, str("    %-12s%s/%s", str("%.*s log", (int)strlen(logs.v[i]) - 4,
-			logs.v[i]), dir, logs.v[i]));
-	for (i = 0; i < left.n && i < LEFT_SHOWN; i++) {
-		path = str("%s/%s", dir, left.v[i]);
-		put_line(s, str("    %-12s%s%s", "left", path,
-			lstat(path, &st) == 0 && S_ISDIR(st.st_mode) ? "/" : ""));
+	list_dir(&names, dir);
+	for (i = 0; i < names.n; i++) {
+		name = names.v[i];
+		path = str("%s/%s", dir, name);
+		if (ends(name, ".log"))
+			put_line(s, str("    %-12s%s", str("%.*s log", (int)strlen(name) - 4,
+				name), path));
+		else if (++left <= LEFT_SHOWN)
+			put_line(s, str("    %-12s%s%s", "left", path,
+				lstat(path, &st) == 0 && S_ISDIR(st.st_mode) ? "/" : ""));
 	}
-	if (left.n > i)
-		buf_fmt(&s->out, "    and %zu more\n", left.n - i);
-	list_free(&logs);
-	list_free(&left);
+	if (left > LEFT_SHOWN)
+		buf_fmt(&s->out, "    and %zu more\n", left - LEFT_SHOWN);
+	list_free(&names);
 }
 
 static void
@@ -452,9 +443,8 @@ show_line(struct show *s, const struct file *f, bool again)
 	struct buf *out = &s->out;
 	int width = snprintf(NULL, 0, "%zu", s->plan->nfiles);
 
-	buf_fmt(out, "[%*d/%zu] %s%-4s%s  %s", width, s->done, s->plan->nfiles,
-		s->colours ? colour[o->result] : "", result_name[o->result],
-		s->colours ? "\033[m" : "", title(s, f));
+	buf_fmt(out, "[%*d/%zu] %s  %s", width, s->done, s->plan->nfiles,
+		word(s, o->result, 4), title(s, f));
 	if (o->attempt > 1 || again)
 		buf_fmt(out, "  attempt %d", o->attempt);
 	if (o->report)
@@ -736,13 +726,12 @@ show_table(struct show *s)
 		n = strlen(title(s, &p->files[i]));
 		width = n > width ? n : width;
 	}
-	width = width > 60 ? 60 : width;
+	width = width > 54 ? 54 : width;   /* of 80 columns */
 	buf_fmt(&s->out, "\n%-*s  Result   Tests  Duration\n", (int)width, "File");
 	for (i = 0; i < p->nfiles; i++) {
 		o = &s->records[i].o;
-		buf_fmt(&s->out, "%-*s  %s%-7s%s  %5s  %7.1fs\n", (int)width,
-			title(s, &p->files[i]), s->colours ? colour[o->result] : "",
-			result_name[o->result], s->colours ? "\033[m" : "",
+		buf_fmt(&s->out, "%-*s  %s  %5s  %7.1fs\n", (int)width,
+			title(s, &p->files[i]), word(s, o->result, 7),
 			o->report ? str("%" PRId64, o->tests) : "-", seconds(o->ms));
 	}
 }
@@ -820,44 +809,29 @@ json_sums(struct buf *b, const struct sums *sums, int64_t ms)
 		ms, sums->ms);
 }
 
+/* Tells of each suite where there are several, for summary.json, and warns if all
+ * its tests passed without a connection to their database: they may have had
+ * another one, all of them the same. */
 static void
-write_summary(const struct show *s, const struct sums *all, int status, int64_t ms)
-{
-	char *path = str("%s/summary.json", s->plan->dir);
-	struct buf b = { 0 };
-	struct sums sums;
-	size_t i;
-
-	json(&b, "{'run':%s,'status':%d", s->plan->id, status);
-	json_sums(&b, all, ms);
-	buf_str(&b, ",\"suites\":[");
-	for (i = 0; i < s->plan->nsuites; i++) {
-		sums = sum_up(s, &s->plan->suites[i]);
-		json(&b, i ? "},{'name':%s" : "{'name':%s", s->plan->suites[i].name);
-		json_sums(&b, &sums, sums.wall);
-	}
-	buf_str(&b, "}]}\n");
-	if (file_write(path, b.s, b.n, 0666) < 0)
-		warn("%s:", path);
-	buf_free(&b);
-}
-
-/* Names the suites whose files all passed without a connection to their database:
- * they may have had another one, all of them the same. */
-static void
-show_unused(struct show *s)
+show_suites(struct show *s, struct buf *summary, struct buf *warnings)
 {
 	const struct suite *suite = s->plan->suites, *end = suite + s->plan->nsuites;
 	struct sums sums;
-	const char *env;
 
 	for (; suite < end; suite++) {
 		sums = sum_up(s, suite);
-		env = suite->o.db_env.n ? suite->o.db_env.v[0] : "PRUN_DB_URL";
+		json(summary, suite > s->plan->suites ? "},{'name':%s" : "{'name':%s",
+			suite->name);
+		json_sums(summary, &sums, sums.wall);
+		if (s->plan->nsuites > 1 && !s->plan->o.quiet) {
+			buf_fmt(&s->out, "suite %s: ", suite->name);
+			put_counts(s, sums.n);
+			buf_fmt(&s->out, "   %.1fs\n", seconds(sums.wall));
+		}
 		if (sums.unused && !sums.connected)
-			buf_fmt(&s->out, "warning: %s%sno test connected to its database; does "
-				"the server read %s?\n", suite->name,
-				*suite->name ? ": " : "", env);
+			buf_fmt(warnings, "warning: %s%sno test connected to its database; does "
+				"the server read %s?\n", suite->name, *suite->name ? ": " : "",
+				suite->o.db_env.n ? suite->o.db_env.v[0] : "PRUN_DB_URL");
 	}
 }
 
@@ -881,18 +855,20 @@ void
 show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 {
 	const struct plan *p = s->plan;
-	struct sums all = sum_up(s, NULL), sums;
-	size_t i;
+	char *path = str("%s/summary.json", p->dir);
+	struct buf summary = { 0 }, warnings = { 0 };
+	struct sums all = sum_up(s, NULL);
 
 	erase(s);
 	if (!p->o.quiet)
 		show_table(s);
-	for (i = 0; i < p->nsuites && p->nsuites > 1 && !p->o.quiet; i++) {
-		sums = sum_up(s, &p->suites[i]);
-		buf_fmt(&s->out, "suite %s: ", p->suites[i].name);
-		put_counts(s, sums.n);
-		buf_fmt(&s->out, "   %.1fs\n", seconds(sums.wall));
-	}
+	json(&summary, "{'run':%s,'status':%d", p->id, status);
+	json_sums(&summary, &all, ms);
+	json(&summary, ",'suites':[");
+	show_suites(s, &summary, &warnings);
+	buf_str(&summary, "}]}\n");
+	if (file_write(path, summary.s, summary.n, 0666) < 0)
+		warn("%s:", path);
 	buf_fmt(&s->out, "\n%zu file%s: ", p->nfiles, plural((int64_t)p->nfiles));
 	put_counts(s, all.n);
 	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));
@@ -900,13 +876,14 @@ show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 		show_slowest(s, &all, ms);
 	if (report)
 		put_line(s, str("report: %s", report));
-	write_summary(s, &all, status, ms);
 	if (s->jsonl_failed)
 		warn("%s/results.jsonl is incomplete: a write failed", p->dir);
-	show_unused(s);
+	buf_add(&s->out, warnings.s, warnings.n);
 	if (p->nfiles && all.n[NONE] == (int)p->nfiles)
 		buf_str(&s->out, "warning: no file had any tests; check the test arguments\n");
 	if (s->github)
 		buf_fmt(&s->out, "::%s::\n", s->github);
 	show_write(s);
+	buf_free(&summary);
+	buf_free(&warnings);
 }
