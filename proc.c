@@ -29,17 +29,16 @@
 
 extern char **environ;
 
-/* prun catches the first CAUGHT of these, a worker ignores the first DEAF and TTOU,
- * a child has them all as they come, HUP and TSTP excepted. */
+/* Caught are the first CAUGHT of these, but HUP stays ignored.  That a worker catches
+ * them means that they do nothing to it. */
 static const int sigs[] = {
-	SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP, SIGUSR1, SIGCHLD, SIGCONT,
+	SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGCHLD, SIGCONT,
 	SIGTTOU, SIGPIPE, SIGXFSZ
 };
-enum { DEAF = 6, CAUGHT = 8 };
+enum { CAUGHT = 8 };
 
 static int self[2] = { -1, -1 };
 static volatile sig_atomic_t caught[64];
-static bool ignored[64];                /* when prun was started */
 
 #ifndef __linux__
 enum { PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG };
@@ -167,6 +166,9 @@ proc_init(void)
 	sigset_t none;
 	int fd;
 
+	for (fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+			fatal(EXIT_RUN, "/dev/null:");
 	/* Descriptors that were open when prun was started are not for children.
 	 * Not all systems list them, and there may be room for 10^9. */
 	for (fd = 3; fd < 1024; fd++)
@@ -174,12 +176,6 @@ proc_init(void)
 	/* env --block-signal=CHLD prun: we would wait for ever. */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	do {
-		fd = open("/dev/null", O_RDWR);
-		if (fd < 0)
-			fatal(EXIT_RUN, "/dev/null:");
-	} while (fd <= 2);
-	close(fd);
 }
 
 void
@@ -192,9 +188,8 @@ proc_catch(void)
 	for (i = 0; i < CAUGHT; i++) {
 		if (sigaction(sigs[i], NULL, &sa) < 0)
 			fatal(EXIT_RUN, "sigaction %d:", sigs[i]);
-		ignored[sigs[i]] = sa.sa_handler == SIG_IGN;
 		/* nohup prun: stays deaf.  An ignored CHLD loses statuses. */
-		if (!ignored[sigs[i]] || sigs[i] == SIGCHLD)
+		if (sa.sa_handler != SIG_IGN || sigs[i] == SIGCHLD)
 			handle(sigs[i], on_signal);
 	}
 	handle(SIGPIPE, SIG_IGN);       /* writes say EPIPE instead */
@@ -222,17 +217,13 @@ static int prun_fds[3];
 void
 proc_become_worker(const char *log, bool terminal)
 {
-	size_t i;
 	int fd, null, out;
 
 	/* A kill of prun's group must not hit the guardian of its children,
 	 * nor must pkill: prun hears of it and tells its workers. */
 	if (!terminal && setsid() < 0)
 		fatal(EXIT_RUN, "setsid:");
-	for (i = 0; i < DEAF; i++)
-		handle(sigs[i], SIG_IGN);
 	handle(SIGTTOU, SIG_IGN);
-	memset((void *)caught, 0, sizeof(caught));
 	open_self();
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	/* A stopped guardian would guard nothing. */
@@ -293,9 +284,9 @@ proc_late(struct worker *w, int64_t deadline)
 	if (deadline < 0 || proc_clock(w) < deadline)
 		return false;
 	/* We may have been stopped: the order that says so comes first. */
-	while (w->orders >= 0 && poll(&p, 1, 0) > 0) {
+	while (poll(&p, 1, 0) > 0) {
 		read_order(w);
-		p.fd = w->orders;
+		p.fd = w->orders;       /* poll skips a negative one */
 	}
 	return proc_clock(w) >= deadline;
 }
@@ -322,7 +313,7 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 	all = grow(all, &cap, n + 2, sizeof(*all));
 	for (i = 0; i < n; i++)
 		all[i] = fds[i];
-	all[n].fd = w ? w->orders : -1; /* poll skips a negative one */
+	all[n].fd = w ? w->orders : -1;
 	all[n + 1].fd = self[0];
 	all[n].events = all[n + 1].events = POLLIN;
 	r = poll(all, n + 2, (int)left);
@@ -376,11 +367,12 @@ reset_signals(bool terminal)
 	sigset_t none;
 	size_t i;
 
-	for (i = 0; i < LEN(sigs); i++)
+	/* A shell ignores INT and QUIT for prun &: tests need them all the same.  HUP is
+	 * ignored still, or caught, which exec ends. */
+	for (i = 1; i < LEN(sigs); i++)
 		handle(sigs[i], SIG_DFL);
-	handle(SIGTSTP, terminal ? SIG_IGN : SIG_DFL);  /* no shell would wake it */
-	/* A shell ignores INT and QUIT for prun &: tests need them all the same. */
-	handle(SIGHUP, ignored[SIGHUP] ? SIG_IGN : SIG_DFL);
+	if (terminal)
+		handle(SIGTSTP, SIG_IGN);       /* no shell would wake it */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -915,9 +907,9 @@ http_says_yes(const struct readiness *r, int fd, struct buf *why)
 	text = strstr(answer, "\r\n\r\n");
 	text = text ? text + 4 : "";
 	why->n = 0;
-	buf_fmt(why, n ? "GET %s on port %d answers %s: %s" : "it does not answer GET %s on port %d",
-		r->arg, r->port, safe(answer, strcspn(answer, "\r\n")),
-		safe(text, strcspn(text, "\r\n")));
+	buf_fmt(why, n ? "GET %s on port %d answers %s: %s"
+		: "it does not answer GET %s on port %d", r->arg, r->port,
+		safe(answer, strcspn(answer, "\r\n")), safe(text, strcspn(text, "\r\n")));
 	return false;
 }
 
