@@ -262,15 +262,12 @@ read_order(struct worker *w)
 		o.type = ORDER_CANCEL;
 		o.ms = 0;
 	}
-	switch (o.type) {
-	case ORDER_CANCEL:
+	if (o.type == ORDER_CANCEL) {
 		w->cancelled = true;
 		w->cancel_by = proc_clock(w) + o.ms;
-		break;
-	case ORDER_PAUSED:
+	} else if (o.type == ORDER_PAUSED) {
 		w->paused_ms += o.ms;
-		break;
-	default:
+	} else {
 		w->next = o;
 		w->ordered = true;
 	}
@@ -531,13 +528,12 @@ name_process(struct buf *b, pid_t pid)
 	struct buf args = { 0 };
 	size_t i;
 
-	/* In the middle of an exec there are no arguments. */
-	if (buf_read(&args, str("/proc/%ld/cmdline", (long)pid)) < 0 || !args.n)
-		buf_read(&args, str("/proc/%ld/comm", (long)pid));
+	/* In the middle of an exec there are none; if it has gone, neither. */
+	buf_read(&args, str("/proc/%ld/cmdline", (long)pid));
 	for (i = 0; i < args.n; i++)
 		if (!args.s[i] || args.s[i] == '\n')
 			args.s[i] = ' ';
-	buf_fmt(b, "%ld %s\n", (long)pid, safe(args.s, args.n > 200 ? 200 : args.n));
+	buf_fmt(b, "%ld %.200s\n", (long)pid, safe(args.s, args.n));
 	buf_free(&args);
 }
 
@@ -942,7 +938,7 @@ log_matches(struct readiness *r)
 {
 	int fd = open_regular(r->log, O_RDONLY);
 	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
-	char *line = NULL, *nul;
+	char *line = NULL;
 	size_t cap = 0;
 	ssize_t n;
 	bool yes = false;
@@ -956,9 +952,6 @@ log_matches(struct readiness *r)
 			r->log_from += n;
 			line[--n] = '\0';
 		}
-		/* A NUL would end the string for regexec. */
-		while ((nul = memchr(line, '\0', (size_t)n)))
-			*nul = ' ';
 		yes = regexec(&re, line, 0, NULL, 0) == 0;
 	}
 	regfree(&re);
