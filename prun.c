@@ -39,37 +39,38 @@ struct units {
 
 /* ---- the plan ---- */
 
+/* How much will be run. */
+static char *
+headline(const struct plan *p)
+{
+	return str("%zu file%s, %d at once%s%s%s", p->nfiles, p->nfiles == 1 ? "" : "s",
+		p->workers, p->o.shuffle ? ", shuffle seed " : "",
+		p->o.shuffle ? shown(p->o.shuffle) : "", p->o.shard ? str("\nshard %d/%d of "
+		"%zu files", p->shard, p->shards, p->all) : "");
+}
+
+static char *
+config_line(const struct plan *p)
+{
+	return str("config: %s", p->conf ? shown(p->conf) : "none");
+}
+
 static void
 print_file(const struct plan *p, const struct file *f)
 {
-	const char *text = f->suite->name;
 	bool program;
 	size_t i;
 
-	if (p->o.quiet) {
-		puts(shown(f->named));
-		return;
-	}
-	if (*text)
-		printf("%s: ", shown(text));
+	if (*f->suite->name)
+		printf("%s: ", shown(f->suite->name));
 	fputs(shown(f->test), stdout);
 	if (f->expect_ms >= 0)
 		printf("  %.1fs", (double)f->expect_ms / 1000);
 	if (f->alone)
 		fputs("  alone", stdout);
-	for (i = 0; i < f->nlocks; i++) {
-		text = p->locks.v[f->locks[i]];
-		printf("  lock=%s", shown(text));
-	}
-	text = plan_command(f, &program);
-	printf("\n    %s\n", shown(text));
-}
-
-/* Which prun.conf is in use. */
-static const char *
-config_name(const struct plan *p)
-{
-	return p->conf ? shown(p->conf) : "none";
+	for (i = 0; i < f->nlocks; i++)
+		printf("  lock=%s", shown(p->locks.v[f->locks[i]]));
+	printf("\n    %s\n", shown(plan_command(f, &program)));
 }
 
 static void
@@ -79,18 +80,15 @@ print_plan(const struct plan *p)
 	size_t i;
 
 	if (!p->o.quiet)
-		printf("config: %s\n", config_name(p));
+		puts(config_line(p));
 	for (i = 0; i < p->nfiles; i++)
-		print_file(p, &p->files[order[i]]);
+		if (p->o.quiet)
+			puts(shown(p->files[order[i]].named));
+		else
+			print_file(p, &p->files[order[i]]);
 	free(order);
-	if (p->o.quiet)
-		return;
-	printf("%zu file%s, %d at once", p->nfiles, p->nfiles == 1 ? "" : "s", p->workers);
-	if (p->o.shard)
-		printf("; shard %d/%d of %zu files", p->shard, p->shards, p->all);
-	if (p->o.shuffle)
-		printf(", shuffle seed %s", shown(p->o.shuffle));
-	putchar('\n');
+	if (!p->o.quiet)
+		puts(headline(p));
 }
 
 /* As strcmp(); NULL is "". */
@@ -254,27 +252,11 @@ make_dir(struct plan *p)
 /* ---- reports ---- */
 
 static struct part *
-add_part(struct parts *parts)
+add_part(struct parts *parts, struct part part)
 {
-	parts->v = grow(parts->v, &parts->cap, parts->n + 1, sizeof(*parts->v));
-	return memset(&parts->v[parts->n++], 0, sizeof(*parts->v));
-}
-
-/* A part of the run p; source 0 is this run. */
-static struct part *
-add_run_part(struct parts *parts, const struct plan *p, int source)
-{
-	struct part *part = add_part(parts);
-
-	part->source = source;
-	part->run = p->id;
-	part->plan = str("%08" PRIx32, p->hash);
-	part->shard = str("%d/%d", p->shard, p->shards);
-	part->started = p->started;
-	part->input = p->dir;
-	part->synthetic = true;
-	part->result = NONE;
-	return part;
+	parts->v = grow(parts->v, &parts->cap, parts->n + 1, sizeof(part));
+	parts->v[parts->n] = part;
+	return &parts->v[parts->n++];
 }
 
 /* The path of a file in an attempt's directory; one that cannot be opened where
@@ -305,11 +287,10 @@ read_why(const struct plan *p, const char *dir, const struct outcome *o, int sou
 	return why;
 }
 
+/* Tells in its part what has come of a file. */
 static void
-add_file(struct parts *parts, const struct plan *p, const struct file *f,
-	const struct record *c, int source)
+fill_part(struct part *part, const struct plan *p, const struct file *f, const struct record *c)
 {
-	struct part *part = add_run_part(parts, p, source);
 	char *dir;
 	int k;
 
@@ -319,30 +300,35 @@ add_file(struct parts *parts, const struct plan *p, const struct file *f,
 	part->cause = c->o.cause;
 	part->ms = c->o.ms;
 	part->attempts = c->attempts;
-	part->why = read_why(p, plan_dir(p, f, c->o.attempt), &c->o, source);
+	part->why = read_why(p, plan_dir(p, f, c->o.attempt), &c->o, part->source);
 	for (k = 1; k == 1 || k <= c->attempts; k++) {
 		if (p->o.audit && k != c->o.attempt)
 			continue;               /* its rounds are not retries */
 		/* Nobody knows how long the report of a killed attempt takes to read. */
-		if (source == 0 && c->o.result == CANCEL && !c->o.report)
+		if (part->source == 0 && c->o.result == CANCEL && !c->o.report)
 			continue;
 		dir = plan_dir(p, f, k);
-		list_add(&part->reports, own_file(p, dir, "junit.xml", source));
-		list_add(&part->logs, own_file(p, dir, "test.log", source));
+		list_add(&part->reports, own_file(p, dir, "junit.xml", part->source));
+		list_add(&part->logs, own_file(p, dir, "test.log", part->source));
 	}
 }
 
-/* Adds all files of a run. */
+/* Adds all files of a run, under a name or NULL; source 0 is this run.  An empty shard
+ * has a part without a file, which says so. */
 static void
-add_run(struct parts *parts, const struct plan *p, const struct record *records, int source)
+add_run(struct parts *parts, const struct plan *p, const struct record *records,
+	const char *name, int source)
 {
+	struct part part = { .source = source, .name = name, .run = p->id,
+		.started = p->started, .input = p->dir, .synthetic = true, .result = NONE };
 	size_t i;
 
+	part.plan = str("%08" PRIx32, p->hash);
+	part.shard = str("%d/%d", p->shard, p->shards);
 	for (i = 0; i < p->nfiles; i++)
-		add_file(parts, p, &p->files[i], &records[i], source);
-	/* An empty shard has a report without cases, which says so. */
+		fill_part(add_part(parts, part), p, &p->files[i], &records[i]);
 	if (!p->nfiles && p->shards > 1)
-		add_run_part(parts, p, source);
+		add_part(parts, part);
 }
 
 /* Merges the parts into path; -1 after a message. */
@@ -364,19 +350,16 @@ merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 static bool
 add_run_dir(struct parts *parts, const char *name, const char *path)
 {
-	struct plan *run = memset(scratch(sizeof(*run)), 0, sizeof(*run));
+	struct plan *run = xcalloc(1, sizeof(*run));    /* never freed: parts name it */
 	struct record *records;
-	size_t i = parts->n;
-	int r = show_read(run, &records, path);
+	bool good = show_read(run, &records, path) == 0;
 
-	if (r == 0)
-		add_run(parts, run, records, (int)parts->n + 1);
+	if (good)
+		add_run(parts, run, records, name, (int)parts->n + 1);
 	else if (access(str("%s/results.jsonl", path), F_OK) == 0)
 		warn("%s/results.jsonl cannot be read; merging only the reports", path);
-	for (; i < parts->n; i++)
-		parts->v[i].name = name;
 	free(records);
-	return r == 0;
+	return good;
 }
 
 /* Adds what path names: a report, a run directory, or all reports and run
@@ -392,11 +375,8 @@ add_input(struct parts *parts, const char *name, const char *path, const char *o
 	int i, n;
 
 	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
-		part = add_part(parts);
-		part->source = (int)parts->n;
-		part->name = name;
-		part->input = path;
-		part->found = found;
+		part = add_part(parts, (struct part){ .source = (int)parts->n + 1,
+			.name = name, .input = path, .found = found });
 		list_add(&part->reports, path);
 		return 1;
 	}
@@ -549,7 +529,7 @@ static void
 read_units(struct parts *parts, struct units *u)
 {
 	struct part *p;
-	const char *shard;
+	struct unit *v;
 	size_t i;
 
 	for (i = 0; i < parts->n; i++) {
@@ -562,9 +542,9 @@ read_units(struct parts *parts, struct units *u)
 			warn("%s is XML, but not a test report; skipped", p->input);
 	}
 	for (i = 0; i < u->n; i++) {
-		shard = u->v[i].is.shard ? u->v[i].is.shard : "1/1";
-		u->v[i].shard = atoi(shard);
-		u->v[i].shards = strchr(shard, '/') ? atoi(strchr(shard, '/') + 1) : 1;
+		v = &u->v[i];
+		if (!v->is.shard || sscanf(v->is.shard, "%d/%d", &v->shard, &v->shards) != 2)
+			v->shard = v->shards = 1;
 	}
 	if (u->n)
 		qsort(u->v, u->n, sizeof(*u->v), by_file);
@@ -576,101 +556,79 @@ same_name(const struct unit *a, const struct unit *b)
 	return !compare(a->is.name, b->is.name);
 }
 
-/* How a message about a unit begins. */
-static char *
-unit_name(const struct unit *u)
-{
-	return u->is.name ? str("%s: ", u->is.name) : "";
-}
-
-static char *
-shard_name(const struct unit *u)
-{
-	return str("shard %d/%d", u->shard, u->shards);
-}
-
 static void
 tell_twice(const char *what, const struct unit *a, const struct unit *b)
 {
 	warn("%s%s is there twice, in %s and in %s: name the inputs (NAME=PATH) if they "
-		"are platforms; give --rerun if one repeats the other", unit_name(a), what,
-		a->is.input, b->is.input);
+		"are platforms; give --rerun if one repeats the other",
+		a->is.name ? str("%s: ", a->is.name) : "", what, a->is.input, b->is.input);
 }
 
-/* Index of the first of the n shards that has the name and number of like; n: none. */
-static size_t
-find_shard(const struct unit **s, size_t n, const struct unit *like, int number)
+/* By name, then number of the shard. */
+static int
+by_shard(const void *a, const void *b)
 {
-	size_t i;
+	const struct unit *s = *(const struct unit *const *)a;
+	const struct unit *t = *(const struct unit *const *)b;
+	int order = compare(s->is.name, t->is.name);
 
-	for (i = 0; i < n && !(same_name(s[i], like) && s[i]->shard == number); i++)
-		;
-	return i;
+	if (!order)
+		order = s->shards - t->shards;
+	if (!order)
+		order = s->shard - t->shard;
+	return order ? order : s->is.source - t->is.source;
 }
 
 /* What may be wrong with the shards of a merge. */
 enum { NOT_WHOLE = 1, TWICE = 2, PLANS = 4 };
 
-/* Checks that the n shards of a name go with the first of them, each is there once,
- * and none is missing. */
+/* Checks b, which comes after a, or is the first of its name. */
 static int
-check_name(const struct plan *p, const struct unit **s, size_t n, const struct unit *first)
+check_pair(const struct plan *p, const struct unit *a, const struct unit *b)
 {
-	int number, missing = 0, wrong = 0;
-	size_t i, k;
+	int wrong = a && compare(a->is.plan, b->is.plan) ? PLANS : 0;
 
-	for (i = 0; i < n; i++) {
-		if (!same_name(s[i], first))
-			continue;
-		if (compare(s[i]->is.plan, first->is.plan) || s[i]->shards != first->shards) {
-			warn("%s of plan %s (%s) does not go with %s of plan %s (%s): their "
-				"machines had other files or another history", shard_name(s[i]),
-				s[i]->is.plan, s[i]->is.input, shard_name(first),
-				first->is.plan, first->is.input);
-			return wrong | NOT_WHOLE;
-		}
-		k = find_shard(s, i, s[i], s[i]->shard);
-		if (k == i || p->o.rerun)
-			continue;
-		tell_twice(shard_name(s[i]), s[k], s[i]);
-		wrong |= TWICE;
+	if (!a || a->shards == 1)
+		return wrong;           /* that was all there was */
+	if (wrong || a->shards != b->shards) {
+		warn("shard %d/%d of plan %s (%s) does not go with shard %d/%d of plan %s "
+			"(%s): their machines had other files or another history", b->shard,
+			b->shards, b->is.plan, b->is.input, a->shard, a->shards, a->is.plan,
+			a->is.input);
+		return wrong | NOT_WHOLE;
 	}
-	for (number = 1; number <= first->shards && missing < 10; number++)
-		if (find_shard(s, n, first, number) == n) {
-			warn("%sshard %d/%d is missing", unit_name(first), number,
-				first->shards);
-			missing++;
-		}
-	return wrong | (missing ? NOT_WHOLE : 0);
+	if (a->shard != b->shard || a->is.source == b->is.source || p->o.rerun)
+		return wrong;
+	tell_twice(str("shard %d/%d", b->shard, b->shards), a, b);
+	return TWICE;
 }
 
 static int
 check_shards(const struct plan *p, const struct units *u)
 {
-	const struct unit **s = xcalloc(u->n, sizeof(*s)), *v;
-	size_t i, k, n = 0;
-	int wrong = 0;
+	const struct unit **s = xcalloc(u->n + 1, sizeof(*s)), *b;
+	int wrong = 0, missing = 0, next = 1, end;
+	bool first = true, last;
+	size_t i;
 
-	for (i = 0; i < u->n; i++) {
-		v = &u->v[i];
-		for (k = 0; k < i && !same_name(&u->v[k], v); k++)
-			;
-		if (compare(u->v[k].is.plan, v->is.plan))
-			wrong |= PLANS;
-		for (k = 0; k < n && (s[k]->is.source != v->is.source || !same_name(s[k], v)
-		|| s[k]->shard != v->shard || compare(s[k]->is.plan, v->is.plan)); k++)
-			;
-		if (v->shards > 1 && k == n)    /* else it was all there was */
-			s[n++] = v;
-	}
-	for (i = 0; i < n; i++) {
-		for (k = 0; !same_name(s[k], s[i]); k++)
-			;
-		if (k == i)
-			wrong |= check_name(p, s, n, s[i]);
+	for (i = 0; i < u->n; i++)
+		s[i] = &u->v[i];
+	qsort(s, u->n, sizeof(*s), by_shard);
+	for (i = 0; i < u->n && !(wrong & NOT_WHOLE); i++) {
+		b = s[i];
+		wrong |= check_pair(p, first ? NULL : s[i - 1], b);
+		last = i + 1 == u->n || !same_name(s[i + 1], b);
+		end = last ? b->shards : b->shard;
+		for (; next <= end && b->shards > 1; next++)
+			if (next != b->shard && missing++ < 10)
+				warn("%sshard %d/%d is missing", b->is.name ? str("%s: ",
+					b->is.name) : "", next, b->shards);
+		first = last;
+		if (first)
+			next = 1;
 	}
 	free(s);
-	return wrong;
+	return wrong | (missing ? NOT_WHOLE : 0);
 }
 
 /* Whether a file is there twice under one name; of a rerun the last one counts. */
@@ -784,7 +742,7 @@ write_report(const struct plan *p, const struct record *records, int64_t ms, boo
 	static struct parts parts;      /* never freed */
 	struct counts total;
 
-	add_run(&parts, p, records, 0);
+	add_run(&parts, p, records, NULL, 0);
 	if (merge(p, &parts, path, ms, &total) < 0)
 		return NULL;
 	target = p->o.junit && stays ? realpath(path, NULL) : NULL;
@@ -916,11 +874,7 @@ run(struct plan *p, bool aside)
 	memset(records, 0, p->nfiles * sizeof(*records));
 	show = show_open(p, records);
 	if (!p->o.quiet && !aside)
-		show_say(show, "config: %s\n%zu file%s, %d at once%s%s%s", config_name(p),
-			p->nfiles, p->nfiles == 1 ? "" : "s", p->workers,
-			p->o.shuffle ? ", shuffle seed " : "", p->o.shuffle ? p->o.shuffle : "",
-			p->o.shard ? str("\nshard %d/%d of %zu files", p->shard, p->shards,
-			p->all) : "");
+		show_say(show, "%s\n%s", config_line(p), headline(p));
 	status = run_files(p, records, show, &sig);
 	if (!aside)
 		status = finish(p, records, show, status, sig, clock_ms() - begin);
