@@ -2,18 +2,15 @@
  * plan.c: what is to be run.
  *
  * The chosen suites are searched for files; paths on the command line select
- * among them.  A file's name is its path from the base; what the user types is
- * relative to where he stands, absolute, or through links, and leads to the
- * same name.  With split = test a command is then asked for the tests of the
- * files.  At last, marks are read in the files that are ours.
+ * among them.  A file's name is its path from the base, whatever the user typed.
+ * With split = test a command is then asked for the tests of the files.  At last,
+ * marks are read in the files that are ours.
  *
  * What is not there, cannot be run or is not known is said, never dropped.
  *
  * The history is a text file, a line a file: seconds, result, suite, path.
- * Lines are compared by what follows seconds and result.  With shards, all
- * files are dealt out, the same on every machine, before the others' are
- * dropped; the plan's hash covers every file and its shard, so that a report
- * of another plan is recognised.
+ * With shards, all files are dealt out, the same on every machine, before the
+ * others' are dropped; the plan's hash covers every file and its shard.
  */
 #include "prun.h"
 #include <dirent.h>
@@ -419,10 +416,9 @@ find_files(struct plan *p, struct suite *s, bool typed)
 		n = add_path(p, s, s->o.files.v[i], typed);
 		if (n < 0 && typed)
 			bad(path, "%s", strerror(ENOENT));
-		if (n < 0)
-			warn("%s: %s: %s", label(s), path, strerror(ENOENT));
-		else if (n == 0)
-			warn("%s: no test files found in %s", label(s), path);
+		if (n <= 0)
+			warn("%s: %s", label(s), n < 0 ? str("%s: %s", path, strerror(ENOENT))
+				: str("no test files found in %s", path));
 		p->incomplete = p->incomplete || n <= 0;
 		if (typed && p->o.shard && p->nfiles > first
 		&& *p->files[p->nfiles - 1].path == '/')
@@ -568,20 +564,6 @@ read_comment(struct plan *p, struct file *f, const char *line, int number, bool 
 	list_free(&marks);
 }
 
-/* Adds a lock for a mark of pytest; test: the function that it is on, or NULL. */
-static void
-add_mark(struct plan *p, struct file *f, const char *lock, const char *test)
-{
-	size_t n = f->nlocks;
-
-	add_lock(p, f, lock);
-	if (p->o.list && test && f->nlocks > n && f->suite->o.split == SPLIT_FILE
-	&& !strcmp(f->test, f->path))
-		warn("%s: lock %s, a mark of %s, holds for the whole file; with split = test "
-			"it holds only for tests that have it", shown(f->path), shown(lock),
-			shown(test));
-}
-
 /* The end of the token of Python that begins at s: a comment, a string, a name with its
  * dots, or one character. */
 static const char *
@@ -622,42 +604,50 @@ decorated(const char *s)
 	return NULL;
 }
 
-/* Whether f is a test, not a file or class, and another one than the function. */
-static bool
-is_other(const struct file *f, const char *function, const char *text)
+/* The name of an xdist_group whose arguments begin at s, or NULL. */
+static char *
+group_name(const char *s)
 {
-	const char *node = f->test + strlen(f->path), *name;
-
-	name = strrchr(str(":%.*s", (int)strcspn(node, "["), node), ':') + 1;
-	return strcmp(name, function) && strstr(text, str("def %s(", name));
+	s += strspn(s, " \t\r\n(");
+	if (starts(s, "name"))
+		s += 4 + strspn(s + 4, " \t\r\n=");
+	if (*s != '"' && *s != '\'')
+		return NULL;
+	return str("%.*s", (int)strcspn(s + 1, "\"'\n"), s + 1);
 }
 
-/* Finds pytest.mark.NAME and mark.NAME outside of comments and strings. */
+/* Finds pytest.mark.NAME and mark.NAME outside of comments and strings.  Of a test's own
+ * marks only those of the test that f is, if it is one. */
 static void
 read_python(struct plan *p, struct file *f, const char *text, bool first)
 {
-	const char *s, *end, *mark, *test;
+	const char *node = f->test + strlen(f->path), *s, *end, *mark, *test, *lock;
+	const char *own = strrchr(str(":%.*s", (int)strcspn(node, "["), node), ':') + 1;
+	bool other = strstr(text, str("def %s(", own)) != NULL;
+	size_t n;
 
 	for (s = text; *s; s = end) {
 		end = token_end(s);
 		test = s > text && s[-1] == '@' ? decorated(end) : NULL;
 		s += starts(s, "pytest.") ? 7 : 0;
-		if (!starts(s, "mark.") || (test && is_other(f, test, text)))
+		if (!starts(s, "mark.") || (test && other && strcmp(own, test)))
 			continue;
-		mark = str("%.*s", (int)(end - s - 5), s + 5);
-		if (!strcmp(mark, "serial") || !strcmp(mark, "parallel_unsafe"))
-			add_mark(p, f, "serial", test);
-		if (strcmp(mark, "xdist_group"))
-			continue;
-		end += strspn(end, " \t\r\n(");
-		if (starts(end, "name"))
-			end += 4 + strspn(end + 4, " \t\r\n=");
-		if (*end == '"' || *end == '\'')
-			add_mark(p, f, str("%.*s", (int)strcspn(end + 1, "\"'\n"), end + 1),
-				test);
-		else if (first)
-			warn("%s: the name of xdist_group is not a string here, so it is not "
-				"a lock", shown(f->path));
+		mark = str(" %.*s ", (int)(end - s - 5), s + 5);
+		lock = strstr(" serial parallel_unsafe ", mark) ? "serial" : NULL;
+		if (!strcmp(mark, " xdist_group ")) {
+			lock = group_name(end);
+			if (!lock && first)
+				warn("%s: the name of xdist_group is not a string here, so it "
+					"is not a lock", shown(f->path));
+		}
+		n = f->nlocks;
+		if (lock)
+			add_lock(p, f, lock);
+		if (p->o.list && test && f->nlocks > n && f->suite->o.split == SPLIT_FILE
+		&& !*node)
+			warn("%s: lock %s, a mark of %s, holds for the whole file; with split "
+				"= test it holds only for tests that have it", shown(f->path),
+				shown(lock), shown(test));
 	}
 }
 
@@ -900,7 +890,7 @@ plan_collect(struct plan *p)
 	free(all);
 }
 
-/* ---- the history ---- */
+/* ---- the history, and the order that it makes ---- */
 
 static char *
 history_path(const struct plan *p)
@@ -954,12 +944,20 @@ find_line(const struct list *lines, const char *like)
 	return hit ? *hit : NULL;
 }
 
-static int
-by_ms(const void *a, const void *b)
-{
-	int64_t s = *(const int64_t *)a, t = *(const int64_t *)b;
+struct turn {
+	int64_t ms;
+	int file;
+};
 
-	return s < t ? -1 : s > t;
+/* Longest first, then in plan order. */
+static int
+by_turn(const void *a, const void *b)
+{
+	const struct turn *s = a, *t = b;
+
+	if (s->ms != t->ms)
+		return s->ms > t->ms ? -1 : 1;
+	return s->file < t->file ? -1 : s->file > t->file;
 }
 
 /* What the history knows of the files; with --last-failed, keeps those that did not
@@ -968,7 +966,7 @@ static void
 use_history(struct plan *p)
 {
 	struct list lines = { 0 };
-	int64_t *ms = xcalloc(p->nfiles, sizeof(*ms));
+	struct turn *t = xcalloc(p->nfiles, sizeof(*t));
 	size_t i, n = 0, known = 0, result;
 	struct file *f;
 	char *line;
@@ -980,7 +978,7 @@ use_history(struct plan *p)
 		result = PASS;
 		if (line) {
 			f->expect_ms = (int64_t)(strtod(line, &line) * 1000 + 0.5);
-			ms[known++] = f->expect_ms;
+			t[known++].ms = f->expect_ms;
 			line = str("%.*s", (int)strcspn(line + 1, " "), line + 1);
 			result = find_word(result_name, RESULTS, line);
 		}
@@ -996,9 +994,9 @@ use_history(struct plan *p)
 	else if (p->o.last_failed && !n)
 		warn("--last-failed: the history has no file that did not pass");
 	p->incomplete = p->incomplete || !n;
-	qsort(ms, known, sizeof(*ms), by_ms);
-	p->median_ms = known ? ms[known / 2] : 0;
-	free(ms);
+	qsort(t, known, sizeof(*t), by_turn);
+	p->median_ms = known ? t[(known - 1) / 2].ms : 0;
+	free(t);
 	list_free(&lines);
 }
 
@@ -1030,21 +1028,6 @@ plan_history_write(const struct plan *p, struct list *fresh)
 }
 
 /* ---- order and shards ---- */
-
-struct turn {
-	int64_t ms;
-	int file;
-};
-
-static int
-by_turn(const void *a, const void *b)
-{
-	const struct turn *s = a, *t = b;
-
-	if (s->ms != t->ms)
-		return s->ms > t->ms ? -1 : 1;
-	return s->file < t->file ? -1 : s->file > t->file;
-}
 
 /* Longest first; what is unknown counts as the median; then plan order. */
 static struct turn *

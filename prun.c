@@ -45,7 +45,7 @@ headline(const struct plan *p)
 {
 	return str("%zu file%s, %d at once%s%s%s", p->nfiles, p->nfiles == 1 ? "" : "s",
 		p->workers, p->o.shuffle ? ", shuffle seed " : "",
-		p->o.shuffle ? shown(p->o.shuffle) : "", p->o.shard ? str("\nshard %d/%d of "
+		p->o.shuffle ? shown(p->o.shuffle) : "", p->o.shard ? str("; shard %d/%d of "
 		"%zu files", p->shard, p->shards, p->all) : "");
 }
 
