@@ -420,8 +420,7 @@ struct order {
 };
 
 enum news_type {
-	NEWS_PHASE, NEWS_SESSION, NEWS_REAPED, NEWS_OPEN, NEWS_SETUP, NEWS_RESULT,
-	NEWS_DONE
+	NEWS_PHASE, NEWS_SESSION, NEWS_REAPED, NEWS_OPEN, NEWS_RESULT, NEWS_DONE
 };
 
 /* Below PIPE_BUF (512 at least, POSIX): a write is whole or not at all. */
@@ -429,7 +428,7 @@ struct news {
 	enum news_type type;
 	enum phase phase;
 	pid_t pid;              /* SESSION, REAPED: of the leader */
-	bool bad;               /* SETUP: it failed, see setup.log and notes */
+	bool bad;               /* DONE: a setup failed, see setup.log */
 	struct outcome o;       /* RESULT; file is right in PHASE too; why: URL in OPEN */
 };
 

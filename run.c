@@ -330,23 +330,24 @@ lose_attempt(struct run *r, int i, const char *why)
 	take_result(r, i, &o);
 }
 
-/* A setup is over: shows what it has to say, and its log if it failed. */
+/* An order is done: shows what its worker has to say of it.  A setup that failed
+ * ends the run. */
 static void
-take_setup(struct run *r, bool failed)
+take_done(struct run *r, int i, bool failed)
 {
-	char *path = str("%s/notes", r->p->dir), *log = str("%s/setup.log", r->p->dir);
-	char *text, *line;
+	char *path = str("%s/notes%d", r->p->dir, i), *text, *line;
+	bool was_setup = r->slots[i].order.type == ORDER_SETUP;
 	struct buf b = { 0 };
 
-	buf_read(&b, path);
+	if (buf_read(&b, path) == 0)
+		unlink(path);
 	text = b.s;
 	while ((line = next_line(&text)))
 		show_say(r->show, "%s%s", r->p->o.clean ? "" : "prun: ", line + 2);
-	unlink(path);
-	r->next_setup++;
-	if (failed && !r->stopping) {
+	r->next_setup += was_setup;
+	if (was_setup && failed && !r->stopping) {
 		b.n = 0;
-		buf_tail(&b, log, 15);
+		buf_tail(&b, str("%s/setup.log", r->p->dir), 15);
 		if (b.n)
 			show_say(r->show, "%s", b.s);
 		r->status = EXIT_RUN;
@@ -396,14 +397,8 @@ take_news(struct run *r, int i, const struct news *n)
 	case NEWS_RESULT:
 		take_result(r, i, &n->o);
 		return true;
-	case NEWS_SETUP:
-		take_setup(r, n->bad);
-		return true;
 	case NEWS_DONE:
-		if (*n->o.why)
-			show_say(r->show, "prun: %.*s", (int)strcspn(n->o.why + 2, "\n"),
-				n->o.why + 2);
-		break;
+		take_done(r, i, n->bad);
 	}
 	return true;
 }
@@ -470,7 +465,7 @@ replace_worker(struct run *r, int i)
 		if (r->p->files[s->order.file].suite->o.db)
 			queue_drop(r, s->order.file, s->order.attempt);
 	} else if (busy && s->order.type == ORDER_SETUP) {
-		take_setup(r, true);
+		take_done(r, i, true);
 	}
 	if (++r->restarts > r->p->o.max_worker_restart && !r->stopping)
 		give_up(r, "too many workers died (max-worker-restart)");

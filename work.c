@@ -13,28 +13,21 @@
 
 extern char **environ;
 
-/* What a worker keeps from one order to the next. */
-struct self {
-	struct worker w;
-	const struct plan *plan;
-	struct pg *pg;
-};
-
 struct port {
 	int number, hold;       /* the socket that holds it; -1: none */
 };
 
 /* A service, or the server: the last one of the stack. */
 struct member {
-	const char *name, *command, *ready;
+	const char *title, *command, *ready;
 	char *log;
 	int port;               /* index in ports */
 };
 
 struct attempt {
-	struct self *self;
-	struct worker *w;       /* of self */
+	struct worker *w;
 	const struct plan *plan;
+	struct pg *pg;
 	const struct file *f;   /* NULL: a setup */
 	const struct suite *suite;
 	const struct opts *o;
@@ -45,7 +38,7 @@ struct attempt {
 	struct member *stack;
 	struct proc *procs;     /* of the stack */
 	size_t nstack;
-	struct list env;        /* of the test; what stands from ours on is ours */
+	struct list env;        /* of the test; first what is ours */
 	size_t ours;
 	struct proc test;
 	enum result well;       /* the result, unless there is a cause against it */
@@ -56,13 +49,13 @@ struct attempt {
 
 /* ---- environment ---- */
 
-/* Index of a variable in the environment, at or behind from, or env.n. */
+/* Index of a variable in the environment, or env.n. */
 static size_t
-env_find(const struct attempt *a, size_t from, const char *name, size_t n)
+env_find(const struct attempt *a, const char *name, size_t n)
 {
 	size_t i;
 
-	for (i = from; i < a->env.n; i++)
+	for (i = 0; i < a->env.n; i++)
 		if (!strncmp(a->env.v[i], name, n) && a->env.v[i][n] == '=')
 			break;
 	return i;
@@ -71,22 +64,15 @@ env_find(const struct attempt *a, size_t from, const char *name, size_t n)
 static void
 env_set(struct attempt *a, const char *name, const char *value)
 {
-	size_t i = env_find(a, 0, name, strlen(name));
+	size_t i = env_find(a, name, strlen(name));
 	char *s = str("%s=%s", name, value);
 
-	if (i < a->env.n) {
+	if (i == a->env.n) {
+		list_add(&a->env, s);
+	} else {
 		free(a->env.v[i]);
-		memmove(a->env.v + i, a->env.v + i + 1, (a->env.n - i) * sizeof(*a->env.v));
-		a->env.n--;
-		a->ours -= i < a->ours;
+		a->env.v[i] = xstrdup(s);
 	}
-	list_add(&a->env, s);
-}
-
-static void
-env_num(struct attempt *a, const char *name, int64_t n)
-{
-	env_set(a, name, str("%" PRId64, n));
 }
 
 static void
@@ -116,7 +102,7 @@ env_expand(struct attempt *a, const char *setting)
 		}
 		s += 1 + brace;
 		n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_");
-		i = env_find(a, a->ours, s, n);
+		i = env_find(a, s, n);
 		if (i < a->env.n)
 			buf_str(&b, a->env.v[i] + n + 1);
 		s += n;
@@ -126,15 +112,19 @@ env_expand(struct attempt *a, const char *setting)
 	buf_free(&b);
 }
 
-/* Whether unset = hides a variable that prun has inherited. */
+/* Whether an inherited variable is not for the attempt: ours, another run's
+ * database, or hidden by unset =. */
 static bool
-is_unset(const struct opts *o, const char *setting)
+is_hidden(const struct attempt *a, const char *setting)
 {
-	const char *name = str("%.*s", (int)strcspn(setting, "="), setting);
-	size_t i;
+	size_t n = strcspn(setting, "="), i;
+	const char *name = str("%.*s", (int)n, setting);
 
-	for (i = 0; i < o->unset.n; i++)
-		if (fnmatch(o->unset.v[i], name, 0) == 0)
+	if (env_find(a, name, n) < a->env.n || !strcmp(name, "PRUN_DB")
+	|| !strcmp(name, "PRUN_DB_URL"))
+		return true;
+	for (i = 0; i < a->o->unset.n; i++)
+		if (fnmatch(a->o->unset.v[i], name, 0) == 0)
 			return true;
 	return false;
 }
@@ -149,24 +139,18 @@ make_env(struct attempt *a)
 	size_t i;
 
 	list_free(&a->env);
-	/* An outer run's database is not ours. */
-	for (i = 0; environ[i]; i++)
-		if (!is_unset(a->o, environ[i]) && !starts(environ[i], "PRUN_DB=")
-		&& !starts(environ[i], "PRUN_DB_URL="))
-			list_add(&a->env, environ[i]);
-	a->ours = a->env.n;
 	env_set(a, "PRUN_RUN", p->id);
 	env_set(a, "PRUN_SUITE", a->suite->name);
 	if (a->f) {
 		env_set(a, "PRUN_FILE", a->f->path);
 		env_set(a, "PRUN_TEST", a->f->test);
-		env_num(a, "PRUN_INDEX", a->f->index);
-		env_num(a, "PRUN_WORKER", a->w->slot);
-		env_num(a, "PRUN_ATTEMPT", a->out.attempt);
-		env_num(a, "PRUN_PORT", a->ports[0].number);
+		env_set(a, "PRUN_INDEX", str("%d", a->f->index));
+		env_set(a, "PRUN_WORKER", str("%d", a->w->slot));
+		env_set(a, "PRUN_ATTEMPT", str("%d", a->out.attempt));
+		env_set(a, "PRUN_PORT", str("%d", a->ports[0].number));
 		for (i = 1; i < a->nports; i++)
-			env_num(a, a->o->ports.v[i - 1], a->ports[i].number);
-		env_num(a, "PRUN_CPUS", cpus > p->workers ? cpus / p->workers : 1);
+			env_set(a, a->o->ports.v[i - 1], str("%d", a->ports[i].number));
+		env_set(a, "PRUN_CPUS", str("%ld", cpus > p->workers ? cpus / p->workers : 1));
 		env_set(a, "PRUN_DIR", a->dir);
 		env_set(a, "PRUN_JUNIT", a->junit);
 		env_set(a, "TMPDIR", a->tmp);
@@ -187,6 +171,10 @@ make_env(struct attempt *a)
 	}
 	for (i = 0; i < a->o->env.n; i++)
 		env_expand(a, a->o->env.v[i]);
+	a->ours = a->env.n;
+	for (i = 0; environ[i]; i++)
+		if (!is_hidden(a, environ[i]))
+			list_add(&a->env, environ[i]);
 }
 
 /* Writes what we have set as a script to be sourced; it may hold secrets. */
@@ -196,23 +184,18 @@ write_env(struct attempt *a)
 	char *path = str("%s/env", a->dir);
 	struct buf b = { 0 };
 	struct list all = { 0 };
-	const char *s;
-	size_t i;
+	size_t i, n;
 
-	for (i = a->ours; i < a->env.n; i++)
+	for (i = 0; i < a->ours; i++)
 		list_add(&all, a->env.v[i]);
 	/* For psql and its like, which cannot read a driver's URL. */
 	if (a->db_url && (url_kind(a->db_url) == URL_PG || url_kind(a->db_url) == URL_DSN))
 		url_env(a->db_url, &all);
 	for (i = 0; i < all.n; i++) {
-		s = all.v[i];
-		buf_fmt(&b, "export %.*s='", (int)strcspn(s, "="), s);
-		for (s += strcspn(s, "=") + 1; *s; s++)
-			if (*s == '\'')
-				buf_str(&b, "'\\''");
-			else
-				buf_char(&b, *s);
-		buf_str(&b, "'\n");
+		n = strcspn(all.v[i], "=") + 1;
+		buf_fmt(&b, "export %.*s", (int)n, all.v[i]);
+		buf_quote(&b, all.v[i] + n);
+		buf_char(&b, '\n');
 	}
 	if (file_write(path, b.s, b.n, 0600) < 0)
 		buf_fmt(&a->notes, "- %s: %s\n", path, strerror(errno));
@@ -298,9 +281,9 @@ clone(struct attempt *a)
 	enter(a, CLONING);
 	make_env(a);
 	a->cloned = true;
-	failed = pg_clone(a->self->pg, a->o, a->db, a->dir, a->env.v, &a->db_url, &a->notes,
+	failed = pg_clone(a->pg, a->o, a->db, a->dir, a->env.v, &a->db_url, &a->notes,
 		&why, &passing);
-	if (failed && pg_crowded(a->self->pg) && a->plan->workers > 1 && !a->w->cancelled) {
+	if (failed && pg_crowded(a->pg) && a->plan->workers > 1 && !a->w->cancelled) {
 		a->out.crowded = true;
 		a->cloned = false;      /* another worker makes it */
 	}
@@ -310,13 +293,6 @@ clone(struct attempt *a)
 	}
 	buf_free(&why);
 	return !failed && !a->w->cancelled;
-}
-
-/* What a member of the stack is called. */
-static const char *
-title(const struct attempt *a, size_t i)
-{
-	return i < a->o->service.n ? str("service %s", a->stack[i].name) : "the server";
 }
 
 /* The first of the stack that is dead, or nstack.  may_end: the server may have
@@ -335,10 +311,9 @@ dead_member(struct attempt *a, bool may_end)
 	return i;
 }
 
-/* Starts one of the stack and waits until it is ready; the cause if it is not,
- * in words in why. */
-static enum cause
-start_member(struct attempt *a, size_t i, struct buf *why)
+/* Starts one of the stack and waits until it is ready. */
+static bool
+start_member(struct attempt *a, size_t i)
 {
 	struct member *m = &a->stack[i];
 	struct spawn s = { .argv = proc_argv(m->command, NULL), .env = a->env.v };
@@ -346,58 +321,48 @@ start_member(struct attempt *a, size_t i, struct buf *why)
 		.port = a->ports[m->port].number, .log = m->log, .server = &s };
 	struct buf reason = { 0 };
 	int fd[2] = { -1, -1 };
-	enum cause cause = CAUSE_SPAWN;
+	enum cause cause;
 	size_t dead;
 
 	a->out.service = i < a->o->service.n ? (int)i + 1 : 0;
 	s.out = s.err = open_regular(m->log, O_WRONLY | O_CREAT | O_APPEND);
 	r.kind = proc_ready_kind(m->ready, &r.arg);
-	if (s.out < 0 || (r.kind == READY_FD && proc_pipe(fd) < 0)) {
-		buf_fmt(why, "%s: %s", m->log, strerror(errno));
-		goto out;
-	}
-	if (fd[0] >= 0)
-		s.fd = fd[1];
+	if (s.out < 0 || (r.kind == READY_FD && proc_pipe(fd) < 0))
+		return fails(a, CAUSE_SPAWN, str("%s: %s", m->log, strerror(errno)));
+	s.fd = fd[1] < 0 ? 0 : fd[1];
 	r.log_from = lseek(s.out, 0, SEEK_END);
-	if (proc_start(a->w, &a->procs[i], &s) < 0) {
-		buf_str(why, proc_why_not(s.argv[0], errno));
-		goto out;
-	}
+	if (proc_start(a->w, &a->procs[i], &s) < 0)
+		fails(a, CAUSE_SPAWN, proc_why_not(s.argv[0], errno));
 	close_keep(fd[1]);
-	fd[1] = -1;
 	r.fd = fd[0];
 	if (a->o->ready_timeout_ms >= 0)
 		r.deadline = proc_clock(a->w) + a->o->ready_timeout_ms;
-	cause = proc_ready(&r, &reason);
+	cause = a->out.cause ? a->out.cause : proc_ready(&r, &reason);
 	dead = dead_member(a, false);
-	if (cause == CAUSE_NONE && dead < a->nstack)
-		cause = CAUSE_SERVER_DIED;
-	if (cause == CAUSE_SERVER_DIED)
-		buf_fmt(why, "%s died before it was ready: %s%s", title(a, dead),
-			proc_how_ended(&a->procs[dead]), a->procs[dead].status ? ""
-			: ": it must stay in the foreground");
-	else if (cause == CAUSE_SERVER_NOT_READY)
-		buf_fmt(why, "%s is not ready after %.1fs (ready-timeout): %s", title(a, i),
-			(double)a->o->ready_timeout_ms / 1000, reason.s);
+	if (dead < a->nstack)
+		fails(a, CAUSE_SERVER_DIED, str("%s died before it was ready: %s%s",
+			a->stack[dead].title, proc_how_ended(&a->procs[dead]),
+			a->procs[dead].status ? "" : ": it must stay in the foreground"));
+	else if (cause != CAUSE_NONE)
+		fails(a, cause, str("%s is not ready after %.1fs (ready-timeout): %s", m->title,
+			(double)a->o->ready_timeout_ms / 1000, reason.s ? reason.s : ""));
 	buf_free(&reason);
-out:
 	close_keep(s.out);
 	close_keep(fd[0]);
-	close_keep(fd[1]);
-	return cause;
+	return a->out.cause == CAUSE_NONE;
 }
 
 /* Starts the stack once, each member when the one before it is ready. */
-static enum cause
-start_stack(struct attempt *a, struct buf *why)
+static bool
+start_stack(struct attempt *a)
 {
-	enum cause cause = CAUSE_NONE;
 	size_t i;
 
-	why->n = 0;
-	for (i = 0; i < a->nstack && cause == CAUSE_NONE; i++)
-		cause = start_member(a, i, why);
-	return cause;
+	for (i = 0; i < a->nstack; i++)
+		if (!start_member(a, i))
+			return false;
+	a->out.service = 0;
+	return true;
 }
 
 static void
@@ -409,20 +374,16 @@ stop_stack(struct attempt *a)
 		proc_stop(a->w, &a->procs[i - 1], a->o->grace_ms, true, &a->notes);
 }
 
-/* Lets all ports go; the number of one that somebody else has taken, or 0.
- * *held: whether one was held at all. */
+/* Lets all ports go; the number of one that somebody else has taken, or 0. */
 static int
-release_ports(struct attempt *a, bool *held)
+release_ports(struct attempt *a)
 {
 	size_t i;
 	int taken = 0;
 
-	*held = false;
-	for (i = 0; i < a->nports; i++) {
-		*held = *held || a->ports[i].hold >= 0;
+	for (i = 0; i < a->nports; i++)
 		if (proc_taken(&a->ports[i].hold, a->ports[i].number))
 			taken = a->ports[i].number;
-	}
 	return taken;
 }
 
@@ -434,55 +395,40 @@ release_ports(struct attempt *a, bool *held)
 static bool
 serve(struct attempt *a)
 {
-	struct buf why = { 0 };
-	enum cause cause;
-	bool held, released = false;
+	bool released = a->ports[0].hold < 0;
 	int lost = 0, status, taken;
 
-	make_env(a);
-	if (!a->nstack)
-		return true;
-	write_env(a);
-	enter(a, STARTING);
+	if (a->nstack)
+		enter(a, STARTING);
 	for (;;) {
-		cause = start_stack(a, &why);
-		if (cause != CAUSE_SERVER_DIED || a->w->cancelled)
+		make_env(a);
+		if (a->nstack)
+			write_env(a);
+		if (start_stack(a))
+			return true;
+		if (a->out.cause != CAUSE_SERVER_DIED)
 			break;
 		status = a->procs[dead_member(a, false)].status;
 		stop_stack(a);
+		taken = release_ports(a);
 		/* It went to the background, or the shell could not run it. */
-		if (status == 0 || status == 126 || status == 127)
+		if (status == 0 || status == 126 || status == 127 || (released && !taken))
 			break;
-		taken = release_ports(a, &held);
-		if (!taken && !held)
-			break;
-		released = !taken;
-		if (!taken)
-			continue;
-		cause = CAUSE_PORT;
-		why.n = 0;
-		buf_fmt(&why, "port %d was taken by another process", taken);
-		if (++lost > 3)
-			break;
-		buf_fmt(&a->notes, "- %s; tried another\n", why.s);
-		if (!take_ports(a))
-			break;
-		make_env(a);
-		write_env(a);
+		if (taken) {
+			a->out.cause = CAUSE_PORT;
+			a->why = str("port %d was taken by another process", taken);
+			if (++lost > 3 || !take_ports(a))
+				break;
+			buf_fmt(&a->notes, "- %s; tried another\n", a->why);
+		} else {
+			buf_str(&a->notes, "- the server died at once; tried once more with "
+				"its port released: does it set SO_REUSEADDR?\n");
+			released = true;
+		}
+		a->out.cause = CAUSE_NONE;
 	}
-	if (cause == CAUSE_NONE && released)
-		buf_str(&a->notes, "- the server died while prun held its port and came up "
-			"once it was released: does it set SO_REUSEADDR?\n");
-	if (cause == CAUSE_SERVER_DIED && released)
-		buf_str(&a->notes, "- it was tried twice, the second time with the port "
-			"released\n");
-	if (cause != CAUSE_NONE)
-		fails(a, cause, why.n ? why.s : "");
-	else
-		a->out.service = 0;
-	a->out.fatal = cause != CAUSE_NONE && !a->w->cancelled && a->o->server_failure == 0;
-	buf_free(&why);
-	return cause == CAUSE_NONE;
+	a->out.fatal = !a->w->cancelled && a->o->server_failure == 0;
+	return false;
 }
 
 /* Whether one of the attempt's logs has grown beyond log-limit. */
@@ -503,23 +449,20 @@ static void
 log_processes(struct attempt *a)
 {
 	/* -g means a group here, a session there, and nothing on the BSDs. */
-	char *ps = str("ps -A -o pid,ppid,pgid,etime,time,args | awk 'NR == 1 || $3 == %ld "
+	char *ps = str("echo; echo 'prun: timed out; these were its processes:'; "
+		"ps -A -o pid,ppid,pgid,etime,time,args | awk 'NR == 1 || $3 == %ld "
 		"|| $2 in seen { seen[$1]; print } END { exit NR < 2 }'", (long)a->test.pid);
-	static const char head[] = "\nprun: timed out; these were its processes:\n";
 	int fd = open_regular(a->log, O_WRONLY | O_APPEND);
 	struct buf b = { 0 };
 
-	if (fd < 0)
-		return;
-	if (write_all(fd, head, sizeof(head) - 1) < 0
-	|| run_command(a, ps, a->log, proc_clock(a->w) + 2000, true) != 0)
+	if (run_command(a, ps, a->log, proc_clock(a->w) + 2000, true) != 0)
 		buf_str(&a->notes, "- its processes could not be listed (is there a ps?)\n");
 	if (a->db_url)
-		pg_sessions(a->self->pg, a->o, a->db, &b);
+		pg_sessions(a->pg, a->o, a->db, &b);
 	if (b.n && write_all(fd, b.s, b.n) < 0)
 		buf_fmt(&a->notes, "- %s: %s\n", a->log, strerror(errno));
 	buf_free(&b);
-	close(fd);
+	close_keep(fd);
 }
 
 /* A test that has timed out gets the signal at which its runner writes what it
@@ -560,7 +503,7 @@ await_test(struct attempt *a)
 			fails(a, CAUSE_CANCELLED, "");
 		else if (dead < a->nstack)
 			fails(a, CAUSE_SERVER_DIED, str("%s died during the test: %s",
-				title(a, dead), proc_how_ended(&a->procs[dead])));
+				a->stack[dead].title, proc_how_ended(&a->procs[dead])));
 		else if (proc_ended(&a->test))
 			return;
 		else if (proc_late(w, end))
@@ -707,7 +650,7 @@ judge_isolation(struct attempt *a)
 
 	if (!a->db_url || !a->out.tested || a->w->cancelled)
 		return;
-	used = pg_used(a->self->pg, a->o, a->db);
+	used = pg_used(a->pg, a->o, a->db);
 	a->out.connected = used > 0;
 	if (used != 0 || a->out.cause != CAUSE_NONE || a->well != PASS)
 		return;
@@ -800,9 +743,9 @@ keep_or_drop(struct attempt *a)
 		a->out.kept = keep == KEEP_ALWAYS || keep == KEEP_RUN
 			|| (keep == KEEP_FAILED && r >= FAIL && a->out.tested);
 	if (a->out.kept)
-		pg_keep(a->self->pg, a->o, a->db, a->f->test, &a->notes);
+		pg_keep(a->pg, a->o, a->db, a->f->test, &a->notes);
 	else
-		pg_drop(a->self->pg, a->o, a->db, a->dir, a->env.v, &a->notes);
+		pg_drop(a->pg, a->o, a->db, a->dir, a->env.v, &a->notes);
 }
 
 static void
@@ -842,32 +785,39 @@ make_stack(struct attempt *a)
 	a->stack = scratch((n + 1) * sizeof(*a->stack));
 	a->procs = memset(scratch((n + 1) * sizeof(*a->procs)), 0, (n + 1) * sizeof(*a->procs));
 	conf_services(a->o, &v);        /* says nothing is wrong, as when they were read */
-	for (i = 0; i <= n; i++) {
+	for (i = 0; i < n; i++) {
 		m = &a->stack[i];
-		m->name = i < n ? v[i].name : "server";
-		m->command = i < n ? v[i].command : a->o->server;
-		m->port = i < n ? v[i].port + 1 : 0;
+		m->title = str("service %s", v[i].name);
+		m->command = v[i].command;
+		m->port = v[i].port + 1;
 		m->ready = m->port ? "tcp" : "none";
-		m->log = str("%s/%s.log", a->dir, m->name);
+		m->log = str("%s/%s.log", a->dir, v[i].name);
 	}
-	a->stack[n].ready = a->o->ready;
+	m = &a->stack[n];
+	m->title = "the server";
+	m->command = a->o->server;
+	m->port = 0;
+	m->ready = a->o->ready;
+	m->log = str("%s/server.log", a->dir);
 }
 
 /* An attempt at f in the directory dir, of which nothing has happened yet. */
 static struct attempt
-new_attempt(struct self *self, const struct file *f, int number, char *dir)
+new_attempt(const struct attempt *self, const struct file *f, int number, char *dir)
 {
-	struct attempt a = {
-		.self = self, .w = &self->w, .plan = self->plan, .f = f,
-		.suite = f->suite, .o = &f->suite->o, .dir = dir, .well = ERROR
-	};
+	struct attempt a = *self;
 
+	a.f = f;
+	a.suite = f->suite;
+	a.o = &f->suite->o;
+	a.dir = dir;
+	a.well = ERROR;
 	a.w->file = f->index;
 	a.out.file = f->index;
 	a.out.attempt = number;
-	a.out.slot = self->w.slot;
+	a.out.slot = a.w->slot;
 	a.out.begin = proc_clock(a.w);
-	a.tmp = str("%s/t%d", self->plan->dir, f->index);
+	a.tmp = str("%s/t%d", a.plan->dir, f->index);
 	a.junit = str("%s/junit.xml", dir);
 	a.log = str("%s/test.log", dir);
 	make_stack(&a);
@@ -886,7 +836,7 @@ end_attempt(struct attempt *a)
 }
 
 static void
-attempt(struct self *self, const struct file *f, int number)
+attempt(const struct attempt *self, const struct file *f, int number)
 {
 	struct attempt a = new_attempt(self, f, number, plan_dir(self->plan, f, number));
 
@@ -921,7 +871,7 @@ set_up(struct attempt *a, struct buf *why)
 	static const char ask[] = "exec \"${PYTHON:-python3}\" -c 'import importlib.util as u; "
 		"raise SystemExit(u.find_spec(\"pytest\") is None)'";
 	char *log = str("%s/setup.log", a->plan->dir);
-	struct pg *pg = a->self->pg;
+	struct pg *pg = a->pg;
 	int status;
 
 	make_env(a);
@@ -941,45 +891,46 @@ set_up(struct attempt *a, struct buf *why)
 	return status == 0 && pg_setup(pg, a->o, false, &a->notes, why) == 0;
 }
 
-/* Tells prun that a setup is over, or what there is to say at the end. */
+/* Tells prun that an order is done, and what there is to say of it. */
 static void
-tell_setup(struct self *self, const struct news *n, struct buf *notes)
+tell_done(struct attempt *a, bool failed)
 {
-	char *path = str("%s/notes", self->plan->dir);
+	char *path = str("%s/notes%d", a->plan->dir, a->w->slot);
+	struct news n = { .type = NEWS_DONE, .bad = failed };
 
-	if (file_write(path, notes->n ? notes->s : "", notes->n, 0666) < 0)
+	if (a->notes.n && file_write(path, a->notes.s, a->notes.n, 0666) < 0)
 		warn("%s:", path);
-	proc_tell(&self->w, n);
-	notes->n = 0;
+	proc_tell(a->w, &n);
+	buf_free(&a->notes);
 }
 
 /* Sets a suite up, or with --clean sweeps what there is of it. */
 static void
-setup(struct self *self, const struct suite *s)
+setup(const struct attempt *self, const struct suite *s)
 {
-	struct attempt a = { .self = self, .w = &self->w, .plan = self->plan, .suite = s,
-		.o = &s->o };
-	struct news n = { .type = NEWS_SETUP };
+	struct attempt a = *self;
 	struct buf why = { 0 };
+	bool failed = false;
 
-	if (!self->plan->o.clean)
-		n.bad = !set_up(&a, &why);
+	a.suite = s;
+	a.o = &s->o;
+	if (!a.plan->o.clean)
+		failed = !set_up(&a, &why);
 	else if (a.o->db)
-		n.bad = pg_clean(self->pg, a.o, a.plan->o.list, &a.notes, &why) < 0;
+		failed = pg_clean(a.pg, a.o, a.plan->o.list, &a.notes, &why) < 0;
 	if (why.n)
 		buf_fmt(&a.notes, "! %s\n", why.s);
-	tell_setup(self, &n, &a.notes);
+	tell_done(&a, failed);
 	list_free(&a.env);
-	buf_free(&a.notes);
 	buf_free(&why);
 }
 
 /* Starts the server of a kept attempt again, on its database. */
 static void
-reopen(struct self *self, const struct file *f)
+reopen(const struct attempt *self, const struct file *f)
 {
 	struct attempt a = new_attempt(self, f, 1, self->plan->o.reopen);
-	char *log = str("%s/reopen.log", self->plan->o.reopen);
+	char *log = str("%s/reopen.log", a.dir);
 	size_t dead;
 	struct news n = { .type = NEWS_OPEN };
 
@@ -987,7 +938,7 @@ reopen(struct self *self, const struct file *f)
 	a.db = getenv("PRUN_DB");
 	a.db_url = getenv("PRUN_DB_URL");
 	unlink(log);                    /* its earlier lines are not of this server */
-	if (a.o->db && a.db && pg_gone(self->pg, a.o, a.db, a.db_url)) {
+	if (a.o->db && a.db && pg_gone(a.pg, a.o, a.db, a.db_url)) {
 		fails(&a, CAUSE_DATABASE, str("its database %s is gone", a.db));
 	} else if (mkdir(a.tmp, 0700) < 0 || !take_ports(&a)) {
 		fails(&a, CAUSE_SPAWN, str("%s: %s", a.tmp, strerror(errno)));
@@ -1000,7 +951,7 @@ reopen(struct self *self, const struct file *f)
 			dead = dead_member(&a, false);
 		}
 		if (dead < a.nstack && !a.w->cancelled)
-			fails(&a, CAUSE_SERVER_DIED, str("%s died: %s", title(&a, dead),
+			fails(&a, CAUSE_SERVER_DIED, str("%s died: %s", a.stack[dead].title,
 				proc_how_ended(&a.procs[dead])));
 	}
 	stop(&a);
@@ -1017,62 +968,52 @@ reopen(struct self *self, const struct file *f)
 
 /* Drops the clone of an attempt that is over, or died with its worker. */
 static void
-drop(struct self *self, const struct file *f, int number)
+drop(const struct attempt *self, const struct file *f, int number)
 {
 	struct attempt a = new_attempt(self, f, number, plan_dir(self->plan, f, number));
-	struct news n = { .type = NEWS_DONE };
 
-	a.db = plan_clone(self->plan, f, number);
+	a.db = plan_clone(a.plan, f, number);
 	a.url = "http://localhost:0";   /* its server is gone */
 	if (a.db && !a.o->db_clone)
 		a.db_url = xstrdup(url_clone(a.o->db, a.db, a.dir));
 	make_env(&a);
-	if (a.db && pg_drop(self->pg, a.o, a.db, a.dir, a.env.v, &a.notes) < 0)
-		snprintf(n.o.why, sizeof(n.o.why), "%s", a.notes.s);
-	proc_tell(&self->w, &n);
+	if (a.db)
+		pg_drop(a.pg, a.o, a.db, a.dir, a.env.v, &a.notes);
+	tell_done(&a, false);
 	free(a.db_url);
 	end_attempt(&a);
 }
 
 /* The last that a worker does: drops what dead runs have left. */
 static void
-end(struct self *self)
+end(struct attempt *a)
 {
-	struct news n = { .type = NEWS_SETUP };
-	struct buf notes = { 0 };
-
-	if (pg_waits(self->pg)) {
-		buf_str(&notes, "- waiting 5s before dropping databases that another run left, "
-			"in case it is still alive\n");
-		tell_setup(self, &n, &notes);
+	if (pg_waits(a->pg)) {
+		buf_str(&a->notes, "- waiting 5s before dropping databases that another run "
+			"left, in case it is still alive\n");
+		tell_done(a, false);
 	}
-	pg_end(self->pg, &notes);
-	if (notes.n)
-		tell_setup(self, &n, &notes);
-	buf_free(&notes);
+	pg_end(a->pg, &a->notes);
+	if (a->notes.n)
+		tell_done(a, false);
 }
 
 void
 work_run(const struct plan *p, int slot, int orders, int news)
 {
-	struct self self = { .plan = p };
-	struct worker *w = &self.w;
-	struct order o;
+	struct worker w = { .slot = slot, .orders = orders, .news = news };
+	struct attempt self = { .w = &w, .plan = p, .pg = pg_open(&w, p) };
 	size_t mark = scratch_mark();
+	struct order o;
 
-	w->slot = slot;
-	w->orders = orders;
-	w->news = news;
-	self.pg = pg_open(w, p);
 	for (;;) {
-		while (!w->ordered && w->orders >= 0)
-			proc_wait(w, NULL, 0, -1);
-		if (!w->ordered)
-			break;          /* prun is dead, and nothing is under way */
-		w->ordered = false;
-		o = w->next;
-		if (o.type == ORDER_QUIT)
+		while (!w.ordered && w.orders >= 0)
+			proc_wait(&w, NULL, 0, -1);
+		/* Without an order: prun is dead, and nothing is under way. */
+		o = w.next;
+		if (!w.ordered || o.type == ORDER_QUIT)
 			break;
+		w.ordered = false;
 		if (o.type == ORDER_SETUP)
 			setup(&self, &p->suites[o.file]);
 		else if (o.type == ORDER_RUN && p->o.reopen)
@@ -1085,7 +1026,7 @@ work_run(const struct plan *p, int slot, int orders, int news)
 	}
 	end(&self);
 	pg_close(self.pg);
-	proc_drain(&w->pids, NULL);
-	free(w->pids.v);
+	proc_drain(&w.pids, NULL);
+	free(w.pids.v);
 	_exit(0);
 }

@@ -54,7 +54,7 @@ run -f none.conf -j1 --server ./dies.sh two
 is 'a server that cannot start gives status 3' $status 3
 has 'the file is an ERROR' out 'ERROR  two/test_a.sh'
 has 'the message says how it ended' out 'the server died before it was ready: exit status 3'
-has 'and that it was tried twice' out 'it was tried twice'
+has 'and that it was tried once more' out 'tried once more'
 has 'its last lines are shown' out '\| cannot find the flux capacitor'
 has 'its log is named' out 'server log +/.*/0-test_a.sh/server.log'
 has 'by default the other files are cancelled' out '^two/test_b.sh +CANCEL'

@@ -175,5 +175,5 @@ fi
 # A server that is not there is not tried twice.
 run --server 'nosuch-server --port $PRUN_PORT' t/test_good.sh
 is 'a server of which the shell knows nothing: status 3' $status 3
-lacks 'it is tried once' out 'tried twice'
+lacks 'it is tried once' out 'tried once more'
 finish
