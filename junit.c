@@ -40,6 +40,12 @@ static const char *const kind_name[KINDS] = {
 
 static const char *const roots[] = { "testsuites", "testsuite", NULL };
 
+/* The case for what no report tells, by cause. */
+static const char *const synthetic[CAUSES] = {
+	"[exit]", "[exit]", "[signal]", "[timeout]", "[leak]", "[output]", "[server]",
+	"[server]", "[port]", "[database]", "[spawn]", "[worker]", "[report]", "[cancelled]"
+};
+
 /* What is written, with the end of it still in memory. */
 struct output {
 	int fd;                 /* -1: only count */
@@ -51,6 +57,7 @@ struct output {
 struct frame {
 	enum kind kind;
 	size_t path, head;      /* lengths of place.path and .heads before it */
+	size_t suite;           /* frames up to the innermost suite; 0: there is none */
 	int64_t us;             /* its own time, until it is used */
 	int64_t declared;       /* failures and errors, by its attributes */
 	int64_t nsuites, nbad, ncases;  /* those of the merger when it began */
@@ -63,43 +70,36 @@ struct place {
 	struct buf path, heads; /* suites' names; their other attributes */
 };
 
+/* The children of a case, or of a suite beside its cases. */
+struct body {
+	struct buf child[K_ERR + 1];
+	bool full;              /* there was no room for an element */
+};
+
 struct testcase {
 	bool open, not_run;     /* not_run: its attributes say so */
+	bool used;              /* of another attempt: it is written */
 	bool todo;              /* its failure is known, and skipped */
 	bool hanging;           /* it has no name in a report that a time-out cut */
-	struct buf classname, name, file, line, attrs, child[K_ERR + 1];
-	/* its first failure or error: attributes, text, and as it is shown */
-	struct buf bad_attrs, bad_text, said;
+	struct buf classname, name, file, line, attrs;
+	struct body body;
+	struct buf bad_attrs, bad_text; /* of its first failure or error */
 	int64_t us;
-	int64_t left_out;       /* elements for which there was no room */
 };
 
 /* A failure or its like, and the leaf below it or elsewhere: a property, an
- * output, a stack trace. */
+ * output. */
 struct text {
 	enum kind outer, inner; /* K_OTHER: none is open */
 	struct sink outer_text, inner_text;
-	struct buf attrs, message, property, stack, nested;
-};
-
-/* A failing case of an attempt that is not the base. */
-enum { CLASS, NAME, ATTRS, BODY, OUT, ERR, STRINGS };
-struct retry {
-	char *s[STRINGS];
-	int64_t us;
-	bool error, used;
-};
-
-/* The case for what no report tells, by cause. */
-static const char *const synthetic[CAUSES] = {
-	"[exit]", "[exit]", "[signal]", "[timeout]", "[leak]", "[output]", "[server]",
-	"[server]", "[port]", "[database]", "[spawn]", "[worker]", "[report]", "[cancelled]"
+	struct buf attrs, message, property, nested;
 };
 
 struct merger {
 	const struct merge *o;
 	const struct part *part;
 	const char *report;     /* path of the one being read */
+	const char *where;      /* its directory, from the current one */
 	struct buf *notes;      /* where failing cases are listed, or NULL */
 	struct output out;
 	struct place at;
@@ -111,13 +111,12 @@ struct merger {
 	bool told;              /* a case tells of the part's time-out */
 	int id;                 /* of the next suite */
 	off_t suite_at;
-	struct counts total, suite, sum;        /* sum: of the part */
+	struct counts total, suite;
 	int64_t total_us, suite_us, own_us;     /* own: as the suite itself says */
-	struct buf props, suite_out, suite_err;
-	int64_t left_out;       /* of the suite, as of a case */
+	struct body body;       /* of the suite */
 
 	bool collect;           /* failing cases go to retries */
-	struct retry *retries;
+	struct testcase *retries;       /* of the attempts that are not the base */
 	size_t nretries, capretries, retry_bytes;
 	bool in_unit;           /* the suite has said of which file of a run it is */
 	bool after_unit;        /* such a suite has been written */
@@ -130,6 +129,13 @@ set(struct buf *b, const char *s)
 {
 	b->n = 0;
 	buf_str(b, s);
+}
+
+/* s, or "" if there is nothing to read in it. */
+static const char *
+unless_blank(const char *s)
+{
+	return s[strspn(s, " \t\n")] ? s : "";
 }
 
 /* ---- output ---- */
@@ -178,11 +184,31 @@ add_property(struct buf *b, const char *name, const char *value)
 }
 
 static void
-add_element(struct buf *to, enum kind kind, const char *attrs, const struct buf *text)
+add_element(struct buf *to, enum kind kind, const struct buf *text)
 {
-	buf_fmt(to, "<%s%s>", kind_name[kind], attrs);
+	if (!text->n)
+		return;
+	buf_fmt(to, "<%s>", kind_name[kind]);
 	buf_add(to, text->s, text->n);
 	buf_fmt(to, "</%s>", kind_name[kind]);
+}
+
+/* Adds an output.  [[ATTACHMENT|x]] is relative to its report; ours lies elsewhere. */
+static void
+add_output(struct buf *to, const char *s, const char *where)
+{
+	static const char mark[] = "[[ATTACHMENT|";
+	const char *hit;
+
+	if (to->n && *s)
+		buf_char(to, '\n');
+	for (hit = strstr(s, mark); hit; hit = strstr(s, mark)) {
+		hit += sizeof(mark) - 1;
+		buf_add(to, s, (size_t)(hit - s));
+		buf_str(to, *hit == '/' ? "" : where);
+		s = hit;
+	}
+	buf_str(to, s);
 }
 
 /* ---- limits ---- */
@@ -193,34 +219,33 @@ has_room(const struct merger *m, size_t used, int texts)
 	return (int64_t)used / texts < m->o->limit;
 }
 
-/* Whether the case, or outside of one the suite, takes one more element; if not
- * it is counted. */
-static bool
-takes(struct merger *m)
+/* Where one more element goes, to the case or outside of one to the suite; NULL
+ * where there is no room, as its output says then. */
+static struct body *
+find_room(struct merger *m)
 {
-	size_t used = m->props.n + m->suite_out.n + m->suite_err.n;
+	struct body *b = m->c.open ? &m->c.body : &m->body;
+	size_t used = 0;
 	int k;
 
-	if (m->c.open)
-		for (used = k = 0; k <= K_ERR; k++)
-			used += m->c.child[k].n;
+	for (k = 0; k <= K_ERR; k++)
+		used += b->child[k].n;
 	if (has_room(m, used, CASE_TEXTS))
-		return true;
-	if (m->c.open)
-		m->c.left_out++;
-	else
-		m->left_out++;
-	return false;
+		return b;
+	if (!b->full)
+		add_output(&b->child[K_OUT], "[prun: elements left out, see report-limit]", "");
+	b->full = true;
+	return NULL;
 }
 
-/* Says in an output how many elements were left out. */
 static void
-tell_left_out(struct buf *out, int64_t *n)
+clear(struct body *b)
 {
-	if (*n)
-		buf_fmt(out, "%s[prun: %" PRId64 " elements left out, see report-limit]",
-			out->n ? "\n" : "", *n);
-	*n = 0;
+	int k;
+
+	for (k = 0; k <= K_ERR; k++)
+		b->child[k].n = 0;
+	b->full = false;
 }
 
 /* ---- suites ---- */
@@ -229,7 +254,7 @@ static void
 add_own_properties(struct merger *m)
 {
 	const struct part *p = m->part;
-	struct buf *b = &m->props;
+	struct buf *b = &m->body.child[K_PROPS];
 
 	if (p->file) {          /* else of an empty shard */
 		add_property(b, "prun.file", p->file);
@@ -269,69 +294,69 @@ is_silent(const struct merger *m)
 	return m->collect || m->dropping;
 }
 
+static void
+write_properties(struct merger *m)
+{
+	struct buf *b = &m->body.child[K_PROPS];
+
+	if (b->n)
+		buf_fmt(&m->out.b, "  <properties>\n%s  </properties>\n", b->s);
+	b->n = 0;
+}
+
 /* Begins a suite in the output, named as the suites that are open. */
 static void
 open_suite(struct merger *m)
 {
-	const char *own = "";
-	size_t i;
+	size_t i = m->at.n ? m->at.v[m->at.n - 1].suite : 0;
+	struct buf *b = &m->out.b, *properties = &m->body.child[K_PROPS];
+	const char *own = i ? m->at.heads.s + m->at.v[i - 1].head : "";
+	const struct part *p = m->part;
 
 	if (m->open || is_silent(m))
 		return;
 	m->open = true;
-	buf_fmt(&m->out.b, " <testsuite name=\"%s%s", m->part->name ? m->part->name : "",
-		m->part->name ? "/" : "");
-	xml_escape(&m->out.b, here(m), true);
-	buf_fmt(&m->out.b, "\" id=\"%d\"", m->id++);
+	buf_fmt(b, " <testsuite name=\"%s%s", p->name ? p->name : "", p->name ? "/" : "");
+	xml_escape(b, here(m), true);
+	buf_fmt(b, "\" id=\"%d\"", m->id++);
 	m->suite_at = leave_room(&m->out);
-	for (i = m->at.n; i && m->at.v[i - 1].kind != K_SUITE; i--)
-		;
-	m->own_us = 0;
-	if (i) {
-		own = m->at.heads.s + m->at.v[i - 1].head;
-		m->own_us = m->at.v[i - 1].us;
+	m->own_us = i ? m->at.v[i - 1].us : 0;
+	if (i)
 		m->at.v[i - 1].us = 0;  /* once, should it go on after another one */
-	}
-	buf_str(&m->out.b, own);
-	if (m->part->file && !strstr(own, " file=\""))
-		xml_attribute(&m->out.b, "file", m->part->file);
-	buf_str(&m->out.b, ">\n");
-	if (m->first && m->part->synthetic)
+	buf_str(b, own);
+	if (p->file && !strstr(own, " file=\""))
+		xml_attribute(b, "file", p->file);
+	buf_str(b, ">\n");
+	if (m->first && p->synthetic)
 		add_own_properties(m);
-	else if (m->first && m->after_unit && !m->props.n)
-		add_property(&m->props, "prun.file", "");       /* the run's suites end here */
+	else if (m->first && m->after_unit && !properties->n)
+		add_property(properties, "prun.file", "");      /* the run's suites end here */
 	m->first = false;
-	if (m->props.n)
-		buf_fmt(&m->out.b, "  <properties>\n%s  </properties>\n", m->props.s);
-	m->props.n = 0;
-	memset(&m->suite, 0, sizeof(m->suite));
+	write_properties(m);
+	m->suite = (struct counts){ 0 };
 	m->suite_us = 0;
 }
 
 static void
 close_suite(struct merger *m)
 {
-	tell_left_out(&m->suite_out, &m->left_out);
+	struct buf *child = m->body.child;
+
 	if (is_silent(m))
-		m->props.n = m->suite_out.n = m->suite_err.n = 0;
-	if (m->props.n || m->suite_out.n || m->suite_err.n)
+		clear(&m->body);
+	if (child[K_PROPS].n || child[K_OUT].n || child[K_ERR].n)
 		open_suite(m);
 	if (!m->open)
 		return;
 	m->open = false;
-	if (m->suite_out.n)
-		add_element(&m->out.b, K_OUT, "", &m->suite_out);
-	if (m->suite_err.n)
-		add_element(&m->out.b, K_ERR, "", &m->suite_err);
-	m->suite_out.n = m->suite_err.n = 0;
+	write_properties(m);            /* those that came after a case */
+	add_element(&m->out.b, K_OUT, &child[K_OUT]);
+	add_element(&m->out.b, K_ERR, &child[K_ERR]);
+	clear(&m->body);
 	buf_str(&m->out.b, " </testsuite>\n");
 	if (m->own_us && m->suite.tests)        /* setup and teardown count */
 		m->suite_us = m->own_us;
 	fill_room(&m->out, m->suite_at, &m->suite, m->suite_us);
-	m->total.tests += m->suite.tests;
-	m->total.failures += m->suite.failures;
-	m->total.errors += m->suite.errors;
-	m->total.skipped += m->suite.skipped;
 	m->total_us += m->suite_us;
 }
 
@@ -340,66 +365,41 @@ close_suite(struct merger *m)
 static bool
 is_bad(const struct testcase *c)
 {
-	return c->child[K_FAILURE].n || c->child[K_ERROR].n;
+	return c->body.child[K_FAILURE].n || c->body.child[K_ERROR].n;
 }
 
-/* A failure or its like: attributes, then text that begins with the message. */
+/* A failure or its like: attributes, then text that begins with the message.  The
+ * first failure stands for the case in another attempt. */
 static void
 add_result(struct testcase *c, enum kind kind, const char *attrs, const char *message,
 	const char *text)
 {
-	struct buf *to = &c->child[kind];
-	bool said;
+	bool first = !is_bad(c) && (kind == K_FAILURE || kind == K_ERROR);
+	struct buf *to = &c->body.child[kind];
+	size_t from;
 
-	/* dorny's parser dies of a blank text */
-	text = text[strspn(text, " \t\n")] ? text : "";
-	message = message[strspn(message, " \t\n")] ? message : "";
-	if (kind != K_SKIPPED && !*text && !*message)
-		text = kind_name[kind];
-	said = starts(text, message);
-	buf_fmt(to, "<%s%s>%s%s", kind_name[kind], attrs, said ? "" : message,
-		said || !*text ? "" : "\n");
+	buf_fmt(to, "<%s%s>", kind_name[kind], attrs);
+	from = to->n;
+	text = unless_blank(text);      /* dorny's parser dies of a blank text */
+	message = unless_blank(message);
+	if (!starts(text, message))
+		buf_fmt(to, "%s%s", message, *text ? "\n" : "");
 	buf_str(to, text);
+	if (to->n == from && kind != K_SKIPPED)
+		buf_str(to, kind_name[kind]);
+	if (first) {
+		set(&c->bad_attrs, attrs);
+		set(&c->bad_text, to->s + from);
+	}
 	buf_fmt(to, "</%s>\n", kind_name[kind]);
 }
 
-/* A failure or an error of the case; the first one stands for it in another
- * attempt. */
 static void
-add_verdict(struct testcase *c, enum kind kind, const char *attrs, const char *message,
-	const char *text)
+add_rerun(struct testcase *c, enum kind kind, const char *attrs, const char *text,
+	const char *outputs)
 {
-	if (!is_bad(c)) {
-		set(&c->bad_attrs, attrs);
-		set(&c->bad_text, starts(text, message) ? "" : message);
-		if (c->bad_text.n && *text)
-			buf_char(&c->bad_text, '\n');
-		buf_str(&c->bad_text, text);
-		set(&c->said, message[strspn(message, " \t\n")] ? message : text);
-	}
-	add_result(c, kind, attrs, message, text);
-}
-
-/* [[ATTACHMENT|x]] is relative to its report; ours lies elsewhere. */
-static void
-add_attachments(struct buf *to, const char *report, const struct buf *text)
-{
-	static const char mark[] = "[[ATTACHMENT|";
-	const char *slash = report ? strrchr(report, '/') : NULL;
-	const char *s = text->s, *hit = strstr(s, mark);
-	char cwd[PATH_MAX];
-	size_t n;
-
-	for (; hit && slash; hit = strstr(s, mark)) {
-		hit += sizeof(mark) - 1;
-		buf_add(to, s, (size_t)(hit - s));
-		s = hit;
-		n = getcwd(cwd, sizeof(cwd)) ? strlen(cwd) : 0;
-		n = n && !strncmp(report, cwd, n) && report[n] == '/' ? n + 1 : 0;
-		if (*hit != '/' && report + n < slash)
-			buf_add(to, report + n, (size_t)(slash + 1 - report) - n);
-	}
-	buf_str(to, s);
+	buf_fmt(&c->body.child[kind], "<%s%s><stackTrace>%s</stackTrace>%s</%s>\n",
+		kind_name[kind], attrs, text, outputs, kind_name[kind]);
 }
 
 /* Hangs the failures of other attempts on the case: it passed, so they were
@@ -408,62 +408,47 @@ static void
 add_retries(struct merger *m)
 {
 	static const enum kind as[] = { K_FLAKY, K_FLAKY_ERROR, K_RERUN, K_RERUN_ERROR };
-	struct testcase *c = &m->c;
-	bool bad = is_bad(c);
-	struct retry *t;
-	struct buf *to;
-	enum kind kind;
-	size_t i;
+	struct testcase *c = &m->c, *t;
+	struct buf outputs = { 0 };
+	int k;
 
-	for (i = 0; i < m->nretries; i++) {
-		t = &m->retries[i];
-		if (t->used || strcmp(t->s[NAME], c->name.s)
-		|| strcmp(t->s[CLASS], c->classname.s))
+	for (t = m->retries; t < m->retries + m->nretries; t++) {
+		if (t->used || strcmp(t->name.s, c->name.s)
+		|| strcmp(t->classname.s, c->classname.s))
 			continue;
 		t->used = true;
-		kind = as[2 * bad + t->error];
-		to = &c->child[kind];
-		buf_fmt(to, "<%s%s", kind_name[kind], t->s[ATTRS]);
-		if (t->us >= 0 && !strstr(t->s[ATTRS], " time=\""))
-			buf_fmt(to, " time=\"%.3f\"", (double)t->us / 1e6);
-		buf_fmt(to, "><stackTrace>%s</stackTrace>", t->s[BODY]);
-		if (*t->s[OUT])
-			buf_fmt(to, "<system-out>%s</system-out>", t->s[OUT]);
-		if (*t->s[ERR])
-			buf_fmt(to, "<system-err>%s</system-err>", t->s[ERR]);
-		buf_fmt(to, "</%s>\n", kind_name[kind]);
+		if (t->us >= 0 && !strstr(t->bad_attrs.s, " time=\""))
+			buf_fmt(&t->bad_attrs, " time=\"%.3f\"", (double)t->us / 1e6);
+		set(&outputs, "");
+		for (k = K_OUT; k <= K_ERR; k++)
+			add_element(&outputs, (enum kind)k, &t->body.child[k]);
+		add_rerun(c, as[2 * is_bad(c) + !t->body.child[K_FAILURE].n], t->bad_attrs.s,
+			t->bad_text.s, outputs.s);
 	}
+	buf_free(&outputs);
 }
 
+/* Keeps the case, whose buffers are no longer the merger's. */
 static void
 collect_case(struct merger *m)
 {
-	const struct testcase *c = &m->c;
-	const struct buf *from[STRINGS] = { &c->classname, &c->name, &c->bad_attrs,
-		&c->bad_text, &c->child[K_OUT], &c->child[K_ERR] };
-	struct retry *t;
-	size_t i;
+	int k;
 
-	if (!has_room(m, m->retry_bytes, RETRY_TEXTS)) {
-		m->left_out++;
+	if (!has_room(m, m->retry_bytes, RETRY_TEXTS))
 		return;
-	}
-	m->retries = grow(m->retries, &m->capretries, m->nretries + 1, sizeof(*t));
-	t = &m->retries[m->nretries++];
-	for (i = 0; i < STRINGS; i++) {
-		t->s[i] = xstrdup(from[i]->n ? from[i]->s : "");
-		m->retry_bytes += from[i]->n + sizeof(*t);
-	}
-	t->us = c->us;
-	t->error = !c->child[K_FAILURE].n;
-	t->used = false;
+	m->retries = grow(m->retries, &m->capretries, m->nretries + 1, sizeof(m->c));
+	m->retries[m->nretries++] = m->c;
+	m->retry_bytes += sizeof(m->c) + m->c.bad_text.n;
+	for (k = 0; k <= K_ERR; k++)
+		m->retry_bytes += m->c.body.child[k].n;
+	memset(&m->c, 0, sizeof(m->c));
 }
 
 static void
 write_case(struct merger *m)
 {
 	struct testcase *c = &m->c;
-	struct buf *b = &m->out.b;
+	struct buf *b = &m->out.b, *child = c->body.child;
 	int k;
 
 	buf_str(b, "  <testcase");
@@ -471,17 +456,11 @@ write_case(struct merger *m)
 	xml_attribute(b, "classname", c->classname.s);
 	buf_fmt(b, " time=\"%" PRId64 ".%06" PRId64 "\"%s>", c->us / 1000000, c->us % 1000000,
 		c->attrs.s);
-	if (c->child[K_PROPS].n)
-		add_element(b, K_PROPS, "", &c->child[K_PROPS]);
-	for (k = K_FAILURE; k <= K_FLAKY_ERROR; k++)
-		buf_add(b, c->child[k].s, c->child[k].n);
-	for (k = K_OUT; k <= K_ERR; k++) {
-		if (!c->child[k].n)
-			continue;
-		buf_fmt(b, "<%s>", kind_name[k]);
-		add_attachments(b, m->report, &c->child[k]);
-		buf_fmt(b, "</%s>", kind_name[k]);
-	}
+	for (k = 0; k <= K_ERR; k++)
+		if (k == K_PROPS || k >= K_OUT)
+			add_element(b, (enum kind)k, &child[k]);
+		else
+			buf_add(b, child[k].s, child[k].n);
 	buf_str(b, "</testcase>\n");
 	if (b->n > CHUNK)
 		out_flush(&m->out);
@@ -504,13 +483,15 @@ static void
 note_failure(struct merger *m)
 {
 	struct testcase *c = &m->c;
-	const struct buf *field[] = { &c->classname, &c->name, &c->file, &c->line, &c->said };
+	struct sink *said = &m->t.inner_text;
+	const struct buf *field[] = { &c->classname, &c->name, &c->file, &c->line, &said->b };
 	char *name = str("\n%s:", m->part->file), *at = c->bad_text.s;
+	int64_t count = m->total.failures + m->total.errors;
 	size_t i;
 
-	if (m->sum.failures == NOTES)
+	if (count == NOTES + 1)
 		buf_str(m->notes, "- more tests failed than are listed here\n");
-	if (m->sum.failures >= NOTES)
+	if (count > NOTES)
 		return;
 	/* A trace has the line that failed, attributes have that of the test. */
 	while ((at = strstr(at, name))) {
@@ -520,6 +501,9 @@ note_failure(struct merger *m)
 			set(&c->line, str("%d", atoi(at)));
 		}
 	}
+	sink_begin(said, m->o->limit, false);
+	sink_text(said, c->bad_text.s, c->bad_text.n, false);
+	sink_end(said);
 	buf_str(m->notes, "x ");
 	for (i = 0; i < LEN(field); i++) {
 		add_field(m->notes, field[i]->s);
@@ -528,18 +512,12 @@ note_failure(struct merger *m)
 }
 
 static void
-count_case(struct merger *m, bool bad)
+count_case(struct counts *n, const struct testcase *c)
 {
-	struct testcase *c = &m->c;
-
-	m->suite.tests++;
-	m->suite.failures += c->child[K_FAILURE].n > 0;
-	m->suite.errors += bad && !c->child[K_FAILURE].n;
-	m->suite.skipped += c->child[K_SKIPPED].n > 0;
-	m->suite_us += c->us;
-	m->sum.tests++;
-	m->sum.failures += bad;
-	m->sum.skipped += c->child[K_SKIPPED].n > 0;
+	n->tests++;
+	n->failures += c->body.child[K_FAILURE].n > 0;
+	n->errors += is_bad(c) && !c->body.child[K_FAILURE].n;
+	n->skipped += c->body.child[K_SKIPPED].n > 0;
 }
 
 /* The case is over: counts and writes it, or collects it. */
@@ -547,45 +525,32 @@ static void
 end_case(struct merger *m)
 {
 	struct testcase *c = &m->c;
-	bool bad = is_bad(c);
-	int k;
+	struct buf *child = c->body.child;
 
 	m->ncases++;
-	m->nbad += bad;
-	if (bad && c->todo) {           /* it is known, and told in the output */
-		if (c->child[K_OUT].n)
-			buf_char(&c->child[K_OUT], '\n');
-		buf_add(&c->child[K_OUT], c->bad_text.s, c->bad_text.n);
-		c->child[K_FAILURE].n = c->child[K_ERROR].n = 0;
-		bad = false;
-	}
-	tell_left_out(&c->child[K_OUT], &c->left_out);
+	m->nbad += is_bad(c);
 	c->open = false;
-	if (bad)
-		c->child[K_SKIPPED].n = 0;
-	else if (c->not_run && !c->child[K_SKIPPED].n)
-		add_result(c, K_SKIPPED, "", "", "");
-	if (m->collect && bad)
+	if (is_bad(c) && c->todo) {     /* it is known, and told in the output */
+		add_output(&child[K_OUT], c->bad_text.s, "");
+		child[K_FAILURE].n = child[K_ERROR].n = 0;
+	}
+	if (m->collect && is_bad(c))
 		collect_case(m);
 	if (!is_silent(m)) {
-		if (m->notes && bad)
-			note_failure(m);
 		add_retries(m);
+		if (is_bad(c))
+			child[K_SKIPPED].n = 0;
+		else if (c->not_run && !child[K_SKIPPED].n)
+			add_result(c, K_SKIPPED, "", "", "");
 		open_suite(m);
-		count_case(m, bad);
+		count_case(&m->suite, c);
+		count_case(&m->total, c);
+		if (m->notes && is_bad(c))
+			note_failure(m);
+		m->suite_us += c->us;
 		write_case(m);
 	}
-	for (k = 0; k <= K_ERR; k++)
-		c->child[k].n = 0;
-}
-
-/* Value of the tag's attribute, or "". */
-static const char *
-attr(const struct reader *r, const char *name)
-{
-	const char *value = xml_attr(r, name);
-
-	return value ? value : "";
+	clear(&c->body);
 }
 
 /* Begins a case of our own. */
@@ -619,78 +584,55 @@ read_case(struct merger *m, const struct reader *r)
 	static const char *const not_run[] = { "disabled", "notrun" };
 	struct testcase *c = &m->c;
 
-	begin_case(m, attr(r, "name"));
+	begin_case(m, xml_attr(r, "name"));
 	m->in_unit = true;
 	c->open = true;
-	c->hanging = is_late(m) && !*attr(r, "name");
+	c->hanging = is_late(m) && !*xml_attr(r, "name");
 	if (c->hanging)
 		set(&c->name, synthetic[CAUSE_TIMEOUT]);
-	if (*attr(r, "classname"))
-		set(&c->classname, attr(r, "classname"));
-	set(&c->file, attr(r, "file"));
-	set(&c->line, attr(r, "line"));
+	if (*xml_attr(r, "classname"))
+		set(&c->classname, xml_attr(r, "classname"));
+	set(&c->file, xml_attr(r, "file"));
+	set(&c->line, xml_attr(r, "line"));
 	c->us = xml_time(r);
-	c->not_run = find_word(not_run, LEN(not_run), attr(r, "status")) < LEN(not_run)
-		|| !strcmp(attr(r, "result"), "suppressed");
-	if (xml_attr(r, "file"))
+	c->not_run = find_word(not_run, LEN(not_run), xml_attr(r, "status")) < LEN(not_run)
+		|| !strcmp(xml_attr(r, "result"), "suppressed");
+	if (*xml_attr(r, "file"))
 		c->attrs.n = 0;
 	xml_attributes(&c->attrs, r, " name classname time type ");
 }
 
-/* Makes ready a failure of our own in m->t; the text is clean. */
+/* A failure or an error of our own. */
 static void
-own_result(struct merger *m, const char *type, const char *message, const char *text)
+add_own_result(struct merger *m, enum cause cause, const char *message, const char *text)
 {
 	struct text *t = &m->t;
-	char *said = safe(message, strlen(message));
+	char *said = shown(message);
 
 	t->attrs.n = t->message.n = 0;
 	xml_attribute(&t->attrs, "message", said);
-	xml_attribute(&t->attrs, "type", type);
-	if (m->notes)           /* for the screen */
-		set(&t->message, said);
-	else
-		xml_escape(&t->message, said, false);
-	sink_begin(&t->outer_text, m->o->limit, !m->notes);
+	xml_attribute(&t->attrs, "type", cause_name[cause]);
+	xml_escape(&t->message, said, false);
+	sink_begin(&t->outer_text, m->o->limit, true);
 	sink_text(&t->outer_text, text, strlen(text), true);
 	sink_end(&t->outer_text);
+	add_result(&m->c, cause == CAUSE_EXIT ? K_FAILURE : K_ERROR, t->attrs.s, t->message.s,
+		t->outer_text.b.s);
 }
 
-/* A case of our own; kind K_OTHER: it passed. */
+/* A case of our own; without a cause it passed. */
 static void
-add_case(struct merger *m, const char *name, enum kind kind, const char *type,
-	const char *message, const char *text, int64_t us)
+add_case(struct merger *m, const char *name, enum cause cause, const char *message,
+	const char *text, int64_t us)
 {
 	begin_case(m, name);
 	m->c.us = us;
-	if (kind != K_OTHER) {
-		own_result(m, type, message, text);
-		add_verdict(&m->c, kind, m->t.attrs.s, m->t.message.s, m->t.outer_text.b.s);
-	}
+	if (cause)
+		add_own_result(m, cause, message, text);
 	end_case(m);
 }
 
 /* ---- from events to cases ---- */
-
-/* A flaky or rerun element: text and stack trace are one. */
-static void
-add_rerun(struct merger *m, enum kind kind)
-{
-	const struct text *t = &m->t;
-	struct buf *to = &m->c.child[kind];
-	const char *text = t->outer_text.b.s;
-	bool blank = !text[strspn(text, " \t\n")];
-
-	buf_fmt(to, "<%s%s><stackTrace>", kind_name[kind], t->attrs.s);
-	if (!blank || !t->stack.n)
-		buf_str(to, text);
-	if (!blank && t->stack.n)
-		buf_char(to, '\n');
-	buf_add(to, t->stack.s, t->stack.n);
-	buf_str(to, "</stackTrace>");
-	buf_add(to, t->nested.s, t->nested.n);
-	buf_fmt(to, "</%s>\n", kind_name[kind]);
-}
 
 /* A failure or its like is over. */
 static void
@@ -698,57 +640,48 @@ end_result(struct merger *m)
 {
 	struct text *t = &m->t;
 	struct testcase *c = &m->c;
+	const char *text;
 	enum kind kind = t->outer;
 	bool in_suite = !c->open, bad = kind == K_FAILURE || kind == K_ERROR;
 
 	t->outer = K_OTHER;
 	sink_end(&t->outer_text);
+	text = t->outer_text.b.s;
 	if (in_suite && !bad)
 		return;
 	if (in_suite)           /* an error of the suite's own */
 		begin_case(m, "[suite error]");
-	if (in_suite || (bad && !is_bad(c)) || takes(m)) {
-		if (bad)
-			add_verdict(c, kind, t->attrs.s, t->message.s, t->outer_text.b.s);
-		else if (kind == K_SKIPPED)
-			add_result(c, kind, t->attrs.s, t->message.s, t->outer_text.b.s);
+	if (in_suite || (bad && !is_bad(c)) || find_room(m)) {
+		if (bad || kind == K_SKIPPED)
+			add_result(c, kind, t->attrs.s, t->message.s, text);
 		else
-			add_rerun(m, kind);
+			add_rerun(c, kind, t->attrs.s, unless_blank(text), t->nested.s);
 	}
 	if (in_suite)
 		end_case(m);
 }
 
-/* A leaf is over: text of a property, an output or a stack trace. */
+/* A leaf is over: text of a property or an output. */
 static void
 end_leaf(struct merger *m)
 {
 	struct text *t = &m->t;
 	const struct buf *text = &t->inner_text.b;
 	enum kind kind = t->inner;
-	struct buf *to = kind == K_OUT ? &m->suite_out : &m->suite_err;
+	struct body *to;
 
 	t->inner = K_OTHER;
 	sink_end(&t->inner_text);
 	if (t->outer != K_OTHER) {
-		if (kind == K_STACK)
-			buf_add(&t->stack, text->s, text->n);
-		else if (has_room(m, t->nested.n, 2))
-			add_element(&t->nested, kind, "", text);
+		if (has_room(m, t->nested.n, 2))
+			add_element(&t->nested, kind, text);
 		return;
 	}
-	if (!takes(m))
-		return;
-	if (kind == K_PROP) {
-		to = m->c.open ? &m->c.child[K_PROPS] : &m->props;
-		add_property(to, t->property.s, text->s);
-		return;
-	}
-	if (m->c.open)
-		to = &m->c.child[kind];
-	if (to->n && text->n)
-		buf_char(to, '\n');
-	buf_add(to, text->s, text->n);
+	to = find_room(m);
+	if (to && kind == K_PROP)
+		add_property(&to->child[K_PROPS], t->property.s, text->s);
+	else if (to)
+		add_output(&to->child[kind], text->s, m->where);
 }
 
 /* What a tag is where it stands; K_OTHER: nothing to us. */
@@ -764,9 +697,7 @@ kind_here(const struct merger *m, const char *name)
 		return K_OTHER;         /* only reruns carry anything but text */
 	if (outer != K_OTHER)
 		return kind == K_STACK || kind == K_OUT || kind == K_ERR ? kind : K_OTHER;
-	if (kind == K_STACK || (kind != K_SUITE && kind != K_SUITES && !m->at.n))
-		return K_OTHER;
-	return kind;
+	return kind == K_STACK ? K_OTHER : kind;
 }
 
 /* Begins a failure or its like.  GitLab takes its text for something else if its
@@ -775,22 +706,20 @@ static void
 begin_result(struct merger *m, const struct reader *r, enum kind kind)
 {
 	static const char *const taken[] = { "yaml", "symbol", "array", "file" };
-	const char *type = attr(r, "type");
+	const char *type = xml_attr(r, "type");
 	bool rename = find_word(taken, LEN(taken), type) < LEN(taken);
 	struct text *t = &m->t;
 
 	t->outer = kind;
-	sink_begin(&t->outer_text, m->o->limit, !m->notes);     /* notes are for the screen */
-	t->attrs.n = t->stack.n = t->nested.n = t->message.n = 0;
+	sink_begin(&t->outer_text, m->o->limit, true);
+	set(&t->nested, "");
+	t->attrs.n = t->message.n = 0;
 	if (kind == K_SKIPPED)
 		m->c.todo = !strcmp(type, "todo");
 	xml_attributes(&t->attrs, r, rename ? " type " : "");
 	if (rename)
 		buf_fmt(&t->attrs, " type=\"type %s\"", type);
-	if (m->notes)
-		set(&t->message, attr(r, "message"));
-	else
-		xml_escape(&t->message, attr(r, "message"), false);
+	xml_escape(&t->message, xml_attr(r, "message"), false);
 }
 
 /* Begins a leaf, whose text is wanted. */
@@ -799,6 +728,16 @@ begin_leaf(struct merger *m, enum kind kind)
 {
 	m->t.inner = kind;
 	sink_begin(&m->t.inner_text, m->o->limit, kind != K_PROP);
+}
+
+/* A stack trace is the text of its rerun, after what text there is. */
+static void
+begin_stack(struct sink *t)
+{
+	if (t->b.n && *unless_blank(t->b.s))
+		sink_text(t, "\n", 1, true);
+	else
+		sink_begin(t, t->limit, true);
 }
 
 /* The suites from here on are of another file of a run. */
@@ -811,22 +750,23 @@ begin_unit(struct merger *m)
 	m->dropping = m->unit < p->nreplaced && p->replaced[m->unit];
 	m->unit++;
 	if (p->name)
-		add_property(&m->props, "prun.name", p->name);
+		add_property(&m->body.child[K_PROPS], "prun.name", p->name);
 }
 
 /* A property; true if its text is the value. */
 static bool
 read_property(struct merger *m, const struct reader *r)
 {
-	const char *name = attr(r, "name"), *value = xml_attr(r, "value");
+	const char *name = xml_attr(r, "name"), *value = xml_attr(r, "value");
+	struct body *to;
 
 	if (!m->in_unit && starts(name, "prun."))
 		begin_unit(m);
-	if (!value)
-		set(&m->t.property, name);
-	else if (takes(m))
-		add_property(m->c.open ? &m->c.child[K_PROPS] : &m->props, name, value);
-	return !value;
+	set(&m->t.property, name);
+	to = *value ? find_room(m) : NULL;
+	if (to)
+		add_property(&to->child[K_PROPS], name, value);
+	return !*value;
 }
 
 /* Adds name and attributes of a suite; if it does not say when and where it ran,
@@ -841,15 +781,13 @@ begin_suite(struct merger *m, const struct reader *r)
 	const char *hit;
 
 	/* A name that is joined 20,000 times would be read by nobody. */
-	if (*attr(r, "name") && at->path.n < 1000)
-		buf_fmt(&at->path, "%s%s", at->path.n ? "/" : "", attr(r, "name"));
+	if (*xml_attr(r, "name") && at->path.n < 1000)
+		buf_fmt(&at->path, "%s%s", at->path.n ? "/" : "", xml_attr(r, "name"));
 	if (!has_room(m, own, CASE_TEXTS))
 		return;
 	xml_attributes(&at->heads, r, " name id tests failures errors skipped disabled time ");
-	for (i = at->n; i && at->v[i - 1].kind != K_SUITE; i--)
-		;
-	if (i)
-		outer = at->v[i - 1].head;
+	if (at->n && at->v[at->n - 1].suite)
+		outer = at->v[at->v[at->n - 1].suite - 1].head;
 	for (i = 0; i < LEN(inherited); i++) {
 		hit = strstr(at->heads.s + outer, inherited[i]);
 		if (!hit || hit >= at->heads.s + own || strstr(at->heads.s + own, inherited[i]))
@@ -863,54 +801,6 @@ begin_suite(struct merger *m, const struct reader *r)
 	buf_free(&copy);
 }
 
-static void
-start_tag(struct merger *m, const struct reader *r)
-{
-	struct place *at = &m->at;
-	struct frame f = {
-		.kind = kind_here(m, xml_name(r)), .path = at->path.n, .head = at->heads.n
-	};
-
-	switch (f.kind) {
-	case K_SUITE:
-	case K_SUITES:
-		if (f.kind == K_SUITE) {
-			m->in_unit = false;
-			close_suite(m);
-			begin_suite(m, r);
-			m->nsuites++;
-		}
-		f.us = xml_time(r);
-		f.declared = xml_number(r, "failures") + xml_number(r, "errors");
-		f.nsuites = m->nsuites;
-		f.nbad = m->nbad;
-		f.ncases = m->ncases;
-		break;
-	case K_CASE:
-		read_case(m, r);
-		break;
-	case K_PROP:
-		if (read_property(m, r))
-			begin_leaf(m, f.kind);
-		else
-			f.kind = K_OTHER;
-		break;
-	case K_OUT:
-	case K_ERR:
-	case K_STACK:
-		begin_leaf(m, f.kind);
-		break;
-	case K_PROPS:
-	case K_OTHER:
-		break;
-	default:
-		begin_result(m, r, f.kind);
-	}
-	at->v = grow(at->v, &at->cap, at->n + 1, sizeof(f));
-	at->v[at->n++] = f;
-	at->nkind[f.kind]++;
-}
-
 /* Ends a suite, or all; if it declares failures that none of its cases has, as
  * where a browser was lost, it gets one. */
 static void
@@ -921,7 +811,7 @@ end_suite(struct merger *m, const struct frame *f, bool forced)
 	const char *head;
 
 	if (f->declared && m->nbad == f->nbad && !forced && (f->kind == K_SUITE || !inner))
-		add_case(m, "[suite error]", K_ERROR, cause_name[CAUSE_REPORT], str("%" PRId64
+		add_case(m, "[suite error]", CAUSE_REPORT, str("%" PRId64
 			" failures or errors are declared, and no case failed", f->declared),
 			"", 0);
 	if (f->kind == K_SUITES)
@@ -949,8 +839,7 @@ pop(struct merger *m, bool forced)
 
 	if (f.kind == K_CASE) {
 		if ((forced || m->c.hanging) && !is_bad(&m->c)) {
-			own_result(m, cause_name[late ? CAUSE_TIMEOUT : CAUSE_REPORT], why, "");
-			add_verdict(&m->c, K_ERROR, m->t.attrs.s, m->t.message.s, "");
+			add_own_result(m, late ? CAUSE_TIMEOUT : CAUSE_REPORT, why, "");
 			m->told = m->told || late;
 		}
 		end_case(m);
@@ -963,6 +852,59 @@ pop(struct merger *m, bool forced)
 	}
 	at->n--;
 	at->nkind[f.kind]--;
+}
+
+static void
+start_tag(struct merger *m, const struct reader *r)
+{
+	struct place *at = &m->at;
+	struct frame f = { .kind = kind_here(m, xml_name(r)) };
+
+	while (m->c.open && f.kind >= K_CASE && f.kind <= K_SUITES)
+		pop(m, true);           /* whose end tag never came */
+	f.path = at->path.n;
+	f.head = at->heads.n;
+	f.suite = at->n ? at->v[at->n - 1].suite : 0;
+	switch (f.kind) {
+	case K_SUITE:
+		f.suite = at->n + 1;
+		m->in_unit = false;
+		close_suite(m);
+		begin_suite(m, r);
+		m->nsuites++;
+		/* FALLTHROUGH */
+	case K_SUITES:
+		f.us = xml_time(r);
+		f.declared = xml_number(r, "failures") + xml_number(r, "errors");
+		f.nsuites = m->nsuites;
+		f.nbad = m->nbad;
+		f.ncases = m->ncases;
+		break;
+	case K_CASE:
+		read_case(m, r);
+		break;
+	case K_PROP:
+		if (read_property(m, r))
+			begin_leaf(m, f.kind);
+		else
+			f.kind = K_OTHER;
+		break;
+	case K_OUT:
+	case K_ERR:
+		begin_leaf(m, f.kind);
+		break;
+	case K_STACK:
+		begin_stack(&m->t.outer_text);
+		break;
+	case K_PROPS:
+	case K_OTHER:
+		break;
+	default:
+		begin_result(m, r, f.kind);
+	}
+	at->v = grow(at->v, &at->cap, at->n + 1, sizeof(f));
+	at->v[at->n++] = f;
+	at->nkind[f.kind]++;
 }
 
 static void
@@ -1004,6 +946,18 @@ read_events(struct merger *m, struct reader *r)
 	return seen;
 }
 
+/* The directory of a report, with a slash; "" for the current one. */
+static const char *
+where(const char *path)
+{
+	char cwd[PATH_MAX];
+	size_t n = getcwd(cwd, sizeof(cwd)) ? strlen(cwd) : 0;
+	const char *from = n && !strncmp(path, cwd, n) && path[n] == '/' ? path + n + 1 : path;
+	const char *slash = strrchr(from, '/');
+
+	return slash ? str("%.*s/", (int)(slash - from), from) : "";
+}
+
 /* Reads one report; false when it is broken, with the reason in why. */
 static bool
 read_report(struct merger *m, const char *path, struct buf *why)
@@ -1015,6 +969,7 @@ read_report(struct merger *m, const char *path, struct buf *why)
 	int64_t byte;
 
 	m->report = path;
+	m->where = where(path);
 	why->n = 0;
 	if (!r) {
 		buf_fmt(why, "the report %s cannot be read: %s", path, strerror(errno));
@@ -1031,7 +986,7 @@ read_report(struct merger *m, const char *path, struct buf *why)
 		xml_close(r);
 	}
 	if (why->n && !m->collect && !is_late(m))
-		add_case(m, "[report]", K_ERROR, cause_name[CAUSE_REPORT], why->s, "", 0);
+		add_case(m, "[report]", CAUSE_REPORT, why->s, "", 0);
 	close_suite(m);
 	return !why->n;
 }
@@ -1082,31 +1037,39 @@ merger_init(struct merger *m, const struct merge *o, const struct part *part, in
 }
 
 static void
-free_retries(struct merger *m)
+free_case(struct testcase *c)
 {
-	size_t i;
-
-	for (; m->nretries; m->nretries--)
-		for (i = 0; i < STRINGS; i++)
-			free(m->retries[m->nretries - 1].s[i]);
-}
-
-static void
-merger_free(struct merger *m)
-{
-	struct testcase *c = &m->c;
-	struct text *t = &m->t;
-	struct buf *all[] = { &m->out.b, &m->at.path, &m->at.heads, &m->props, &m->suite_out,
-		&m->suite_err, &c->classname, &c->name, &c->file, &c->line, &c->attrs,
-		&c->bad_attrs, &c->bad_text, &c->said, &t->outer_text.b, &t->inner_text.b,
-		&t->attrs, &t->message, &t->property, &t->stack, &t->nested };
+	struct buf *all[] = { &c->classname, &c->name, &c->file, &c->line, &c->attrs,
+		&c->bad_attrs, &c->bad_text };
 	size_t i;
 
 	for (i = 0; i < LEN(all); i++)
 		buf_free(all[i]);
 	for (i = 0; i <= K_ERR; i++)
-		buf_free(&c->child[i]);
-	free_retries(m);
+		buf_free(&c->body.child[i]);
+}
+
+static void
+free_retries(struct merger *m)
+{
+	for (; m->nretries; m->nretries--)
+		free_case(&m->retries[m->nretries - 1]);
+	m->retry_bytes = 0;
+}
+
+static void
+merger_free(struct merger *m)
+{
+	struct text *t = &m->t;
+	struct buf *all[] = { &m->out.b, &m->at.path, &m->at.heads, &t->outer_text.b,
+		&t->inner_text.b, &t->attrs, &t->message, &t->property, &t->nested };
+	size_t i;
+
+	for (i = 0; i < LEN(all); i++)
+		buf_free(all[i]);
+	for (i = 0; i <= K_ERR; i++)
+		buf_free(&m->body.child[i]);
+	free_case(&m->c);
 	free(m->retries);
 	free(m->at.v);
 }
@@ -1123,64 +1086,45 @@ junit_count(const char *path, const char *file, struct counts *c, struct buf *no
 	merger_init(&m, &o, &part, -1);
 	m.notes = notes;
 	n = read_reports(&m, path, why);
-	*c = m.sum;
+	*c = m.total;
+	c->failures += c->errors;
+	c->errors = 0;
 	merger_free(&m);
 	return n;
 }
 
-/* The end of an attempt's log, in scratch memory. */
-static char *
-log_tail(const struct part *p, size_t attempt)
-{
-	struct buf tail = { 0 };
-	char *s;
-
-	if (attempt < p->logs.n)
-		buf_tail(&tail, p->logs.v[attempt], 50);
-	s = str("%s", tail.n ? tail.s : "");
-	buf_free(&tail);
-	return s;
-}
-
-/* Makes the reports agree with the file's result: adds a case for what they do
- * not tell.  reports: how many there were, -1: one is broken. */
+/* Adds a case for what the reports of an attempt do not tell. */
 static void
-synthesise(struct merger *m, int reports)
+add_missing(struct merger *m, enum cause cause, size_t attempt, const char *why, int64_t us)
 {
 	const struct part *p = m->part;
-	bool told = m->told || (p->cause == CAUSE_EXIT && m->sum.failures) || p->result == NONE
-		|| (p->cause == CAUSE_NONE && reports)
-		|| (p->cause == CAUSE_REPORT && reports < 0);
-	const char *type = cause_name[p->cause], *why = type;
-	enum kind kind = K_ERROR;
+	struct buf tail = { 0 };
 
-	if (told)
-		return;
-	if (p->result == SKIP) {
-		kind = K_SKIPPED;
-		type = "prun.skip";
-		why = "exit status 77";
-	} else if (p->cause == CAUSE_NONE) {
-		kind = K_OTHER;
-	} else if (p->cause == CAUSE_EXIT) {
-		kind = K_FAILURE;
-	}
-	add_case(m, synthetic[p->cause], kind, type, p->why ? p->why : why,
-		kind == K_SKIPPED ? "" : log_tail(p, p->logs.n - 1), p->ms * 1000);
+	if (cause && attempt < p->logs.n)
+		buf_tail(&tail, p->logs.v[attempt], 50);
+	add_case(m, synthetic[cause], cause, why, tail.n ? tail.s : "", us);
+	buf_free(&tail);
 }
 
-/* Collects an attempt that failed without a failing case in a report. */
+/* Makes the reports of the base agree with the file's result.  reports: how many
+ * there were, -1: one is broken; failed: a case of theirs has. */
 static void
-collect_exit(struct merger *m, size_t attempt)
+synthesise(struct merger *m, int reports, bool failed)
 {
-	/* The last one's cause is known; if it passed, the others failed somehow. */
-	enum cause cause = m->part->cause ? m->part->cause : CAUSE_EXIT;
-	enum kind kind = cause == CAUSE_EXIT ? K_FAILURE : K_ERROR;
+	const struct part *p = m->part;
 
-	/* Of an attempt before the last one nobody knows how long it took. */
-	add_case(m, synthetic[cause], kind, cause_name[cause],
-		str("attempt %zu failed", attempt + 1), log_tail(m->part, attempt),
-		attempt + 1 == m->part->reports.n ? m->part->ms * 1000 : -1);
+	if (m->told || p->result == NONE || (p->cause == CAUSE_EXIT && failed)
+	|| (p->cause == CAUSE_NONE && reports) || (p->cause == CAUSE_REPORT && reports < 0))
+		return;
+	if (p->result == SKIP) {
+		begin_case(m, synthetic[CAUSE_NONE]);
+		m->c.us = p->ms * 1000;
+		add_result(&m->c, K_SKIPPED, " message=\"exit status 77\"", "exit status 77", "");
+		end_case(m);
+		return;
+	}
+	add_missing(m, p->cause, p->logs.n - 1, p->why ? p->why : cause_name[p->cause],
+		p->ms * 1000);
 }
 
 /* Collects the failing cases of all attempts but the base's. */
@@ -1196,8 +1140,12 @@ collect_attempts(struct merger *m, size_t base, struct buf *why)
 			continue;
 		before = m->nretries;
 		read_reports(m, p->reports.v[i], why);
-		if (m->nretries == before && p->synthetic)
-			collect_exit(m, i);
+		if (m->nretries > before || !p->synthetic)
+			continue;
+		/* The last one's cause and time are known; the others failed somehow. */
+		add_missing(m, p->cause ? p->cause : CAUSE_EXIT, i,
+			str("attempt %zu failed", i + 1),
+			i + 1 == p->reports.n ? p->ms * 1000 : -1);
 	}
 	m->collect = false;
 }
@@ -1207,24 +1155,21 @@ collect_attempts(struct merger *m, size_t base, struct buf *why)
 static void
 write_unused(struct merger *m)
 {
-	struct testcase *c = &m->c;
-	struct retry *t;
-	enum kind kind;
+	struct testcase *t;
 	size_t i;
 
 	for (i = 0; i < m->nretries; i++) {
 		t = &m->retries[i];
 		if (t->used)
 			continue;
-		begin_case(m, t->s[NAME]);
-		set(&c->classname, t->s[CLASS]);
-		c->us = t->us > 0 ? t->us : 0;
+		begin_case(m, t->name.s);
+		set(&m->c.classname, t->classname.s);
+		m->c.us = t->us > 0 ? t->us : 0;
 		if (m->part->result >= FAIL) {
+			free_case(&m->c);
+			m->c = *t;
+			memset(t, 0, sizeof(*t));
 			t->used = true;
-			kind = t->error ? K_ERROR : K_FAILURE;
-			add_result(c, kind, t->s[ATTRS], "", t->s[BODY]);
-			buf_str(&c->child[K_OUT], t->s[OUT]);
-			buf_str(&c->child[K_ERR], t->s[ERR]);
 		}
 		end_case(m);            /* which finds those that are not used yet */
 	}
@@ -1236,22 +1181,22 @@ merge_part(struct merger *m, const struct part *p)
 	size_t base = p->result < FAIL && p->reports.n ? p->reports.n - 1 : 0;
 	size_t mark = scratch_mark();
 	struct buf why = { 0 };
+	int64_t before;
 	int reports = 0;
 
 	m->part = p;
 	m->first = true;
 	m->told = m->dropping = false;
 	m->unit = 0;
-	m->retry_bytes = 0;
-	memset(&m->sum, 0, sizeof(m->sum));
 	collect_attempts(m, base, &why);
+	before = m->total.failures + m->total.errors;
 	if (!p->synthetic) {
 		if (!read_report(m, p->reports.v[base], &why))
 			warn("%s", why.s);
 	} else {
 		if (p->reports.n)
 			reports = read_reports(m, p->reports.v[base], &why);
-		synthesise(m, reports);
+		synthesise(m, reports, m->total.failures + m->total.errors > before);
 		if (m->first)           /* NONE: its properties at least */
 			open_suite(m);
 		close_suite(m);

@@ -674,7 +674,7 @@ void xml_close(struct reader *r);
 enum event xml_next(struct reader *r, bool top);
 /* Name of the tag, without its prefix. */
 const char *xml_name(const struct reader *r);
-/* Value of an attribute of the tag, or NULL. */
+/* Value of an attribute of the tag, or "". */
 const char *xml_attr(const struct reader *r, const char *name);
 /* The attribute as a number, and "time" in microseconds; 0 if it is none. */
 int64_t xml_number(const struct reader *r, const char *name);

@@ -611,6 +611,20 @@ read_value(struct reader *r)
 		sink_text(&r->value, r->s++, 1, true);
 }
 
+static const char *
+find_attribute(const struct reader *r, const char *name)
+{
+	const char *s = r->attrs.s;
+	size_t i;
+
+	for (i = 0; i < r->nattrs; i++, s += strlen(s) + 1) {
+		if (!strcmp(s, name))
+			return s + strlen(s) + 1;
+		s += strlen(s) + 1;
+	}
+	return NULL;
+}
+
 /* Reads name="value" into attrs; false at the end of the tag. */
 static bool
 read_attribute(struct reader *r)
@@ -641,7 +655,7 @@ read_attribute(struct reader *r)
 	if (r->nattrs == ATTRIBUTES)
 		xml_breaks(r, "has a tag with too many attributes");
 	else if (n && strspn(name, letters) == n && !strchr("-.0123456789", *name)
-	&& !starts(name, "xmlns") && !xml_attr(r, name)) {
+	&& !starts(name, "xmlns") && !find_attribute(r, name)) {
 		buf_add(&r->attrs, name, n + 1);
 		buf_add(&r->attrs, r->value.b.s, r->value.b.n + 1);
 		r->nattrs++;
@@ -652,22 +666,15 @@ read_attribute(struct reader *r)
 const char *
 xml_attr(const struct reader *r, const char *name)
 {
-	const char *s = r->attrs.s;
-	size_t i;
+	const char *value = find_attribute(r, name);
 
-	for (i = 0; i < r->nattrs; i++, s += strlen(s) + 1) {
-		if (!strcmp(s, name))
-			return s + strlen(s) + 1;
-		s += strlen(s) + 1;
-	}
-	return NULL;
+	return value ? value : "";
 }
 
 int64_t
 xml_number(const struct reader *r, const char *name)
 {
-	const char *value = xml_attr(r, name);
-	int64_t n = value ? strtoll(value, NULL, 10) : 0;
+	int64_t n = strtoll(xml_attr(r, name), NULL, 10);
 
 	return n > 0 && n < INT32_MAX ? n : 0;
 }
@@ -677,7 +684,7 @@ xml_number(const struct reader *r, const char *name)
 int64_t
 xml_time(const struct reader *r)
 {
-	const char *value = xml_attr(r, "time"), *s = value ? value : "";
+	const char *s = xml_attr(r, "time");
 	const char *point = strrchr(s, '.'), *comma = strrchr(s, ',');
 	char text[64], *end, *part = text;
 	size_t n = 0;
