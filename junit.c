@@ -177,6 +177,8 @@ fill_room(struct output *o, off_t at, const struct counts *c, int64_t us)
 static void
 add_property(struct buf *b, const char *name, const char *value)
 {
+	if (!value)
+		return;
 	buf_str(b, "   <property");
 	xml_attribute(b, "name", name);
 	xml_attribute(b, "value", value);
@@ -267,12 +269,11 @@ add_own_properties(struct merger *m)
 	add_property(b, "prun.plan", p->plan);
 	add_property(b, "prun.shard", p->shard);
 	add_property(b, "prun.started", p->started);
-	if (p->phases) {
+	if (p->phases)
 		add_property(b, "prun.worker", str("%d", p->worker));
-		add_property(b, "prun.phases", p->phases);
-	}
-	if (p->name)
-		add_property(b, "prun.name", p->name);
+	add_property(b, "prun.phases", p->phases);
+	add_property(b, "prun.dir", p->dir);
+	add_property(b, "prun.name", p->name);
 	m->after_unit = true;
 }
 

@@ -300,6 +300,11 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 	part->cause = c->o.cause;
 	part->ms = c->o.ms;
 	part->attempts = c->attempts;
+	part->worker = c->o.slot;
+	if (*show_phases(p, &c->o))
+		part->phases = show_phases(p, &c->o);
+	if ((c->o.result >= FAIL || c->o.result == FLAKY) && p->o.keep != KEEP_NEVER)
+		part->dir = shown(plan_dir(p, f, c->o.attempt - (c->o.result == FLAKY)));
 	part->why = read_why(p, plan_dir(p, f, c->o.attempt), &c->o, part->source);
 	for (k = 1; k == 1 || k <= c->attempts; k++) {
 		if (p->o.audit && k != c->o.attempt)
@@ -867,6 +872,7 @@ run(struct plan *p, bool aside)
 		make_parents("--history", p->o.history);
 		find_setups(p);
 	}
+	p->began = begin;
 	strftime(p->started, sizeof(p->started), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
 	make_dir(p);
 	/* They last as long as the process, with what run.c puts into them. */

@@ -156,6 +156,7 @@ struct plan {
 	int workers;            /* how many attempts run side by side */
 	char id[9];             /* of the run */
 	char started[21];       /* when it began, UTC */
+	int64_t began;          /* the same by the clock of outcomes */
 	char *dir;              /* run directory, absolute */
 };
 
@@ -573,6 +574,9 @@ struct show *show_open(const struct plan *p, const struct record *records);
  * that it does not know the end of are CANCEL.  *records: one for each file,
  * to be freed.  -1 where it is not to be had. */
 int show_read(struct plan *p, struct record **records, const char *dir);
+/* When the phases of an attempt began, as the property prun.phases has it; "": none
+ * did. */
+char *show_phases(const struct plan *p, const struct outcome *o);
 /* Prints a line about the run, above the moving lines. */
 void show_say(struct show *s, const char *fmt, ...);
 /* An attempt has ended; again: another will follow.  dir is its directory, url
@@ -603,6 +607,7 @@ struct part {
 	/* what its suite says of the run */
 	const char *suite, *run, *plan, *shard, *started;
 	int worker;
+	const char *dir;        /* of the last attempt, where it stays; or NULL */
 	const char *phases;     /* name=SECONDS ..., since started; NULL: unknown */
 	struct list reports;    /* files or directories, an attempt each */
 	struct list logs;       /* test logs, an attempt each; may be absent */

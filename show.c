@@ -48,7 +48,7 @@ struct show {
 	int width, height;
 	int lines;              /* of workers, on the screen now */
 	int done;               /* files that have ended */
-	int64_t began, drawn;
+	int64_t drawn;
 };
 
 /* What a note says of a failing test. */
@@ -481,6 +481,37 @@ json(struct buf *b, const char *fmt, ...)
 	va_end(ap);
 }
 
+/* As results.jsonl and reports name them. */
+static const char *const phase_key[PHASES] = {
+	[CLONING] = "clone", [STARTING] = "start", [PREPARED] = "wait", [TESTING] = "test",
+	[STOPPING] = "stop", [IDLE] = "end"
+};
+static const enum phase phase_order[] = {
+	CLONING, STARTING, PREPARED, TESTING, STOPPING, IDLE
+};
+
+/* When each phase of an attempt began: it ends where the next one begins. */
+static char *
+list_phases(const struct plan *p, const struct outcome *o, const char *fmt, const char *between)
+{
+	char *text = "", *one;
+	enum phase k;
+	size_t i;
+
+	for (i = 0; i < LEN(phase_order); i++) {
+		k = phase_order[i];
+		one = o->began[k] ? str(fmt, phase_key[k], seconds(o->began[k] - p->began)) : "";
+		text = str("%s%s%s", text, *text && *one ? between : "", one);
+	}
+	return text;
+}
+
+char *
+show_phases(const struct plan *p, const struct outcome *o)
+{
+	return list_phases(p, o, "%s=%.3f", " ");
+}
+
 /* The keys that a planned and a finished file have. */
 static void
 json_file(struct buf *b, const struct file *f)
@@ -520,14 +551,23 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 	const char *url)
 {
 	const struct outcome *o = &s->records[f->index].o;
+	struct list names = { 0 };
 	struct buf b = { 0 };
+	size_t i;
 
 	json_file(&b, f);
 	json(&b, ",'attempt':%d,'start':%t,'result':%s,'cause':%s,'message':%s,'status':%d,"
-		"'seconds':%t,'tests':%n,'failed':%n,'skipped':%n,'dir':%s", o->attempt,
-		o->begin ? o->begin - s->began : 0, result_name[o->result],
-		cause_name[o->cause], why, o->status, o->ms, o->tests, o->failed, o->skipped,
-		strrchr(dir, '/') + 1);
+		"'seconds':%t,'tests':%n,'failed':%n,'skipped':%n,'dir':%s,'worker':%d,"
+		"'phases':{", o->attempt, o->begin ? o->begin - s->plan->began : 0,
+		result_name[o->result], cause_name[o->cause], why, o->status, o->ms, o->tests,
+		o->failed, o->skipped, strrchr(dir, '/') + 1, o->slot);
+	buf_fmt(&b, "%s},\"logs\":[", list_phases(s->plan, o, "\"%s\":%.3f", ","));
+	list_dir(&names, dir);
+	for (i = 0; i < names.n; i++)
+		if (ends(names.v[i], ".log"))
+			json(&b, b.s[b.n - 1] == '[' ? "%s" : ",%s", names.v[i]);
+	buf_char(&b, ']');
+	list_free(&names);
 	if (url)
 		json(&b, ",'database':%s", url);
 	if (o->connected || o->unused)
@@ -567,6 +607,14 @@ json_long(const char *object, const char *key)
 	return strtol(json_value(object, key), NULL, 10);
 }
 
+static int64_t
+milliseconds(const char *text)
+{
+	double s = strtod(text, NULL);
+
+	return s > 0 && s < 1e9 ? (int64_t)(s * 1000 + 0.5) : 0;
+}
+
 /* The files of the plan: {"index":0,"suite":"","file":"t/a.sh"} */
 static void
 read_planned(struct plan *p, struct record **records, const char *line)
@@ -597,8 +645,9 @@ static void
 read_ended(struct plan *p, struct record *records, const char *object)
 {
 	long i = json_long(object, "index"), attempt = json_long(object, "attempt");
-	char *message, *dir = json_value(object, "dir");
+	char *message, *dir = json_value(object, "dir"), *phases, *value;
 	struct outcome *o;
+	size_t k;
 
 	if (i < 0 || (size_t)i >= p->nfiles)
 		return;
@@ -612,7 +661,14 @@ read_ended(struct plan *p, struct record *records, const char *object)
 		json_value(object, "result"));
 	o->cause = (enum cause)find_word(cause_name, CAUSES - 1, json_value(object, "cause"));
 	o->status = (int)json_long(object, "status");
-	o->ms = (int64_t)(strtod(json_value(object, "seconds"), NULL) * 1000 + 0.5);
+	o->ms = milliseconds(json_value(object, "seconds"));
+	o->slot = (int)json_long(object, "worker");
+	phases = strstr(object, "\"phases\":");
+	for (k = 0; phases && k < LEN(phase_order); k++) {
+		value = json_value(phases, phase_key[phase_order[k]]);
+		if (*value)
+			o->began[phase_order[k]] = p->began + milliseconds(value);
+	}
 	o->notes = true;        /* they may be there, or else: */
 	message = json_value(object, "message");
 	snprintf(o->why, sizeof(o->why), *message ? "! %.190s" : "", message);
@@ -644,6 +700,7 @@ show_read(struct plan *p, struct record **records, const char *dir)
 	p->shards = (int)strtol(shard + (*shard == '/'), NULL, 10);
 	snprintf(p->started, sizeof(p->started), "%s", json_value(line, "started"));
 	p->o.audit = json_long(line, "audit");
+	p->began = 1;           /* 0 is never */
 	read_planned(p, records, line);
 	while ((line = next_line(&text)))
 		read_ended(p, *records, line);
@@ -669,7 +726,7 @@ show_open(const struct plan *p, const struct record *records)
 	s->fd = s->fd < 0 ? 1 : s->fd;
 	s->colours = isatty(1) && !getenv("NO_COLOR") && term && strcmp(term, "dumb");
 	s->screen = s->colours && !p->o.quiet && !p->o.interactive;
-	s->began = s->drawn = clock_ms();
+	s->drawn = p->began;
 	s->jsonl = open_regular(path, O_WRONLY | O_APPEND | O_NOFOLLOW);
 	if (s->jsonl < 0)
 		fatal(EXIT_RUN, "%s:", path);

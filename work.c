@@ -763,6 +763,7 @@ tell_result(struct attempt *a)
 		snprintf(a->out.why, sizeof(a->out.why), "%s", b.s);
 	n.o = a->out;
 	n.o.ms = proc_clock(a->w) - a->out.begin;
+	n.o.began[IDLE] = proc_clock(a->w);
 	proc_tell(a->w, &n);
 	buf_free(&b);
 }
