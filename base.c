@@ -26,7 +26,7 @@ print_line(const char *prefix, const char *fmt, va_list ap)
 	struct buf text = { 0 };
 
 	buf_vfmt(&text, fmt, ap);
-	fprintf(stderr, "%s: %s%s\n", prefix, safe(text.s, text.n), reason);
+	fprintf(stderr, "%s: %s%s\n", prefix, shown(text.s), reason);
 	buf_free(&text);
 }
 
@@ -54,7 +54,7 @@ fatal(int status, const char *fmt, ...)
 void
 bad(const char *where, const char *fmt, ...)
 {
-	char *place = safe(where, strlen(where));
+	char *place = shown(where);
 	va_list ap;
 
 	va_start(ap, fmt);
@@ -63,47 +63,30 @@ bad(const char *where, const char *fmt, ...)
 	exit(EXIT_USAGE);
 }
 
-/* fatal() would need some. */
-static void NORETURN
-no_memory(void)
-{
-	static const char text[] = "prun: out of memory\n";
-
-	write_all(2, text, sizeof(text) - 1);
-	exit(EXIT_RUN);
-}
-
 void *
 grow(void *p, size_t *cap, size_t need, size_t size)
 {
+	static const char none[] = "prun: out of memory\n";
 	size_t n = *cap ? *cap : 16;
 
 	if (need <= *cap)
 		return p;
 	while (n < need)
 		n *= 2;
-	if (n > SIZE_MAX / size || !(p = realloc(p, n * size)))
-		no_memory();
+	if (n > SIZE_MAX / size || !(p = realloc(p, n * size))) {
+		write_all(2, none, sizeof(none) - 1);   /* fatal() needs memory */
+		exit(EXIT_RUN);
+	}
 	*cap = n;
 	return p;
 }
 
 void *
-xmalloc(size_t n)
+xcalloc(size_t n, size_t size)
 {
 	size_t cap = 0;
 
-	return grow(NULL, &cap, n, 1);
-}
-
-void *
-xcalloc(size_t n, size_t size)
-{
-	void *p = calloc(n ? n : 1, size);
-
-	if (!p)
-		no_memory();
-	return p;
+	return memset(grow(NULL, &cap, n + 1, size), 0, (n + 1) * size);
 }
 
 void
@@ -169,7 +152,7 @@ adopt(void *p)
 void *
 scratch(size_t n)
 {
-	return adopt(xmalloc(n));
+	return adopt(xcalloc(n, 1));
 }
 
 size_t
@@ -200,7 +183,7 @@ str(const char *fmt, ...)
 char *
 xstrdup(const char *s)
 {
-	return strcpy(xmalloc(strlen(s) + 1), s);
+	return strcpy(xcalloc(strlen(s) + 1, 1), s);
 }
 
 void
@@ -290,11 +273,11 @@ utf8_len(const char *s, size_t n, unsigned *c)
 	const unsigned char *p = (const unsigned char *)s;
 	size_t len = 0, i;
 
-	while (n && len < 5 && *p << len & 0x80)
+	while (len < 5 && *p << len & 0x80)
 		len++;                  /* leading ones */
-	*c = n ? *p & (0x7fu >> len) : 0;
+	*c = *p & (0x7fu >> len);
 	if (len == 0)
-		return n > 0;
+		return 1;
 	if (len == 1 || len > 4 || len > n)
 		return 0;
 	for (i = 1; i < len; i++) {
@@ -308,15 +291,14 @@ utf8_len(const char *s, size_t n, unsigned *c)
 	return len;
 }
 
-/* Whether a character could change how a line is shown: controls (C0, DEL,
- * C1), line separators, marks that turn the direction of text; and U+FFFE and
- * U+FFFF, which XML cannot hold. */
+/* Whether a character could change how a line is shown: controls but tabs, line
+ * separators, marks that turn the direction of text; or cannot stand in XML. */
 static bool
 is_unsafe(unsigned c)
 {
-	return c < ' ' || (c >= 0x7f && c < 0xa0) || c == 0x61c || c == 0x200e || c == 0x200f
-		|| (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069)
-		|| c == 0xfffe || c == 0xffff;
+	return (c < ' ' && c != '\t') || (c >= 0x7f && c < 0xa0) || c == 0x61c
+		|| c == 0x200e || c == 0x200f || (c >= 0x2028 && c <= 0x202e)
+		|| (c >= 0x2066 && c <= 0x2069) || c == 0xfffe || c == 0xffff;
 }
 
 void
@@ -352,35 +334,24 @@ buf_quote(struct buf *b, const char *s)
 }
 
 char *
-safe(const char *s, size_t n)
+shown(const char *s)
 {
 	struct buf b = { 0 };
 
-	buf_safe(&b, s, n);
+	buf_safe(&b, s, strlen(s));
 	return adopt(b.s);
-}
-
-char *
-shown(const char *s)
-{
-	return safe(s, strlen(s));
 }
 
 void
 buf_json(struct buf *b, const char *s)
 {
-	struct buf safe = { 0 };
-	size_t i;
-
-	buf_safe(&safe, s, strlen(s));
 	buf_char(b, '"');
-	for (i = 0; i < safe.n; i++) {
-		if (safe.s[i] == '"' || safe.s[i] == '\\')
+	for (s = shown(s); *s; s++) {
+		if (*s == '"' || *s == '\\')
 			buf_char(b, '\\');
-		buf_char(b, safe.s[i]);
+		buf_str(b, *s == '\t' ? "\\t" : str("%c", *s));
 	}
 	buf_char(b, '"');
-	buf_free(&safe);
 }
 
 int
@@ -419,46 +390,25 @@ buf_read(struct buf *b, const char *path)
 	return n < 0 ? -1 : 0;
 }
 
-/* As buf_safe(), but tabs stay what they are. */
-static void
-add_safe_line(struct buf *b, const char *s, size_t n)
-{
-	const char *tab;
-
-	while ((tab = memchr(s, '\t', n))) {
-		buf_safe(b, s, (size_t)(tab - s));
-		buf_char(b, '\t');
-		n -= (size_t)(tab + 1 - s);
-		s = tab + 1;
-	}
-	buf_safe(b, s, n);
-}
-
 void
 buf_tail(struct buf *b, const char *path, int lines)
 {
-	char chunk[8192], *s;
+	char chunk[8192], *s, *eol, *end;
 	int fd = open_regular(path, O_RDONLY);
-	off_t end = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
-	ssize_t n = 0;
+	off_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
+	ssize_t n = pread(fd, chunk, sizeof(chunk), size > (off_t)sizeof(chunk)
+		? size - (off_t)sizeof(chunk) : 0);
 
-	if (end > 0)
-		n = pread(fd, chunk, sizeof(chunk), end > (off_t)sizeof(chunk)
-			? end - (off_t)sizeof(chunk) : 0);
-	if (fd >= 0)
-		close(fd);
-	while (n > 0 && chunk[n - 1] == '\n')
-		n--;
-	for (s = chunk + (n > 0 ? n : 0); s > chunk; s--)
-		if (s[-1] == '\n' && --lines == 0)
-			break;
-	for (; s < chunk + n; s++) {
-		char *eol = memchr(s, '\n', (size_t)(chunk + n - s));
-
-		eol = eol ? eol : chunk + n;
-		add_safe_line(b, s, (size_t)(eol - s > 500 ? 500 : eol - s));
+	close_keep(fd);
+	for (end = chunk + (n > 0 ? n : 0); end > chunk && end[-1] == '\n'; end--)
+		;
+	for (s = end; s > chunk && (s[-1] != '\n' || --lines > 0); s--)
+		;
+	for (; s < end; s = eol + 1) {
+		eol = memchr(s, '\n', (size_t)(end - s));
+		eol = eol ? eol : end;
+		buf_safe(b, s, (size_t)(eol - s > 500 ? 500 : eol - s));
 		buf_str(b, eol - s > 500 ? "...\n" : "\n");
-		s = eol;
 	}
 }
 
@@ -515,129 +465,92 @@ random_bits(void)
 {
 	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
 	struct timespec t;
-	uint64_t n = 0;
-	ssize_t got = fd < 0 ? 0 : read(fd, &n, sizeof(n));
+	uint64_t n;
 
-	if (fd >= 0)
-		close(fd);
-	if (got == (ssize_t)sizeof(n))
-		return n;
-	clock_gettime(CLOCK_REALTIME, &t);      /* cannot fail with this clock */
-	return (uint64_t)t.tv_sec * 1000000007u ^ (uint64_t)t.tv_nsec << 20
-		^ (uint64_t)getpid() * 2654435761u;
+	if (fd < 0 || read(fd, &n, sizeof(n)) != (ssize_t)sizeof(n)) {
+		clock_gettime(CLOCK_REALTIME, &t);      /* cannot fail with this clock */
+		n = (uint64_t)t.tv_sec * 1000000007u ^ (uint64_t)t.tv_nsec << 20
+			^ (uint64_t)getpid() * 2654435761u;
+	}
+	close_keep(fd);
+	return n;
 }
 
-/* Writes n digits of x in base 36. */
+/* Writes n digits of x in base 36, and a NUL. */
 static void
 digits36(char *to, int n, uint64_t x)
 {
 	for (; n--; x /= 36)
 		*to++ = "0123456789abcdefghijklmnopqrstuvwxyz"[x % 36];
+	*to = '\0';
 }
 
 void
 id_make(char id[9])
 {
 	digits36(id, 5, random_bits());
-	id[5] = '\0';
 	digits36(id + 5, 3, hash(HASH_BEGIN, id));
-	id[8] = '\0';
 }
 
 bool
 id_valid(const char *id)
 {
-	char head[6] = "", check[3];
+	char check[4];
 
-	if (strlen(id) != 8)
-		return false;
-	memcpy(head, id, 5);
-	digits36(check, 3, hash(HASH_BEGIN, head));
-	return !memcmp(check, id + 5, 3);
+	digits36(check, 3, hash(HASH_BEGIN, str("%.5s", id)));
+	return strlen(id) == 8 && !strcmp(check, id + 5);
 }
 
-/* Opens a new file beside path, of another name, to be renamed to path. */
-static int
-open_aside(const char *path, mode_t mode, char **aside)
-{
-	char suffix[7] = "";
-	int fd, tries = 0;
-
-	do {
-		digits36(suffix, 6, random_bits());
-		*aside = str("%s.%s", path, suffix);
-		/* O_EXCL: a file or symbolic link that was laid there is not used. */
-		fd = open(*aside, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-	} while (fd < 0 && errno == EEXIST && ++tries < 100);
-	return fd;
-}
-
-/* A file without a name. */
-static int
-open_spool(void)
-{
-	FILE *f = tmpfile();
-	int fd = f ? dup(fileno(f)) : -1;
-
-	if (f)
-		fclose(f);              /* nothing was written */
-	if (fd >= 0 && set_cloexec(fd) < 0) {
-		close_keep(fd);
-		fd = -1;
-	}
-	return fd;
-}
-
-/* Copies what was spooled in fd to path, which is no regular file. */
+/* Copies what is in fd to path, which is no regular file. */
 static int
 copy_out(int fd, const char *path)
 {
-	int to = strcmp(path, "-") ? open(path, O_WRONLY | O_CLOEXEC) : 1;
-	int result = to < 0 ? -1 : 0;
+	int to = strcmp(path, "-") ? open(path, O_WRONLY | O_CLOEXEC) : dup(1);
 	char chunk[8192];
 	off_t at = 0;
-	ssize_t n = 1;
+	ssize_t n;
 
-	while (!result && n > 0) {
-		n = pread(fd, chunk, sizeof(chunk), at);
+	while ((n = pread(fd, chunk, sizeof(chunk), at)) > 0 && !write_all(to, chunk, (size_t)n))
 		at += n;
-		result = n < 0 ? -1 : write_all(to, chunk, (size_t)n);
-	}
-	if (to > 1 && result)
+	if (n) {
 		close_keep(to);
-	else if (to > 1)
-		result = close(to);
-	return result;
+		return -1;
+	}
+	return close(to);
 }
 
 int
 file_begin(const char *path, mode_t mode, char **aside)
 {
-	*aside = NULL;
-	if (!strcmp(path, "-") || is_special(path))
-		return open_spool();
-	return open_aside(path, mode, aside);
+	char suffix[7];
+	FILE *spool;
+	int fd;
+
+	if (!strcmp(path, "-") || is_special(path)) {
+		*aside = NULL;
+		spool = tmpfile();
+		fd = spool ? fcntl(fileno(spool), F_DUPFD_CLOEXEC, 0) : -1;
+		if (spool)
+			fclose(spool);          /* nothing was written */
+		return fd;
+	}
+	digits36(suffix, 6, random_bits());
+	*aside = str("%s.%s", path, suffix);
+	/* O_EXCL: a file or symbolic link that was laid there is not used. */
+	return open(*aside, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 }
 
 int
 file_end(const char *path, int fd, const char *aside, bool good)
 {
-	int result = good ? 0 : -1, err;
-
-	if (!result && !aside)
-		result = copy_out(fd, path);
-	if (result)
+	good = good && (aside || copy_out(fd, path) == 0);
+	if (!good)
 		close_keep(fd);
 	else
-		result = close(fd);
-	if (!result && aside)
-		result = rename(aside, path);
-	if (result && aside) {
-		err = errno;
-		unlink(aside);
-		errno = err;
-	}
-	return result;
+		good = close(fd) == 0 && (!aside || rename(aside, path) == 0);
+	if (!good && aside)
+		unlink(aside);          /* what failed is told, not that it stays */
+	return good ? 0 : -1;
 }
 
 int
@@ -654,57 +567,40 @@ file_write(const char *path, const char *s, size_t n, mode_t mode)
 /* ---- removing a tree ----
  *
  * One directory is open at a time, so depth costs no descriptors and no path is
- * too long.  A directory that is empty is removed where it stands in its parent;
- * one that is not is entered, emptied, and left through "..", which must be the
- * directory that it was entered from.  rmdir says EBUSY of a mount before it says
- * ENOTEMPTY, also of a bind mount of the same file system: that ends the walk.
+ * too long.  A directory that is not empty is entered, emptied, and left through "..",
+ * which must be the directory that it was entered from.  rmdir says EBUSY of a mount
+ * before it says ENOTEMPTY, also of a bind mount of the same file system: that ends
+ * the walk.
  */
-struct place {
-	dev_t dev;
-	ino_t ino;
-};
 
-static void
-close_dir_keep(DIR *d)
+/* Removes a file or an empty directory, if it is there. */
+static int
+remove_entry(int at, const char *name)
 {
-	int err = errno;
+	int r = unlinkat(at, name, AT_REMOVEDIR);
 
-	closedir(d);
-	errno = err;
+	if (r < 0 && errno == ENOTDIR)
+		r = unlinkat(at, name, 0);
+	return r < 0 && errno != ENOENT ? -1 : 0;
 }
 
-/* Opens a directory; one that its owner may not read is made readable. */
+/* Opens a directory, and lets its owner read and change it. */
 static DIR *
-enter(int at, const char *name, struct place *place)
+enter(int at, const char *name)
 {
 	static const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 	int fd = openat(at, name, flags);
-	struct stat st;
 	DIR *d;
 
 	if (fd < 0 && errno == EACCES && fchmodat(at, name, 0700, 0) == 0)
 		fd = openat(at, name, flags);
 	if (fd < 0)
 		return NULL;
-	d = fstat(fd, &st) < 0 ? NULL : fdopendir(fd);
-	if (!d) {
+	fchmod(fd, 0700);               /* if it fails and was needed, unlinkat() says so */
+	d = fdopendir(fd);
+	if (!d)
 		close_keep(fd);
-		return NULL;
-	}
-	place->dev = st.st_dev;
-	place->ino = st.st_ino;
 	return d;
-}
-
-/* unlinkat(2) in an open directory, which is made writable if it is not. */
-static int
-remove_entry(DIR *d, const char *name, int flag)
-{
-	int r = unlinkat(dirfd(d), name, flag);
-
-	if (r < 0 && errno == EACCES && fchmod(dirfd(d), 0700) == 0)
-		r = unlinkat(dirfd(d), name, flag);
-	return r;
 }
 
 /* Removes what is in d; 1 with the name of the first directory that is not
@@ -713,88 +609,61 @@ static int
 remove_entries(DIR *d, char **name)
 {
 	struct dirent *e;
-	struct stat st;
 
 	while ((e = readdir(d))) {
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")
+		|| remove_entry(dirfd(d), e->d_name) == 0)
 			continue;
-		if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0
-		&& !(errno == EACCES && fchmod(dirfd(d), 0700) == 0 && fstatat(dirfd(d),
-				e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)) {
-			if (errno == ENOENT)
-				continue;
-			return -1;
-		}
-		if (remove_entry(d, e->d_name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) == 0
-		|| errno == ENOENT)
-			continue;
-		if (!S_ISDIR(st.st_mode) || (errno != ENOTEMPTY && errno != EEXIST))
-			return -1;
 		*name = str("%s", e->d_name);
-		return 1;
+		return errno == ENOTEMPTY || errno == EEXIST ? 1 : -1;
 	}
 	return 0;
 }
 
-/* Empties the directory d, whose place is at, and closes it. */
+/* Empties the directory d, and closes it. */
 static int
-empty_tree(DIR *d, struct place at)
+empty_tree(DIR *d)
 {
-	struct place *above = NULL, next;
+	struct stat *above = NULL, st;
 	size_t depth = 0, cap = 0;
-	size_t mark = scratch_mark();
 	char *name;
-	DIR *other;
+	DIR *from;
 	int r;
 
-	for (;;) {
-		r = remove_entries(d, &name);
-		if (r < 0 || (r == 0 && depth == 0))
-			break;
-		other = enter(dirfd(d), r > 0 ? name : "..", &next);
-		scratch_release(mark);
-		if (!other) {
-			r = -1;
-			break;
-		}
-		closedir(d);
-		d = other;
+	while ((r = remove_entries(d, &name)) > 0 || (r == 0 && depth > 0)) {
+		from = d;
 		if (r > 0) {
 			above = grow(above, &cap, depth + 1, sizeof(*above));
-			above[depth++] = at;
-		} else {
-			depth--;
+			fstat(dirfd(from), &above[depth++]);    /* cannot fail: it is open */
 		}
-		/* Another file system, or a directory that was moved meanwhile. */
-		if (next.dev != at.dev || (r == 0 && next.ino != above[depth].ino)) {
-			errno = EBUSY;
+		d = enter(dirfd(from), r > 0 ? name : "..");
+		closedir(from);
+		if (!d)
+			break;
+		if (r == 0 && (fstat(dirfd(d), &st) < 0 || st.st_ino != above[--depth].st_ino
+				|| st.st_dev != above[depth].st_dev)) {
+			errno = EBUSY;          /* it was moved meanwhile */
 			r = -1;
 			break;
 		}
-		at = next;
 	}
-	close_dir_keep(d);
 	free(above);
-	return r;
+	if (d)
+		closedir(d);
+	return d ? r : -1;
 }
 
 int
 remove_tree(const char *path)
 {
-	struct place at;
-	struct stat st;
 	DIR *d;
 
-	if (lstat(path, &st) < 0)
-		return errno == ENOENT ? 0 : -1;
-	if (!S_ISDIR(st.st_mode))
-		return unlink(path);
-	if (rmdir(path) == 0)
+	if (remove_entry(AT_FDCWD, path) == 0)
 		return 0;
 	if (errno != ENOTEMPTY && errno != EEXIST)
 		return -1;
-	d = enter(AT_FDCWD, path, &at);
-	if (!d || empty_tree(d, at) < 0)
+	d = enter(AT_FDCWD, path);
+	if (!d || empty_tree(d) < 0)
 		return -1;
 	return rmdir(path);
 }

@@ -973,7 +973,7 @@ pg_sessions(struct pg *pg, const struct opts *o, const char *name, struct buf *b
 		buf_fmt(b, "and these sessions of its database %s:\n", name);
 	for (i = 0; i + 1 < r.fields.n; i += 2)
 		buf_fmt(b, "%s\n\t%s\n", r.fields.v[i],
-			safe(r.fields.v[i + 1], strlen(r.fields.v[i + 1])));
+			shown(r.fields.v[i + 1]));
 	pg->sql.answer_ms = ANSWER_MS;
 	sql_clear(&r);
 }

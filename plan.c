@@ -1033,7 +1033,7 @@ plan_history_write(const struct plan *p, struct list *fresh)
 static struct turn *
 turns(const struct plan *p)
 {
-	struct turn *t = xmalloc((p->nfiles + 1) * sizeof(*t));
+	struct turn *t = xcalloc(p->nfiles + 1, sizeof(*t));
 	int64_t ms;
 	size_t i;
 
@@ -1050,7 +1050,7 @@ int *
 plan_order(const struct plan *p, const char *seed)
 {
 	struct turn *t = turns(p);
-	int *v = xmalloc((p->nfiles + 1) * sizeof(*v)), swap;
+	int *v = xcalloc(p->nfiles + 1, sizeof(*v)), swap;
 	uint64_t x = seed ? hash(HASH_BEGIN, seed) : 0;
 	size_t i, k, n = 0;
 

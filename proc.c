@@ -533,7 +533,7 @@ name_process(struct buf *b, pid_t pid)
 	for (i = 0; i < args.n; i++)
 		if (!args.s[i] || args.s[i] == '\n')
 			args.s[i] = ' ';
-	buf_fmt(b, "%ld %.200s\n", (long)pid, safe(args.s, args.n));
+	buf_fmt(b, "%ld %.200s\n", (long)pid, shown(args.n ? args.s : ""));
 	buf_free(&args);
 }
 
@@ -905,7 +905,8 @@ http_says_yes(const struct readiness *r, int fd, struct buf *why)
 	why->n = 0;
 	buf_fmt(why, n ? "GET %s on port %d answers %s: %s"
 		: "it does not answer GET %s on port %d", r->arg, r->port,
-		safe(answer, strcspn(answer, "\r\n")), safe(text, strcspn(text, "\r\n")));
+		shown(str("%.*s", (int)strcspn(answer, "\r\n"), answer)),
+		shown(str("%.*s", (int)strcspn(text, "\r\n"), text)));
 	return false;
 }
 

@@ -710,14 +710,13 @@ void fatal(int status, const char *fmt, ...) NORETURN;
 /* Ends prun for bad input: one line, where ("file:7", "--jobs") first. */
 void bad(const char *where, const char *fmt, ...) NORETURN;
 void *grow(void *p, size_t *cap, size_t need, size_t size);
-void *xmalloc(size_t n);
-/* As calloc(3). */
+/* As calloc(3), but never NULL. */
 void *xcalloc(size_t n, size_t size);
 /* A copy to be freed. */
 char *xstrdup(const char *s);
 /* Memory that nobody need free: it lasts until it is released together with
  * all that came after a mark; a worker releases after each order. */
-void *scratch(size_t n);
+void *scratch(size_t n);         /* zeroed */
 size_t scratch_mark(void);
 void scratch_release(size_t mark);
 /* A formatted string in such memory. */
@@ -730,8 +729,8 @@ void buf_vfmt(struct buf *b, const char *fmt, va_list ap);
 void buf_free(struct buf *b);
 /* Appends s as a JSON string, quotes included. */
 void buf_json(struct buf *b, const char *s);
-/* Appends s so that it is safe on a screen and one line: controls, marks that
- * turn the direction of text, and what is no UTF-8 as \xNN or \uNNNN. */
+/* Appends s so that it is safe on a screen and one line: controls except tabs, marks
+ * that turn the direction of text, and what is no UTF-8 as \xNN or \uNNNN. */
 void buf_safe(struct buf *b, const char *s, size_t n);
 /* Appends s in quotes, so that a shell takes it for one word. */
 void buf_quote(struct buf *b, const char *s);
@@ -739,8 +738,7 @@ void buf_quote(struct buf *b, const char *s);
 void buf_tail(struct buf *b, const char *path, int lines);
 /* Appends a whole file; -1 with errno. */
 int buf_read(struct buf *b, const char *path);
-/* The same as buf_safe(), as a string in scratch memory; of a whole string. */
-char *safe(const char *s, size_t n);
+/* The same of a string, in scratch memory. */
 char *shown(const char *s);
 /* Length of the valid UTF-8 sequence at s, at most n bytes, and its character
  * in c; 0: none. */

@@ -198,7 +198,7 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 static void
 put_github(struct show *s, const char *text, bool property)
 {
-	for (text = safe(text, strlen(text)); *text; text++)
+	for (text = shown(text); *text; text++)
 		if (strchr(property ? "%\r\n:," : "%\r\n", *text))
 			buf_fmt(&s->out, "%%%02X", (unsigned char)*text);
 		else

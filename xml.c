@@ -435,7 +435,7 @@ xml_open(const char *path, const char *const *roots, int64_t limit, int64_t most
 
 	if (fd < 0)
 		return NULL;
-	r = xmalloc(sizeof(*r));
+	r = xcalloc(1, sizeof(*r));
 	memset(r, 0, offsetof(struct reader, window));
 	r->fd = fd;
 	r->roots = roots;
@@ -905,7 +905,7 @@ static char *
 keep(struct tap *t, const char *s, size_t n)
 {
 	t->bytes += n + sizeof(struct point);
-	return safe(s, n);
+	return shown(str("%.*s", (int)n, s));
 }
 
 /* The # of a directive in s, or its end.  A blank stands before it; a TODO is a
@@ -1287,7 +1287,7 @@ xml_from_tap(const char *log, const char *path, const char *name, int64_t ms)
 		t.planned[i] = -1;
 	read_log(&t, f);
 	fclose(f);                      /* only read from */
-	name = safe(name, strlen(name));
+	name = shown(name);
 	for (i = 0; i < t.n; i++)
 		us += t.v[i].us;
 	buf_str(&b, "<testsuite");
