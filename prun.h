@@ -7,8 +7,7 @@
  * Functions that return int give 0, or -1 with errno set, unless said.
  */
 #define _XOPEN_SOURCE 700       /* POSIX.1-2008 with XSI */
-/* Elsewhere that hides what POSIX does not have: INADDR_LOOPBACK,
- * _SC_NPROCESSORS_ONLN, TIOCGWINSZ, SIGWINCH. */
+/* Elsewhere that hides INADDR_LOOPBACK, _SC_NPROCESSORS_ONLN, SIGWINCH. */
 #define _DARWIN_C_SOURCE
 #define _NETBSD_SOURCE
 #define __EXTENSIONS__          /* illumos */
@@ -42,7 +41,6 @@
 #define PRUN_VERSION "0.1.0"
 #define LEN(a) (sizeof(a) / sizeof((a)[0]))
 
-/* A function that does not return, told to compilers and analysers. */
 #ifdef __GNUC__
 #define NORETURN __attribute__((__noreturn__))
 #else
@@ -194,13 +192,9 @@ struct record {
 /* ---- run.c: the run ---- */
 
 struct show;
-
-/* Runs the plan's files, longest first or shuffled; each has its record then.
- * Returns the exit status; *sig is the signal that ended the run, or 0. */
+/* Runs the plan's files; the exit status.  *sig is the signal that ended it, or 0. */
 int run_files(const struct plan *p, struct record *records, struct show *show, int *sig);
-
-/* Says which files hurt each other, and writes it to audit.txt of the run
- * directory; text that is to be shown is appended to b. */
+/* Says in audit.txt and b which files hurt each other. */
 void run_audit(const struct plan *p, const struct record *records, struct buf *b);
 
 /* ---- work.c: the life of an attempt ---- */
@@ -210,59 +204,46 @@ void work_run(const struct plan *p, int slot, int orders, int news) NORETURN;
 
 /* ---- plan.c: suites, files, marks, history, shards ---- */
 
-/* Chooses the suites and finds their files; all errors of these three end prun
- * with one line and status 2. */
+/* Chooses the suites and finds their files; then splits files into tests, for which the
+ * setups may have to be done; then reads history and marks, and keeps the shard's. */
 void plan_find(struct plan *p);
-/* Whether the setups have to be done before the plan is made: with split = test
- * they are what plan_collect() needs. */
 bool plan_wants_setup(const struct plan *p);
-/* Asks for the tests of the files that are split into them. */
 void plan_collect(struct plan *p);
-/* Reads history and marks, keeps the shard's files. */
 void plan_make(struct plan *p);
-/* The files' order: longest first, or shuffled by seed; the first of as many
- * as there are files, to be freed. */
+/* The files' order, longest first or shuffled by seed, to be freed. */
 int *plan_order(const struct plan *p, const char *seed);
-/* A line of the history, in scratch memory; writes such lines: of other files what
- * is in it stays. */
+/* A line of the history; writes such lines, what it says of other files stays. */
 char *plan_history_line(int64_t ms, enum result result, const char *suite, const char *test);
 int plan_history_write(const struct plan *p, struct list *fresh);
-/* Directory of an attempt, and name of its clone (NULL without a database);
- * scratch memory. */
+/* Directory of an attempt, and name of its clone (NULL: no database); scratch memory. */
 char *plan_dir(const struct plan *p, const struct file *f, int attempt);
 char *plan_clone(const struct plan *p, const struct file *f, int attempt);
-/* The command that runs f, in scratch memory, or NULL where nobody knows how.
- * program: it is a path to be executed, else it is for the shell. */
+/* The command that runs f, scratch memory, or NULL; program: a path, not for the shell. */
 char *plan_command(const struct file *f, bool *program);
 /* Whether pytest runs a file of the suite because nothing else was said. */
 bool plan_wants_pytest(const struct plan *p, const struct suite *s);
 
 /* ---- conf.c: the options ---- */
 
-/* Reads command line, PRUNFLAGS and prun.conf into p; all errors end prun
- * with one line and status 2.  Changes to the base. */
+/* Reads command line, PRUNFLAGS and prun.conf into p; changes to the base. */
 void conf_read(struct plan *p, char **argv);
 /* Which shard is ours, of how many. */
 void conf_shard(struct plan *p);
 /* What follows dir in path: "" for dir itself; NULL if it is not below dir. */
 const char *conf_below(const char *dir, const char *path);
-/* The name, from the base, of a path that the user has typed; a name as the
- * user would type it. */
+/* A path that the user has typed, as a name from the base; and back. */
 char *conf_typed(const struct plan *p, char *path);
 char *conf_named(const struct plan *p, char *name);
 /* A path that the user has typed, as it is to be opened; scratch memory. */
 char *conf_path(const struct plan *p, const char *path);
 /* Reads a value as the number that the option key takes. */
 int64_t conf_number(const char *key, const char *value, const char *where);
-/* One of service =. */
 struct service {
 	char *name, *command;
 	int port;               /* index in ports of that it is awaited on; -1: none */
 };
-/* The services of a suite, as many as service.n, in scratch memory; NULL, or what
- * is wrong with them. */
+/* A suite's services, service.n of them, in scratch memory; NULL, or what is wrong. */
 const char *conf_services(const struct opts *o, struct service **list);
-/* Prints the option table, for --help. */
 void conf_help(FILE *out);
 
 /* ---- pg.c: databases ---- */
@@ -272,15 +253,12 @@ struct pg;                      /* a worker's sessions with database servers */
 
 /* Connects when first needed. */
 struct pg *pg_open(struct worker *w, const struct plan *p);
-/* The run has no more for this worker: drops the copies that it made, looks again
- * for what dead runs left, not before 5 s after the first look, and drops that. */
+/* Drops the copies that this worker made, and what dead runs left, if a look 5 s after
+ * the first one finds it still; whether that has to be waited for. */
 void pg_end(struct pg *pg, struct buf *notes);
-/* Whether pg_end() has to wait for that. */
 bool pg_waits(const struct pg *pg);
-/* Closes the sessions and frees pg. */
 void pg_close(struct pg *pg);
-/* Clones the template; *url is the clone's, to be freed.  0, or -1 with the
- * reason in why, when it has tried as often as that may help; passing: a later
+/* Clones the template; *url is the clone's, to be freed.  -1 with why; passing: a later
  * try may help.  env: for cp, db-clone. */
 int pg_clone(struct pg *pg, const struct opts *o, const char *name, const char *dir,
 	char **env, char **url, struct buf *notes, struct buf *why, bool *passing);
@@ -292,13 +270,11 @@ int pg_drop(struct pg *pg, const struct opts *o, const char *name, const char *d
 /* Marks a clone as kept, so that no run sweeps it. */
 void pg_keep(struct pg *pg, const struct opts *o, const char *name, const char *file,
 	struct buf *notes);
-/* Before setup: notes what dead runs of the template left, for pg_end(), and locks
- * it where there is a setup command; after it: copies it for the run's clones, and
- * unlocks. */
+/* Before setup: notes what dead runs left, and locks the template if there is a setup;
+ * after it: copies it for the run's clones, and unlocks. */
 int pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes,
 	struct buf *why);
-/* Lists or drops the template's leftovers and kept clones; -1 where one cannot be
- * dropped, as notes says, or with the reason in why. */
+/* Lists or drops the template's leftovers and kept clones; -1 where one stays. */
 int pg_clean(struct pg *pg, const struct opts *o, bool list, struct buf *notes,
 	struct buf *why);
 /* Whether anybody but us has connected to the clone; -1 where that is not known. */
@@ -316,8 +292,8 @@ enum url_kind { URL_PG, URL_DSN, URL_FILE, URL_OTHER };
 enum url_kind url_kind(const char *url);
 /* What is wrong with a db = URL, or NULL. */
 const char *url_check(const char *url);
-/* URL for libpq or psql with the database name instead; where password is not
- * NULL (psql, whose arguments all can see) it is taken out into it. */
+/* URL for libpq or psql with another database; password (psql, whose arguments all can
+ * see; may be NULL) is taken out. */
 char *url_admin(const char *url, const char *name, char **password);
 /* Name of the database in a PostgreSQL URL, or NULL. */
 char *url_database(const char *url);
@@ -383,10 +359,8 @@ struct sql {
 
 enum waited { REPLIED, LATE, STOPPED };
 
-/* Whether there is a libpq; tried once per process. */
 bool sql_libpq(void);
-/* Opens the session that db->url says; 0, or -1 with r filled.  heed: a cancel ends
- * it. */
+/* Opens the session that db->url says; 0, or -1 with r filled.  heed: a cancel ends it. */
 int sql_open(struct sql *t, struct session *db, struct reply *r, bool heed);
 /* Never waits for the server, which hears of it in its own time. */
 void sql_close(struct sql *t, struct session *db);
@@ -394,8 +368,7 @@ void sql_send(struct session *db, const char *text);
 /* Waits for the reply; a session that turns out to be lost is closed. */
 enum waited sql_reply(struct sql *t, struct session *db, struct reply *r, int64_t deadline,
 	bool heed);
-/* Sends a statement and waits; 0 when it went well.  A cancel does not end it: what
- * is to be dropped is to be dropped.  prun kills those who take too long over it. */
+/* Sends a statement and waits, whatever is cancelled; 0 when it went well. */
 int sql_do(struct sql *t, struct session *db, struct reply *r, const char *text);
 /* Whether the session still stands: libpq's socket says so, psql is asked. */
 bool sql_alive(struct sql *t, struct session *db);
@@ -487,34 +460,27 @@ struct readiness {
 	const struct spawn *server;     /* ready = command: its environment and log */
 };
 
-/* False if pid was there already. */
-bool proc_add(struct pids *s, pid_t pid);
+bool proc_add(struct pids *s, pid_t pid);       /* false: it was there */
 void proc_remove(struct pids *s, pid_t pid);
 /* The signal mask, descriptors 0 to 2 and those that are not for children. */
 void proc_init(void);
-/* From here on signals end nothing by themselves: see proc_caught(). */
+/* From here on signals end nothing by themselves; whether sig has come since last asked. */
 void proc_catch(void);
-/* Whether sig has come since last asked. */
 bool proc_caught(int sig);
-/* Makes the process a worker's: session, descriptors, signals.  terminal: in
- * prun's session, for --interactive. */
+/* Makes the process a worker's.  terminal: it stays in prun's session. */
 void proc_become_worker(const char *log, bool terminal);
-/* Waits for a signal, one of fds or the deadline (-1: none); a worker also for an
- * order, which is read, and by its own clock.  w is NULL in prun.  False when the
- * deadline came first. */
+/* Waits for a signal, one of fds or, by the worker's clock, the deadline (-1: none): then
+ * false; a worker also for an order, which is read.  w is NULL in prun. */
 bool proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline);
 /* Waits until the deadline or a cancel. */
 void proc_pause(struct worker *w, int64_t deadline);
-/* Whether the deadline has passed (-1: never); what orders there are have been
- * read before that is judged. */
+/* Whether the deadline has passed (-1: never); orders are read before that is judged. */
 bool proc_late(struct worker *w, int64_t deadline);
 /* The worker's clock, which stands still while prun is stopped. */
 int64_t proc_clock(const struct worker *w);
 void proc_tell_phase(struct worker *w, enum phase phase);
-/* Writes one record to prun. */
 void proc_tell(struct worker *w, const struct news *n);
-/* argv of cmd: words where the shell has nothing to do, else sh -c; args are
- * "$@" there.  Scratch memory. */
+/* argv of cmd, scratch memory: sh -c only where words do not do; args are "$@". */
 char **proc_argv(const char *cmd, const struct list *args);
 /* Starts a session; -1 with errno of what failed, exec included. */
 int proc_start(struct worker *w, struct proc *p, const struct spawn *s);
@@ -522,42 +488,38 @@ int proc_start(struct worker *w, struct proc *p, const struct spawn *s);
 void proc_take_terminal(void);
 /* Whether the leader is dead; fills status.  Leaves the zombie. */
 bool proc_ended(struct proc *p);
-/* TERM, up to grace_ms (-1: no limit), KILL.  Then the session is gone, on Linux
- * with all its groups, and the leader is reaped; notes: what could not be killed.
- * patient: where the system does not tell whether the session is empty, give it
- * the grace. */
+/* TERM, up to grace_ms (-1: no limit), KILL; then the session is gone and the leader
+ * reaped.  notes: what could not be killed.  patient: where the system does not tell
+ * whether the session is empty, it gets the grace. */
 void proc_stop(struct worker *w, struct proc *p, int64_t grace_ms,
 	bool patient, struct buf *notes);
-/* Counts what is left of p's session besides the leader and not a child of
- * its own, named in names (may be NULL), a process a line; reaps the dead
- * among it.  -1 where the system does not tell. */
+/* Counts what is left of p's session besides the leader, a line each in names (may be
+ * NULL); reaps the dead among it.  -1 where the system does not tell. */
 int proc_left(struct worker *w, const struct proc *p, struct buf *names);
-/* Kills all our children that are not in keep (may be NULL): what has left its session, or was
- * a dead worker's.  names (may be NULL): gets a line for each, twenty at most; who
- * ends by himself within 100 ms is neither killed nor named.  How many were. */
+/* Kills our children that are not in keep (may be NULL) and do not end within 100 ms:
+ * what has left its session, or was a dead worker's.  names (may be NULL) gets a line
+ * for each, twenty at most.  How many there were. */
 int proc_drain(const struct pids *keep, struct buf *names);
 /* Kills a session that its worker left behind. */
 void proc_kill(pid_t leader, int sig);
-/* Runs a command to its end, the deadline or, where heed says so, a cancel;
- * its status, or SPAWN_FAILED with errno, or RUN_STOPPED. */
+/* Runs a command to its end, the deadline or (heed) a cancel; its status, SPAWN_FAILED
+ * with errno, or RUN_STOPPED. */
 int proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
 	bool heed, int64_t grace_ms, struct buf *notes);
 /* Words for how p ended, and for why a program could not be run; scratch. */
 char *proc_how_ended(const struct proc *p);
 char *proc_why_not(const char *prog, int err);
-/* A pipe of which no child of ours inherits an end. */
+/* A pipe that no child inherits. */
 int proc_pipe(int fd[2]);
-/* Chooses a free port and holds it by a socket; *hold is -1 where the system
- * does not allow to. */
+/* Chooses a free port and holds it by a socket, or -1; whether somebody else listens on
+ * it, which ends the hold. */
 int proc_hold(int *port, int *hold);
-/* Whether somebody else listens on the port; ends the hold. */
 bool proc_taken(int *hold, int port);
 /* What is wrong with a ready = value, or NULL. */
 const char *proc_ready_check(const char *value);
 /* The kind of a ready = value; *arg (may be NULL): its path, expression or command. */
 enum ready_kind proc_ready_kind(const char *value, const char **arg);
-/* Waits until the last of the stack is ready and all live; CAUSE_NONE, or why not,
- * in words in why. */
+/* Waits until the last of the stack is ready and all live; or why not. */
 enum cause proc_ready(struct readiness *r, struct buf *why);
 
 /* ---- show.c: what people and machines read ---- */
@@ -568,27 +530,23 @@ struct slot_view {              /* what a worker is doing */
 	int64_t since;
 };
 
-/* Opens results.jsonl and writes the plan there. */
+/* Writes the plan to results.jsonl. */
 struct show *show_open(const struct plan *p, const struct record *records);
-/* Reads back what results.jsonl of the run directory dir says of a run; files
- * that it does not know the end of are CANCEL.  *records: one for each file,
- * to be freed.  -1 where it is not to be had. */
+/* Reads results.jsonl of a run directory back; files without an end are CANCEL.
+ * *records: one for each file, to be freed.  -1 where it is not to be had. */
 int show_read(struct plan *p, struct record **records, const char *dir);
-/* When the phases of an attempt began, as the property prun.phases has it; "": none
- * did. */
+/* When an attempt's phases began, as prun.phases has it; "": none did. */
 char *show_phases(const struct plan *p, const struct outcome *o);
 /* Prints a line about the run, above the moving lines. */
 void show_say(struct show *s, const char *fmt, ...);
-/* An attempt has ended; again: another will follow.  dir is its directory, url
- * that of its database if it was kept, without the password. */
+/* An attempt has ended; again: another will follow.  url: of the kept database. */
 void show_result(struct show *s, const struct file *f, bool again, const char *dir,
 	const char *url);
 /* Draws the workers' lines if they are due; returns when next. */
 int64_t show_draw(struct show *s, const struct slot_view *v, int n, bool now);
 /* The table and the last lines, and summary.json; cut: by a signal. */
 void show_end(struct show *s, int status, bool cut, int64_t ms, const char *report);
-/* Writes what standard output takes without waiting; the descriptor to be polled for
- * POLLOUT before the rest, or -1 when all is written. */
+/* Writes without waiting; the descriptor to be polled for the rest, or -1. */
 int show_write(struct show *s);
 /* 0, or why standard output cannot be written: EPIPE if nobody reads. */
 int show_error(const struct show *s);
@@ -631,9 +589,8 @@ struct merge {
 	int64_t ms;             /* wall clock; -1: sum of the cases */
 };
 
-/* Counts what the reports at path (a file or a directory) say, and lists the
- * failing cases in notes (show.c).  Returns the number of reports read, -1
- * when one of them is broken (why says how). */
+/* Counts what the reports at path (a file or a directory) say, and lists failing cases in
+ * notes.  Returns the number of reports, -1 when one is broken, as why says. */
 int junit_count(const char *path, const char *file, struct counts *c, struct buf *notes,
 	struct buf *why);
 /* Merges parts into out ("-": standard output), which is replaced as a whole. */
@@ -642,8 +599,7 @@ int junit_merge(const struct merge *m, const struct part *parts, size_t n,
 
 /* ---- xml.c: text, the reader of XML, TAP ---- */
 
-/* Where text goes: cleaned, escaped if wanted, at most limit bytes of it: then
- * its middle is cut out. */
+/* Where text goes: cleaned, escaped if wanted; beyond limit its middle is cut out. */
 struct sink {
 	struct buf b;
 	int64_t limit, cut;
@@ -655,46 +611,38 @@ struct sink {
 
 /* TEXT, or DATA in a CDATA section, is to be read by xml_text(). */
 enum event { START, END, TEXT, DATA, EOD };
-
 struct reader;
 
-/* Empties a sink, which keeps its memory; b.s is a string after sink_end(). */
+/* sink_text() takes whole characters; raw: & is no reference.  b.s is a string after
+ * sink_end(). */
 void sink_begin(struct sink *t, int64_t limit, bool escape);
-/* Takes n bytes as they stand in a file, which end in the middle of nothing;
- * raw: & is no reference (CDATA). */
 void sink_text(struct sink *t, const char *s, size_t n, bool raw);
 void sink_end(struct sink *t);
 /* Appends s, which is clean, as text or, quoted, as an attribute's value. */
 void xml_escape(struct buf *b, const char *s, bool attribute);
 void xml_attribute(struct buf *b, const char *name, const char *value);
-/* Whether a file's name ends in .xml or .XML. */
 bool xml_is_file(const char *name);
-/* Opens a regular file or /dev/stdin; NULL with errno.  What is read begins
- * with a tag of roots (NULL ends them; NULL: any); an attribute is cut at limit, a file
- * of more than most bytes is broken. */
+/* Opens a regular file or /dev/stdin; NULL with errno.  roots: where reading begins (NULL
+ * ends them; NULL: any); an attribute is cut at limit, more than most bytes are broken. */
 struct reader *xml_open(const char *path, const char *const *roots, int64_t limit,
 	int64_t most);
 void xml_close(struct reader *r);
 /* What comes next; top: outside of all roots. */
 enum event xml_next(struct reader *r, bool top);
-/* Name of the tag, without its prefix. */
+/* The tag's name, without its prefix; an attribute, "" if it is not there; as a number,
+ * and "time" in microseconds, 0 if it is none. */
 const char *xml_name(const struct reader *r);
-/* Value of an attribute of the tag, or "". */
 const char *xml_attr(const struct reader *r, const char *name);
-/* The attribute as a number, and "time" in microseconds; 0 if it is none. */
 int64_t xml_number(const struct reader *r, const char *name);
 int64_t xml_time(const struct reader *r);
 /* Appends the tag's attributes, less those of the list skip: " name id ". */
 void xml_attributes(struct buf *b, const struct reader *r, const char *skip);
 /* Reads text up to the next tag, or to the end of CDATA, into t (NULL: nowhere). */
 void xml_text(struct reader *r, struct sink *t, enum event kind);
-/* Notes what is wrong, if it is the first thing. */
+/* Notes what is wrong; the first thing that was, and the byte where, or NULL. */
 void xml_breaks(struct reader *r, const char *what);
-/* The first thing that was wrong, and the byte where; or NULL. */
 const char *xml_broken(const struct reader *r, int64_t *at);
-
-/* Writes the JUnit report of a TAP log to path; ms: how long the test took.
- * 1 if there was TAP, 0 if not, -1 on failure. */
+/* Writes the JUnit report of a TAP log to path: 1; 0: it is not TAP; -1 on failure. */
 int xml_from_tap(const char *log, const char *path, const char *name, int64_t ms);
 
 /* ---- base.c: helpers, and the names of results and causes ---- */
@@ -702,24 +650,20 @@ int xml_from_tap(const char *log, const char *path, const char *name, int64_t ms
 extern const char *const result_name[RESULTS];
 extern const char *const cause_name[CAUSES];
 
-/* Warns on standard error: "prun: " and the message; one that ends in a colon
- * gets the text of errno. */
+/* Warns: "prun: " and the message; one that ends in a colon gets errno's text. */
 void warn(const char *fmt, ...);
-/* The same, then exit(status). */
 void fatal(int status, const char *fmt, ...) NORETURN;
 /* Ends prun for bad input: one line, where ("file:7", "--jobs") first. */
 void bad(const char *where, const char *fmt, ...) NORETURN;
+/* These never return NULL; xcalloc() zeroes. */
 void *grow(void *p, size_t *cap, size_t need, size_t size);
-/* As calloc(3), but never NULL. */
 void *xcalloc(size_t n, size_t size);
-/* A copy to be freed. */
 char *xstrdup(const char *s);
-/* Memory that nobody need free: it lasts until it is released together with
- * all that came after a mark; a worker releases after each order. */
-void *scratch(size_t n);         /* zeroed */
+/* Zeroed memory that lasts until all that came after a mark is released; a worker
+ * does that after each order.  str() formats in it. */
+void *scratch(size_t n);
 size_t scratch_mark(void);
 void scratch_release(size_t mark);
-/* A formatted string in such memory. */
 char *str(const char *fmt, ...);
 void buf_add(struct buf *b, const char *s, size_t n);
 void buf_str(struct buf *b, const char *s);
@@ -727,38 +671,31 @@ void buf_char(struct buf *b, int c);
 void buf_fmt(struct buf *b, const char *fmt, ...);
 void buf_vfmt(struct buf *b, const char *fmt, va_list ap);
 void buf_free(struct buf *b);
-/* Appends s as a JSON string, quotes included. */
-void buf_json(struct buf *b, const char *s);
-/* Appends s so that it is safe on a screen and one line: controls except tabs, marks
- * that turn the direction of text, and what is no UTF-8 as \xNN or \uNNNN. */
+/* s for a screen: controls (but tabs), marks that turn the direction of text, and
+ * what is no UTF-8 as \xNN or \uNNNN.  shown() is scratch memory. */
 void buf_safe(struct buf *b, const char *s, size_t n);
-/* Appends s in quotes, so that a shell takes it for one word. */
-void buf_quote(struct buf *b, const char *s);
-/* Appends the last lines of a file, made safe, at most 8 KiB. */
-void buf_tail(struct buf *b, const char *path, int lines);
-/* Appends a whole file; -1 with errno. */
-int buf_read(struct buf *b, const char *path);
-/* The same of a string, in scratch memory. */
 char *shown(const char *s);
-/* Length of the valid UTF-8 sequence at s, at most n bytes, and its character
- * in c; 0: none. */
+/* s in quotes, as JSON and the shell read it. */
+void buf_json(struct buf *b, const char *s);
+void buf_quote(struct buf *b, const char *s);
+/* The last lines of a file, made safe, at most 8 KiB; a whole file, -1 with errno. */
+void buf_tail(struct buf *b, const char *path, int lines);
+int buf_read(struct buf *b, const char *path);
+/* Length of the valid UTF-8 character at s, in at most n > 0 bytes; 0: none. */
 size_t utf8_len(const char *s, size_t n, unsigned *c);
 bool starts(const char *s, const char *prefix);
 bool ends(const char *s, const char *suffix);
-/* The next line of text, ended by a NUL instead of the newline; *text moves
- * behind it.  NULL when there is none. */
+/* Cuts the next line, without its newline, off *text; NULL when there is none. */
 char *next_line(char **text);
 /* Index of s in words, or n. */
 size_t find_word(const char *const *words, size_t n, const char *s);
-/* FNV-1a of s, going on from h; HASH_BEGIN to begin with. */
+/* FNV-1a of s, going on from h. */
 #define HASH_BEGIN 2166136261u
 uint32_t hash(uint32_t h, const char *s);
-/* Appends a copy. */
+/* Appends a copy of s, or of each of its words. */
 void list_add(struct list *l, const char *s);
-/* Appends the words of s. */
 void list_words(struct list *l, const char *s, const char *blanks);
 void list_free(struct list *l);
-/* Milliseconds of the monotonic clock. */
 int64_t clock_ms(void);
 int write_all(int fd, const char *s, size_t n);
 /* Closes fd (-1: nothing) and keeps errno. */
@@ -766,18 +703,14 @@ void close_keep(int fd);
 int set_cloexec(int fd);
 /* Whether path is there and no regular file: a device, a pipe. */
 bool is_special(const char *path);
-/* Opens a regular file without ever waiting; EINVAL for anything else.  Flags
- * and errors are those of open(2); a new file has mode 0666. */
+/* open(2) of a regular file, which never waits; EINVAL for anything else. */
 int open_regular(const char *path, int flags);
-/* Begins to write path: aside, to be renamed, or, if it is "-" or no regular
- * file, to be copied (*aside NULL). */
+/* Begins to write path: aside, to be renamed, or, if it is "-" or no regular file, to be
+ * copied.  Then path has it all, or (not good) is as it was. */
 int file_begin(const char *path, mode_t mode, char **aside);
-/* Ends that: path has it all, or (not good) is as it was. */
 int file_end(const char *path, int fd, const char *aside, bool good);
-/* Both at once. */
 int file_write(const char *path, const char *s, size_t n, mode_t mode);
-/* Removes a file or a directory with all that is in it, but nothing on another
- * file system or mount: then EBUSY. */
+/* Removes a file or a directory with all that is in it; EBUSY at a mount. */
 int remove_tree(const char *path);
 uint64_t random_bits(void);
 /* A run's id: five random characters [0-9a-z] and a check of three. */
