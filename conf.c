@@ -74,6 +74,9 @@ static const struct option table[] = {
 		"Run files in random order" },
 	{ "shard", 0, STR, TOP, AT(shard), "I/N|auto", NULL,
 		"Run only part I of N of the files" },
+	{ "plan", 0, STR, TOP, AT(plan), "HASH", NULL,
+		"Run nothing if the plan is not this one" },
+	{ "repeat", 0, INT, TOP, AT(repeat), "N", "1", "Run every file N times, side by side" },
 	{ "merge", 0, BOOL, ARGV, AT(merge), NULL, "no", "Merge reports and run directories" },
 	{ "strict", 0, BOOL, ARGV, AT(strict), NULL, "no",
 		"With --merge: exit 1 if there are failures" },
@@ -277,7 +280,7 @@ count(const struct setting *s)
 		return s->opt->def ? strtoll(s->opt->def, NULL, 10) : INT_MAX;
 	if (s->opt->type == JOBS)
 		limits = " above 0, or max";
-	else if (!strcmp(s->opt->name, "workers"))
+	else if (!strcmp(s->opt->name, "workers") || !strcmp(s->opt->name, "repeat"))
 		limits = " above 0";
 	if (isdigit((unsigned char)*s->value))
 		n = strtoll(s->value, &end, 10);
@@ -589,7 +592,7 @@ read_args(struct plan *p, char **words)
 static void
 note_words(struct reading *r, char **from, char **to)
 {
-	static const char *const choosing[] = { "shard", "last-failed" };
+	static const char *const choosing[] = { "shard", "plan", "last-failed" };
 	const char *last = r->to->n ? r->to->v[r->to->n - 1].opt->name : "";
 	bool secret;
 
@@ -979,9 +982,15 @@ static const struct {
 	{ "CI_NODE_INDEX", "CI_NODE_TOTAL", "1", NULL },
 	{ "CIRCLE_NODE_INDEX", "CIRCLE_NODE_TOTAL", "0", NULL },
 	{ "BUILDKITE_PARALLEL_JOB", "BUILDKITE_PARALLEL_JOB_COUNT", "0", NULL },
+	{ "BITBUCKET_PARALLEL_STEP", "BITBUCKET_PARALLEL_STEP_COUNT", "0", NULL },
+	{ "SYSTEM_JOBPOSITIONINPHASE", "SYSTEM_TOTALJOBSINPHASE", "1", NULL },
+	{ "SEMAPHORE_JOB_INDEX", "SEMAPHORE_JOB_COUNT", "1", NULL },
+	{ "SLURM_ARRAY_TASK_ID", "PRUN_SHARDS", "1", NULL },
 	{ "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN",
 		"SLURM_ARRAY_TASK_STEP" },
 	{ "JOB_COMPLETION_INDEX", "PRUN_SHARDS", "0", NULL },
+	{ "AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE", "0", NULL },
+	{ "CLOUD_RUN_TASK_INDEX", "CLOUD_RUN_TASK_COUNT", "0", NULL },
 };
 
 static bool
@@ -1001,7 +1010,7 @@ static char *
 find_shard(int64_t *i, int64_t *n)
 {
 	const char *index, *total, *first, *status = getenv("TEST_SHARD_STATUS_FILE");
-	int64_t from = 0, step = 1;
+	int64_t from = 0, step = 1, last;
 	size_t k;
 
 	for (k = 0; k < LEN(machines); k++) {
@@ -1015,6 +1024,11 @@ find_shard(int64_t *i, int64_t *n)
 	}
 	if (k == LEN(machines))
 		bad("--shard", "auto found no shard in the environment, see prun(1)");
+	/* A part of an array has its own count, not that of the shards. */
+	if (machines[k].step && whole(getenv("SLURM_ARRAY_TASK_MAX"), &last)
+	&& (last != from + (*n - 1) * step || (*n == 1 && from > 1)))
+		bad("--shard", "auto needs PRUN_SHARDS, the number of shards, for a part of a "
+			"Slurm array; see prun(1)");
 	if (k == 0 && status && file_write(status, "", 0, 0666) < 0)
 		warn("TEST_SHARD_STATUS_FILE: %s:", status);
 	*i = step ? (*i - from) / step + 1 : 0;

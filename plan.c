@@ -1074,7 +1074,8 @@ plan_order(const struct plan *p, const char *seed)
 	return v;
 }
 
-/* Deals the files to the shard with the least to do, longest first; keeps ours. */
+/* Deals the files to the shard with the least to do, longest first; keeps ours, or
+ * ends prun if all this is not what --plan says. */
 static void
 deal(struct plan *p)
 {
@@ -1090,7 +1091,6 @@ deal(struct plan *p)
 		shard[t[i].file] = least;
 		load[least] += t[i].ms;
 	}
-	p->all = p->nfiles;
 	p->hash = HASH_BEGIN;
 	for (i = 0; i < p->nfiles; i++) {
 		p->hash = hash(p->hash, str("%s/%s\n%d\n", p->files[i].suite->name,
@@ -1098,7 +1098,11 @@ deal(struct plan *p)
 		if (shard[i] == p->shard - 1)
 			p->files[n++] = p->files[i];
 	}
+	if (p->o.plan && strcmp(p->o.plan, str("%08" PRIx32, p->hash)))
+		bad("--plan", "is %s, but here it is %08" PRIx32 ": other files, another history "
+			"or number of shards than where it was made", p->o.plan, p->hash);
 	scratch_release(mark);
+	p->all = p->nfiles;
 	p->nfiles = n;
 	free(shard);
 	free(load);
@@ -1169,6 +1173,23 @@ plan_find(struct plan *p)
 		warn("no test files found");
 }
 
+/* Puts the files into the plan as often as repeat says. */
+static void
+repeat(struct plan *p)
+{
+	size_t i, n;
+	struct file *all = take_files(p, &n), *f;
+	int copy;
+
+	for (i = 0; i < n; i++)
+		for (copy = 1; copy <= p->o.repeat; copy++) {
+			f = push_file(p, all[i]);
+			f->copy = p->o.repeat > 1 ? copy : 0;
+			f->index = (int)p->nfiles - 1;
+		}
+	free(all);
+}
+
 void
 plan_make(struct plan *p)
 {
@@ -1182,7 +1203,6 @@ plan_make(struct plan *p)
 	deal(p);
 	for (i = 0; i < p->nfiles; i++) {
 		f = &p->files[i];
-		f->index = (int)i;
 		f->named = conf_named(p, f->test);
 		if (f->suite->o.split == SPLIT_FILE || f->suite->o.split == SPLIT_TEST)
 			read_marks(p, f, i == 0 || strcmp(f[-1].path, f->path));
@@ -1193,4 +1213,5 @@ plan_make(struct plan *p)
 	}
 	if (scripts)
 		check_playwright();
+	repeat(p);
 }

@@ -46,7 +46,7 @@ headline(const struct plan *p)
 	return str("%zu file%s, %d at once%s%s%s", p->nfiles, p->nfiles == 1 ? "" : "s",
 		p->workers, p->o.shuffle ? ", shuffle seed " : "",
 		p->o.shuffle ? shown(p->o.shuffle) : "", p->o.shard ? str("; shard %d/%d of "
-		"%zu files", p->shard, p->shards, p->all) : "");
+		"%zu files, plan %08" PRIx32, p->shard, p->shards, p->all, p->hash) : "");
 }
 
 static char *
@@ -287,30 +287,35 @@ read_why(const struct plan *p, const char *dir, const struct outcome *o, int sou
 	return why;
 }
 
-/* Tells in its part what has come of a file. */
+/* Tells in its part what has come of a file, or of one more copy of it. */
 static void
 fill_part(struct part *part, const struct plan *p, const struct file *f, const struct record *c)
 {
+	const struct outcome *o = &c->o;
 	char *dir;
 	int k;
 
+	/* of copies the worst that was run */
+	if (f->copy < 2 || part->result == CANCEL
+	|| (o->result > part->result && o->result != CANCEL)) {
+		part->result = o->result;
+		part->cause = o->cause;
+		part->ms = o->ms;
+		part->worker = o->slot;
+		part->phases = *show_phases(p, o) ? show_phases(p, o) : NULL;
+		if ((o->result >= FAIL || o->result == FLAKY) && p->o.keep != KEEP_NEVER)
+			part->dir = shown(plan_dir(p, f, o->attempt - (o->result == FLAKY)));
+		part->why = read_why(p, plan_dir(p, f, o->attempt), o, part->source);
+	}
 	part->file = shown(f->test);
 	part->suite = shown(f->suite->name);
-	part->result = c->o.result;
-	part->cause = c->o.cause;
-	part->ms = c->o.ms;
-	part->attempts = c->attempts;
-	part->worker = c->o.slot;
-	if (*show_phases(p, &c->o))
-		part->phases = show_phases(p, &c->o);
-	if ((c->o.result >= FAIL || c->o.result == FLAKY) && p->o.keep != KEEP_NEVER)
-		part->dir = shown(plan_dir(p, f, c->o.attempt - (c->o.result == FLAKY)));
-	part->why = read_why(p, plan_dir(p, f, c->o.attempt), &c->o, part->source);
+	part->copies = f->copy;
+	part->attempts += c->attempts;
 	for (k = 1; k == 1 || k <= c->attempts; k++) {
-		if (p->o.audit && k != c->o.attempt)
+		if (p->o.audit && k != o->attempt)
 			continue;               /* its rounds are not retries */
 		/* Nobody knows how long the report of a killed attempt takes to read. */
-		if (part->source == 0 && c->o.result == CANCEL && !c->o.report)
+		if (part->source == 0 && o->result == CANCEL && !o->report)
 			continue;
 		dir = plan_dir(p, f, k);
 		list_add(&part->reports, own_file(p, dir, "junit.xml", part->source));
@@ -331,7 +336,8 @@ add_run(struct parts *parts, const struct plan *p, const struct record *records,
 	part.plan = str("%08" PRIx32, p->hash);
 	part.shard = str("%d/%d", p->shard, p->shards);
 	for (i = 0; i < p->nfiles; i++)
-		fill_part(add_part(parts, part), p, &p->files[i], &records[i]);
+		fill_part(p->files[i].copy > 1 ? &parts->v[parts->n - 1]
+			: add_part(parts, part), p, &p->files[i], &records[i]);
 	if (!p->nfiles && p->shards > 1)
 		add_part(parts, part);
 }
@@ -799,7 +805,7 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 				p->files[i].suite->name, p->files[i].test));
 	}
 	/* With test arguments only a part of each file may have been run. */
-	if (!p->o.audit && p->shards == 1 && !p->args.n)
+	if (!p->o.audit && p->shards == 1 && !p->args.n && p->o.repeat == 1)
 		plan_history_write(p, &ended);
 	list_free(&ended);
 	if (stays)
@@ -1051,6 +1057,9 @@ main(int argc, char **argv)
 		else if (plan_wants_setup(&p) && !p.o.reopen)
 			collect(&p);
 		plan_make(&p);
+		if (p.o.repeat > 1 && (p.o.shard || p.o.audit || p.o.interactive
+		|| p.o.last_failed))
+			bad("--repeat", "does not go with --shard, --audit, -i or --last-failed");
 		p.workers = count_workers(&p);
 		if (p.o.interactive && p.nfiles != 1)
 			bad("-i", "needs exactly one file, got %zu", p.nfiles);

@@ -93,11 +93,12 @@ struct opts {
 	int timeout_signal, flaky, leak;
 	int no_tests, github;
 	int64_t audit;          /* rounds; 0: no audit */
+	int64_t repeat;         /* copies of each file */
 	int64_t fail_fast;      /* failing files that end the run; 0: none does */
 	bool list, quiet, verbose, help, version;
 	bool last_failed, enabled, db_terminate;
 	bool merge, strict, partial, rerun, clean, interactive;
-	char *config, *chdir, *junit, *history, *run_dir, *shuffle, *shard, *reopen;
+	char *config, *chdir, *junit, *history, *run_dir, *shuffle, *shard, *plan, *reopen;
 	char *test, *collect, *server, *setup, *after, *ready;
 	char *db, *db_admin, *db_clone, *db_drop;
 	struct list suite, files, exclude, db_env, url_env, port_env, env;
@@ -122,6 +123,7 @@ struct file {
 	char *named;            /* test, relative to where the user stands */
 	struct suite *suite;
 	int index;
+	int copy;               /* from 1, with repeat; else 0 */
 	char *dir;              /* of its first attempt, in a run that was read back */
 	int64_t timeout_ms;
 	int64_t retries;
@@ -575,6 +577,7 @@ struct part {
 	const char *why;        /* the cause in words, or NULL */
 	int64_t ms;
 	int attempts;
+	bool copies;            /* they are those of repeat */
 	bool synthetic;         /* the result counts, not only the reports */
 	const char *input;      /* where it comes from */
 	bool found;             /* in a directory, not named */

@@ -117,7 +117,9 @@ put_line(struct show *s, const char *text)
 static char *
 title(const struct show *s, const struct file *f)
 {
-	return shown(s->plan->nsuites > 1 ? str("%s: %s", f->suite->name, f->test) : f->test);
+	return shown(str("%s%s%s%s", s->plan->nsuites > 1 ? f->suite->name : "",
+		s->plan->nsuites > 1 ? ": " : "", f->test, f->copy ? str(" (%d/%" PRId64 ")",
+		f->copy, s->plan->o.repeat) : ""));
 }
 
 /* The word of a result, in green, yellow or red on a terminal. */
@@ -633,6 +635,7 @@ read_planned(struct plan *p, struct record **records, const char *line)
 			.cause = CAUSE_CANCELLED, .why = "! the run ended before this file did" };
 		f = &p->files[p->nfiles];
 		f->index = (int)p->nfiles;
+		f->copy = (int)json_long(s, "copy");
 		f->suite = &p->suites[p->nfiles++];
 		f->suite->name = json_value(s, "suite");
 		f->test = json_value(s, "file");

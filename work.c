@@ -147,6 +147,7 @@ make_env(struct attempt *a)
 		env_set(a, "PRUN_INDEX", str("%d", a->f->index));
 		env_set(a, "PRUN_WORKER", str("%d", a->w->slot));
 		env_set(a, "PRUN_ATTEMPT", str("%d", a->out.attempt));
+		env_set(a, "PRUN_REPEAT", str("%d", a->f->copy ? a->f->copy : 1));
 		env_set(a, "PRUN_PORT", str("%d", a->ports[0].number));
 		for (i = 1; i < a->nports; i++)
 			env_set(a, a->o->ports.v[i - 1], str("%d", a->ports[i].number));
