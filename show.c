@@ -28,8 +28,9 @@ static const char *const result_word[RESULTS] = {
 	"passed", "flaky", "skipped", "without tests", "failed", "timed out",
 	"with errors", "cancelled"
 };
+/* On the screen, in results.jsonl and in reports. */
 static const char *const phase_name[PHASES] = {
-	"idle", "setup", "waiting", "clone", "server", "ready", "test", "stop"
+	"end", "setup", "waiting", "clone", "start", "wait", "test", "stop"
 };
 
 struct show {
@@ -45,7 +46,6 @@ struct show {
 	bool screen;            /* and lines redrawn in place below the others */
 	char *github;           /* the word that ends stop-commands, or NULL */
 	int annotated;
-	int width, height;
 	int lines;              /* of workers, on the screen now */
 	int done;               /* files that have ended */
 	int64_t drawn;
@@ -152,7 +152,7 @@ show_say(struct show *s, const char *fmt, ...)
 }
 
 static void
-draw_slot(struct show *s, const struct slot_view *v, int64_t now)
+draw_slot(struct show *s, const struct slot_view *v, int64_t now, int width)
 {
 	char *line = str("%s%-7s %s  %.0fs", s->screen ? "  " : "running: ",
 		phase_name[v->phase], v->file < 0 ? "" : title(s, &s->plan->files[v->file]),
@@ -160,7 +160,7 @@ draw_slot(struct show *s, const struct slot_view *v, int64_t now)
 	size_t n = strlen(line);
 
 	/* A line that wraps would be one too many to go up; not inside a character. */
-	while (s->screen && n && (n >= (size_t)s->width || (line[n] & 0xc0) == 0x80))
+	while (s->screen && n && (n >= (size_t)width || (line[n] & 0xc0) == 0x80))
 		n--;
 	buf_fmt(&s->out, "%.*s\n", (int)n, line);
 	s->lines += s->screen;
@@ -181,13 +181,12 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 		return s->drawn + pause;
 	if (s->screen && s->out.n)
 		return t + every;       /* the last drawing is not written yet */
-	/* 0 where that is not known. */
-	s->width = ioctl(1, TIOCGWINSZ, &ws) == 0 && ws.ws_col ? ws.ws_col : 80;
-	s->height = ws.ws_row ? ws.ws_row : 24;
+	if (ioctl(1, TIOCGWINSZ, &ws) < 0 || !ws.ws_col)
+		ws = (struct winsize){ .ws_col = 80, .ws_row = 24 };
 	erase(s);
 	for (i = 0; i < n; i++)
-		if (v[i].phase != IDLE && (!s->screen || s->lines < s->height - 2))
-			draw_slot(s, &v[i], t);
+		if (v[i].phase != IDLE && (!s->screen || s->lines < ws.ws_row - 2))
+			draw_slot(s, &v[i], t, ws.ws_col);
 	s->drawn = t;
 	scratch_release(mark);
 	show_write(s);
@@ -196,15 +195,18 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 
 /* ---- one file ---- */
 
-/* Text of a workflow command of GitHub; more characters end a property. */
-static void
-put_github(struct show *s, const char *text, bool property)
+/* Text on one line, the characters of a set as %XX; scratch memory. */
+static char *
+percent(const char *text, const char *set)
 {
+	struct buf b = { 0 };
+	char *s;
+
 	for (text = shown(text); *text; text++)
-		if (strchr(property ? "%\r\n:," : "%\r\n", *text))
-			buf_fmt(&s->out, "%%%02X", (unsigned char)*text);
-		else
-			buf_char(&s->out, *text);
+		buf_fmt(&b, strchr(set, *text) ? "%%%02X" : "%c", (unsigned char)*text);
+	s = str("%s", b.n ? b.s : "");
+	buf_free(&b);
+	return s;
 }
 
 static void
@@ -218,15 +220,12 @@ annotate(struct show *s, const struct file *f, char *const note[FIELDS])
 	if (*path != '/')
 		path = str("%s/%s", s->plan->base, path);
 	top = top ? str("%s/", top) : "";
-	buf_fmt(&s->out, "::%s::\n::error file=", s->github);
-	put_github(s, *top && starts(path, top) ? path + strlen(top) : source, true);
+	buf_fmt(&s->out, "::%s::\n::error file=%s", s->github,
+		percent(*top && starts(path, top) ? path + strlen(top) : source, "%:,"));
 	if (atoi(note[LINE]) > 0)
 		buf_fmt(&s->out, ",line=%d", atoi(note[LINE]));
-	buf_str(&s->out, ",title=");
-	put_github(s, note[NAME], true);
-	buf_str(&s->out, "::");
-	put_github(s, note[MESSAGE], false);
-	buf_fmt(&s->out, "\n::stop-commands::%s\n", s->github);
+	buf_fmt(&s->out, ",title=%s::%s\n::stop-commands::%s\n", percent(note[NAME], "%:,"),
+		percent(note[MESSAGE], "%"), s->github);
 }
 
 /* The path of a file, relative to where the user stands. */
@@ -483,27 +482,19 @@ json(struct buf *b, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* As results.jsonl and reports name them. */
-static const char *const phase_key[PHASES] = {
-	[CLONING] = "clone", [STARTING] = "start", [PREPARED] = "wait", [TESTING] = "test",
-	[STOPPING] = "stop", [IDLE] = "end"
-};
-static const enum phase phase_order[] = {
-	CLONING, STARTING, PREPARED, TESTING, STOPPING, IDLE
-};
-
 /* When each phase of an attempt began: it ends where the next one begins. */
 static char *
 list_phases(const struct plan *p, const struct outcome *o, const char *fmt, const char *between)
 {
 	char *text = "", *one;
-	enum phase k;
-	size_t i;
+	int k;
 
-	for (i = 0; i < LEN(phase_order); i++) {
-		k = phase_order[i];
-		one = o->began[k] ? str(fmt, phase_key[k], seconds(o->began[k] - p->began)) : "";
-		text = str("%s%s%s", text, *text && *one ? between : "", one);
+	for (k = CLONING; k <= PHASES; k++) {   /* and the end, which is IDLE */
+		if (!o->began[k % PHASES])
+			continue;
+		one = str(fmt, phase_name[k % PHASES],
+			seconds(o->began[k % PHASES] - p->began));
+		text = str("%s%s%s", text, *text ? between : "", one);
 	}
 	return text;
 }
@@ -650,7 +641,7 @@ read_ended(struct plan *p, struct record *records, const char *object)
 	long i = json_long(object, "index"), attempt = json_long(object, "attempt");
 	char *message, *dir = json_value(object, "dir"), *phases, *value;
 	struct outcome *o;
-	size_t k;
+	int k;
 
 	if (i < 0 || (size_t)i >= p->nfiles)
 		return;
@@ -667,10 +658,10 @@ read_ended(struct plan *p, struct record *records, const char *object)
 	o->ms = milliseconds(json_value(object, "seconds"));
 	o->slot = (int)json_long(object, "worker");
 	phases = strstr(object, "\"phases\":");
-	for (k = 0; phases && k < LEN(phase_order); k++) {
-		value = json_value(phases, phase_key[phase_order[k]]);
+	for (k = 0; phases && k < PHASES; k++) {
+		value = json_value(phases, phase_name[k]);
 		if (*value)
-			o->began[phase_order[k]] = p->began + milliseconds(value);
+			o->began[k] = p->began + milliseconds(value);
 	}
 	o->notes = true;        /* they may be there, or else: */
 	message = json_value(object, "message");
@@ -804,14 +795,14 @@ struct sums {
 	int unused, connected;  /* databases */
 	int64_t ms;             /* of all together */
 	int64_t wall;           /* from the first one's begin to the last one's end */
-	int slowest;            /* index of a file, or -1 */
-	int64_t longest, second;        /* time of it, and of the next one */
+	int64_t longest;        /* of one file: */
+	const struct file *slowest;
 };
 
 static struct sums
 sum_up(const struct show *s, const struct suite *suite)
 {
-	struct sums sums = { .slowest = -1 };
+	struct sums sums = { .files = 0 };
 	int64_t from = INT64_MAX, to = 0;
 	const struct outcome *o;
 	size_t i;
@@ -830,11 +821,8 @@ sum_up(const struct show *s, const struct suite *suite)
 		sums.connected += o->connected;
 		sums.ms += o->ms;
 		if (o->ms > sums.longest) {
-			sums.second = sums.longest;
 			sums.longest = o->ms;
-			sums.slowest = (int)i;
-		} else if (o->ms > sums.second) {
-			sums.second = o->ms;
+			sums.slowest = &s->plan->files[i];
 		}
 		from = o->ms && o->begin < from ? o->begin : from;
 		to = o->ms && o->begin + o->ms > to ? o->begin + o->ms : to;
@@ -900,15 +888,12 @@ show_suites(struct show *s, struct buf *summary, struct buf *warnings)
 static void
 show_slowest(struct show *s, const struct sums *all, int64_t ms)
 {
-	int64_t others = all->ms / s->plan->workers;
+	int others = s->plan->workers - 1;
 
-	if (all->second > others)
-		others = all->second;
-	if (s->plan->nfiles < 3 || ms < 2000 || all->longest <= ms * 9 / 10
-	|| all->longest * 3 / 4 <= others)
-		return;
-	buf_fmt(&s->out, "the slowest file limits the run: %s, %.1fs\n",
-		title(s, &s->plan->files[all->slowest]), seconds(all->longest));
+	if (s->plan->nfiles > 2 && ms >= 2000 && all->longest > ms * 9 / 10
+	&& others && all->longest * 3 / 4 > (all->ms - all->longest) / others)
+		buf_fmt(&s->out, "the slowest file limits the run: %s, %.1fs\n",
+			title(s, all->slowest), seconds(all->longest));
 }
 
 void
