@@ -855,49 +855,52 @@ beside(const struct outcome *a, const struct outcome *b)
 		&& b->begin < a->begin + a->ms;
 }
 
-/* What there is against a file, strongest first. */
-enum evidence { WHENEVER, EVERY, SOME, EVIDENCES };
-
-static const char *const words[EVIDENCES + 1] = {
+/* What there may be against a file, strongest first. */
+static const char *const evidence[] = {
 	"beside it whenever it failed, and never when both passed:",
 	"beside it whenever it failed, but also when both passed:",
 	"not always beside the same file; these unsafe files ran beside it when it failed:",
 	"no file in particular ran beside it"
 };
+#define NO_EVIDENCE (LEN(evidence) - 1)
 
-/* Counts the rounds in which f failed in company; of these, those beside g. */
-static int
-failures(const struct plan *p, const struct record *f, const struct record *g, int *harmless)
+/* Index in evidence of what there is against g where f failed. */
+static size_t
+weigh(const struct plan *p, const struct record *f, const struct record *g)
 {
 	const struct outcome *a, *b;
-	int k, n = 0;
+	int k, failed = 0, beside_g = 0, unsafe = 0, harmless = 0;
 
 	for (k = 1; k <= p->o.audit; k++) {
 		a = &f->rounds[k];
 		b = &g->rounds[k];
-		n += is_failure(a) && beside(a, b);
-		*harmless += beside(a, b) && !is_failure(a) && !is_failure(b);
+		failed += is_failure(a);
+		unsafe += is_failure(b);
+		beside_g += is_failure(a) && beside(a, b);
+		harmless += beside(a, b) && !is_failure(a) && !is_failure(b);
 	}
+	if (f == g || !beside_g || (beside_g < failed && !unsafe))
+		return NO_EVIDENCE;
+	if (beside_g < failed)
+		return 2;
+	return harmless ? 1 : 0;
+}
+
+/* The rounds in which it failed beside others. */
+static int
+failures(const struct plan *p, const struct record *c)
+{
+	int k, n = 0;
+
+	for (k = 1; k <= p->o.audit; k++)
+		n += is_failure(&c->rounds[k]);
 	return n;
 }
 
-/* What there is against g where f failed; unsafe[] says how often each did. */
-static enum evidence
-evidence(const struct plan *p, const struct record *records, size_t f, size_t g,
-	const int *unsafe)
-{
-	int harmless = 0, n = failures(p, &records[f], &records[g], &harmless);
-
-	if (f == g || (n < unsafe[f] && !(n && unsafe[g])))
-		return EVIDENCES;
-	if (n < unsafe[f])
-		return SOME;
-	return harmless ? EVERY : WHENEVER;
-}
-
-/* The lines to paste into prun.conf; group[i] is the first file of i's group. */
+/* The lines to paste into prun.conf.  Files of one group have the same number. */
 static void
-add_lines(struct buf *b, const struct plan *p, const int *unsafe, const size_t *group)
+add_lines(struct buf *b, const struct plan *p, const struct record *records,
+	const size_t *group)
 {
 	struct buf serial = { 0 }, lock = { 0 };
 	const char *s;
@@ -906,7 +909,7 @@ add_lines(struct buf *b, const struct plan *p, const int *unsafe, const size_t *
 
 	for (i = 0; i < p->nfiles; i++) {
 		lock.n = n = 0;
-		for (k = i; k < p->nfiles; k++) {
+		for (k = 0; k < p->nfiles; k++) {
 			if (group[k] != i)
 				continue;
 			n++;
@@ -916,7 +919,7 @@ add_lines(struct buf *b, const struct plan *p, const int *unsafe, const size_t *
 		}
 		if (n > 1)
 			buf_fmt(b, "lock = audit-%d%s\n", ++locks, lock.s);
-		else if (n && unsafe[i])
+		else if (n && failures(p, &records[i]))
 			buf_str(&serial, lock.s);
 	}
 	if (serial.n)
@@ -928,24 +931,22 @@ add_lines(struct buf *b, const struct plan *p, const int *unsafe, const size_t *
 /* Names an unsafe file's suspects, and puts them into its group. */
 static void
 add_suspects(struct buf *b, const struct plan *p, const struct record *records, size_t f,
-	const int *unsafe, size_t *group)
+	size_t *group)
 {
-	enum evidence e, strongest = EVIDENCES;
-	size_t i, k, from, to;
+	size_t i, k, from, e, strongest = NO_EVIDENCE;
 
 	for (i = 0; i < p->nfiles; i++) {
-		e = evidence(p, records, f, i, unsafe);
+		e = weigh(p, &records[f], &records[i]);
 		strongest = e < strongest ? e : strongest;
 	}
-	buf_fmt(b, "\n    %s", words[strongest]);
-	for (i = 0; i < p->nfiles && strongest < EVIDENCES; i++) {
-		if (evidence(p, records, f, i, unsafe) != strongest)
+	buf_fmt(b, "\n    %s", evidence[strongest]);
+	for (i = 0; i < p->nfiles && strongest < NO_EVIDENCE; i++) {
+		if (weigh(p, &records[f], &records[i]) != strongest)
 			continue;
 		buf_fmt(b, " %s", shown(p->files[i].test));
-		from = group[f] > group[i] ? group[f] : group[i];
-		to = group[f] > group[i] ? group[i] : group[f];
-		for (k = 0; k < p->nfiles; k++)
-			group[k] = group[k] == from ? to : group[k];
+		for (from = group[i], k = 0; k < p->nfiles; k++)
+			if (group[k] == from)
+				group[k] = group[f];
 	}
 	buf_char(b, '\n');
 }
@@ -954,34 +955,33 @@ void
 run_audit(const struct plan *p, const struct record *records, struct buf *b)
 {
 	size_t *group = xcalloc(p->nfiles, sizeof(*group)), i, n[4] = { 0 };
-	int *unsafe = xcalloc(p->nfiles, sizeof(*unsafe)), harmless = 0;
-	const struct outcome *last;
 	struct buf found = { 0 };
+	const struct record *c;
 	const char *name;
+	int times;
 
-	for (i = 0; i < p->nfiles; i++) {
+	for (i = 0; i < p->nfiles; i++)
 		group[i] = i;
-		unsafe[i] = failures(p, &records[i], &records[i], &harmless);
-	}
 	for (i = 0; i < p->nfiles; i++) {
 		name = shown(p->files[i].test);
-		last = &records[i].rounds[p->o.audit];
-		if (unsafe[i]) {
+		c = &records[i];
+		times = failures(p, c);
+		if (times) {
 			n[1]++;
 			buf_fmt(&found, "unsafe: %s  passed alone, failed in %d of %d rounds "
-				"beside others", name, unsafe[i], (int)p->o.audit);
-			add_suspects(&found, p, records, i, unsafe, group);
-		} else if (is_failure(&records[i].rounds[0])) {
+				"beside others", name, times, (int)p->o.audit);
+			add_suspects(&found, p, records, i, group);
+		} else if (is_failure(c->rounds)) {
 			n[2]++;
 			buf_fmt(&found, "broken: %s  fails alone\n", name);
 		} else {
-			n[last->attempt && last->result <= NONE ? 0 : 3]++;
+			n[c->attempts > p->o.audit && c->o.result <= NONE ? 0 : 3]++;
 		}
 	}
 	if (n[1]) {
 		buf_str(&found, "\nUntil they no longer share anything, these lines in "
 			"prun.conf keep them apart:\n\n");
-		add_lines(&found, p, unsafe, group);
+		add_lines(&found, p, records, group);
 	}
 	buf_fmt(b, "\naudit: ran each of %zu files alone, then %d rounds with %d at once:\n"
 		"%zu safe, %zu unsafe, %zu broken", p->nfiles, (int)p->o.audit, p->workers,
@@ -993,5 +993,4 @@ run_audit(const struct plan *p, const struct record *records, struct buf *b)
 		warn("%s/audit.txt:", p->dir);
 	buf_free(&found);
 	free(group);
-	free(unsafe);
 }
