@@ -187,7 +187,8 @@ struct record {
 	struct outcome o;       /* of the last attempt */
 	struct outcome *rounds; /* of an audit: of all, alone first */
 	int attempts;
-	int kept;               /* the last of them whose clone stays; 0: none */
+	int failed;             /* of them */
+	int kept;               /* the last attempt whose clone stays; 0: none */
 	bool ended;
 };
 

@@ -40,7 +40,7 @@ struct run {
 	struct order *drops;    /* clones to be dropped */
 	size_t ndrops, capdrops;
 	size_t next_setup;      /* suite; nsuites: all done */
-	size_t running;         /* files */
+	int running;            /* files */
 	bool alone;             /* one of them wants nothing beside it */
 	bool stopping;          /* no more files */
 	int round;              /* of an audit or of retries, after the first */
@@ -54,6 +54,7 @@ struct run {
 static void
 order(struct run *r, int i, enum order_type type, int file, int attempt, int64_t ms)
 {
+	static const enum phase first[] = { SETUP, CLONING, IDLE };
 	struct slot *s = &r->slots[i];
 	struct order o;
 
@@ -67,8 +68,9 @@ order(struct run *r, int i, enum order_type type, int file, int attempt, int64_t
 	if (type < ORDER_CANCEL) {
 		s->busy = true;
 		s->order = o;
-		r->views[i].since = clock_ms();
+		r->views[i].phase = first[type];
 		r->views[i].file = type == ORDER_RUN ? file : -1;
+		r->views[i].since = clock_ms();
 	}
 	/* EPIPE: it has died, which waitid will say.  EAGAIN: it has long stopped
 	 * reading; we do not wait for it. */
@@ -82,42 +84,40 @@ start_worker(struct run *r, int i)
 {
 	struct slot *s = &r->slots[i];
 	int orders[2] = { -1, -1 }, news[2] = { -1, -1 }, k;
+	bool piped = proc_pipe(orders) == 0 && proc_pipe(news) == 0;
 
 	memset(&s->worker, 0, sizeof(s->worker));
-	if (proc_pipe(orders) < 0 || proc_pipe(news) < 0
-	|| fcntl(orders[1], F_SETFL, O_NONBLOCK) < 0
-	|| fcntl(news[0], F_SETFL, O_NONBLOCK) < 0)
-		goto err;
 	fflush(NULL);
-	s->worker.pid = fork();
-	if (s->worker.pid < 0)
-		goto err;
+	s->worker.pid = piped ? fork() : -1;
 	if (s->worker.pid == 0) {
 		close(orders[1]);
 		close(news[0]);
 		/* Ends that are open here would hide another's end of file. */
 		for (k = 0; k < r->nslots; k++) {
-			close_keep(r->slots[k].orders);
-			close_keep(r->slots[k].news);
+			if (r->slots[k].worker.pid) {
+				close(r->slots[k].orders);
+				close(r->slots[k].news);
+			}
 		}
 		proc_become_worker(str("%s/worker.log", r->p->dir), r->p->o.interactive);
 		work_run(r->p, i, orders[0], news[1]);
 	}
-	close(orders[0]);
-	close(news[1]);
+	close_keep(orders[0]);
+	close_keep(news[1]);
+	if (s->worker.pid < 0) {
+		close_keep(orders[1]);
+		close_keep(news[0]);
+		s->worker.pid = 0;
+		return -1;
+	}
+	/* Cannot fail: the descriptors are open. */
+	fcntl(orders[1], F_SETFL, O_NONBLOCK);
+	fcntl(news[0], F_SETFL, O_NONBLOCK);
 	s->orders = orders[1];
 	s->news = news[0];
 	s->busy = s->quits = false;
 	r->views[i].phase = IDLE;
 	return 0;
-
-err:
-	close_keep(news[0]);
-	close_keep(news[1]);
-	close_keep(orders[0]);
-	close_keep(orders[1]);
-	s->worker.pid = 0;
-	return -1;
 }
 
 /* Tells all workers to end what they do, and starts no more files. */
@@ -229,17 +229,25 @@ give_back(struct run *r, int slot, const struct outcome *o)
 	return true;
 }
 
-/* The attempt has ended: its locks and its place are free. */
+/* Whether a file is to run with nothing beside it: also a retry, and what an audit
+ * begins with. */
+static bool
+wants_alone(const struct run *r, const struct file *f)
+{
+	return f->alone || (r->p->o.audit ? r->round == 0 : r->round > 0);
+}
+
+/* An attempt takes its locks and its place, or lets them go. */
 static void
-release(struct run *r, const struct file *f)
+occupy(struct run *r, const struct file *f, bool yes)
 {
 	size_t i;
 
 	for (i = 0; i < f->nlocks; i++)
-		r->held[f->locks[i]] = false;
-	r->in_suite[f->suite - r->p->suites]--;
-	r->running--;
-	r->alone = false;
+		r->held[f->locks[i]] = yes;
+	r->in_suite[f->suite - r->p->suites] += yes ? 1 : -1;
+	r->running += yes ? 1 : -1;
+	r->alone = yes && wants_alone(r, f);
 }
 
 /* Whether another attempt of the file follows this one. */
@@ -286,11 +294,12 @@ take_result(struct run *r, int slot, const struct outcome *o)
 	struct outcome before = c->o;
 	bool again, audit = r->p->o.audit;
 
-	release(r, f);
+	occupy(r, f, false);
 	if (o->crowded && give_back(r, slot, o))
 		return;
 	again = wants_another(r, f, o);
 	c->ended = !again;
+	c->failed += is_failure(o);
 	record(r, c, o);
 	tell(r, f, again);
 	if (audit && is_failure(&before))
@@ -315,14 +324,13 @@ lose_attempt(struct run *r, int i, const char *why)
 		.result = ERROR, .cause = CAUSE_WORKER_DIED, .begin = r->views[i].since
 	};
 	char *dir = plan_dir(r->p, f, o.attempt), *clone = plan_clone(r->p, f, o.attempt);
-	char *text = str("! %s\n", why);
+	const char *left = r->killed && clone ? str("; its database %s may be left", clone) : "";
+	char *text = str("! %s%s\n", why, left);
 
 	o.ms = clock_ms() - o.begin;
 	if (r->killed) {
 		o.result = CANCEL;
 		o.cause = CAUSE_CANCELLED;
-		if (clone)
-			text = str("! %s; its database %s may be left\n", why, clone);
 	}
 	if (mkdir(dir, 0777) < 0 && errno != EEXIST)
 		warn("%s:", dir);
@@ -409,7 +417,7 @@ read_news(struct run *r, int i)
 	struct slot *s = &r->slots[i];
 	struct news n;
 
-	while (s->news >= 0 && read(s->news, &n, sizeof(n)) == (ssize_t)sizeof(n)) {
+	while (s->worker.pid && read(s->news, &n, sizeof(n)) == (ssize_t)sizeof(n)) {
 		if (take_news(r, i, &n)) {
 			s->busy = false;
 			r->views[i].phase = IDLE;
@@ -439,7 +447,6 @@ reap_worker(struct run *r, int i)
 	close(s->orders);
 	close(s->news);
 	s->worker.pid = 0;
-	s->orders = s->news = -1;
 }
 
 /* A worker is dead: its file is an error, its clone is dropped, and another
@@ -449,24 +456,23 @@ replace_worker(struct run *r, int i)
 {
 	struct slot *s = &r->slots[i];
 	const char *how = proc_how_ended(&s->worker);
-	bool busy;
+	bool ran, was_setup;
 
 	reap_worker(r, i);
-	busy = s->busy;
+	ran = s->busy && s->order.type == ORDER_RUN;
+	was_setup = s->busy && s->order.type == ORDER_SETUP;
 	s->busy = false;
 	r->views[i].phase = IDLE;
-	if (r->killed && busy && s->order.type == ORDER_RUN)
-		lose_attempt(r, i, "did not stop in time and was killed");
+	if (ran)
+		lose_attempt(r, i, r->killed ? "did not stop in time and was killed"
+			: str("the worker died: %s", how));
 	if (r->killed || s->quits)
 		return;
 	show_say(r->show, "prun: worker %d died: %s; see %s/worker.log", i, how, r->p->dir);
-	if (busy && s->order.type == ORDER_RUN) {
-		lose_attempt(r, i, str("the worker died: %s", how));
-		if (r->p->files[s->order.file].suite->o.db)
-			queue_drop(r, s->order.file, s->order.attempt);
-	} else if (busy && s->order.type == ORDER_SETUP) {
+	if (ran && r->p->files[s->order.file].suite->o.db)
+		queue_drop(r, s->order.file, s->order.attempt);
+	if (was_setup)
 		take_done(r, i, true);
-	}
 	if (++r->restarts > r->p->o.max_worker_restart && !r->stopping)
 		give_up(r, "too many workers died (max-worker-restart)");
 	if (start_worker(r, i) < 0)
@@ -476,14 +482,6 @@ replace_worker(struct run *r, int i)
 }
 
 /* ---- whose turn it is ---- */
-
-static bool
-wants_alone(const struct run *r, const struct file *f)
-{
-	if (r->p->o.audit)
-		return f->alone || r->round == 0;
-	return f->alone || r->records[f->index].attempts > 0;
-}
 
 static bool
 may_run(const struct run *r, const struct file *f)
@@ -498,20 +496,6 @@ may_run(const struct run *r, const struct file *f)
 		if (r->held[f->locks[i]])
 			return false;
 	return true;
-}
-
-static void
-run_file(struct run *r, int slot, const struct file *f)
-{
-	size_t i;
-
-	for (i = 0; i < f->nlocks; i++)
-		r->held[f->locks[i]] = true;
-	r->alone = wants_alone(r, f);
-	r->in_suite[f->suite - r->p->suites]++;
-	r->running++;
-	r->views[slot].phase = CLONING;
-	order(r, slot, ORDER_RUN, f->index, r->records[f->index].attempts + 1, 0);
 }
 
 /* All have had their turn: those that have not ended get another, for a retry or
@@ -564,24 +548,25 @@ next_file(struct run *r)
 static void
 give_work(struct run *r, int i)
 {
-	const struct file *f = NULL;
+	const struct file *f;
 
 	while (r->next_setup < r->p->nsuites && r->p->suites[r->next_setup].no_setup)
 		r->next_setup++;
 	if (!r->stopping && r->next_setup < r->p->nsuites) {
 		if (i > 0)
 			return;
-		r->views[0].phase = SETUP;
 		order(r, 0, ORDER_SETUP, (int)r->next_setup, 0, 0);
 	} else if (r->ndrops) {
 		r->ndrops--;
 		order(r, i, ORDER_DROP, r->drops[r->ndrops].file,
 			r->drops[r->ndrops].attempt, 0);
-	} else if (!r->stopping) {
-		f = next_file(r);
+	} else {
+		f = r->stopping ? NULL : next_file(r);
+		if (!f)
+			return;
+		occupy(r, f, true);
+		order(r, i, ORDER_RUN, f->index, r->records[f->index].attempts + 1, 0);
 	}
-	if (f)
-		run_file(r, i, f);
 }
 
 /* Gives every idle worker something to do; false when the run is over. */
@@ -700,7 +685,7 @@ await_news(struct run *r, int64_t until)
 	int i;
 
 	for (i = 0; i < r->nslots; i++) {
-		r->fds[i].fd = r->slots[i].news;
+		r->fds[i].fd = r->slots[i].worker.pid ? r->slots[i].news : -1;
 		r->fds[i].events = POLLIN;
 	}
 	if (r->deadline >= 0 && (until < 0 || until > r->deadline))
@@ -716,53 +701,53 @@ await_news(struct run *r, int64_t until)
 	heed_signals(r);
 }
 
+/* Whether a worker lives, and the deadline has not come. */
 static bool
-is_late(const struct run *r)
+goes_on(const struct run *r)
 {
-	return r->deadline >= 0 && clock_ms() >= r->deadline;
-}
-
-/* Waits for the workers' end; false if some live on. */
-static bool
-await_end(struct run *r, int64_t until)
-{
-	bool alive;
 	int i;
 
-	for (;;) {
-		alive = false;
-		for (i = 0; i < r->nslots; i++)
-			alive = alive || r->slots[i].worker.pid;
-		if (!alive || clock_ms() >= until || is_late(r))
-			return !alive;
-		await_news(r, until);
-	}
+	for (i = 0; i < r->nslots; i++)
+		if (r->slots[i].worker.pid)
+			return r->deadline < 0 || clock_ms() < r->deadline;
+	return false;
 }
 
-/* Tells the workers to exit.  Those that do not, or not before the deadline, are
- * killed with all that they have started; what cannot be killed within half a
- * second, in the middle of a system call, is given up. */
+/* Nothing is left to do: tells the workers to exit, within ten seconds. */
 static void
-end_workers(struct run *r)
+quit(struct run *r)
 {
+	int64_t most = clock_ms() + 10000;
 	int i;
 
+	if (r->deadline < 0 || r->deadline > most)
+		r->deadline = most;
 	for (i = 0; i < r->nslots; i++) {
 		r->slots[i].quits = true;
 		order(r, i, ORDER_QUIT, 0, 0, 0);
 	}
-	if (await_end(r, clock_ms() + 10000))
-		return;
-	r->deadline = -1;
-	r->killed = r->stopping = true;
-	for (i = 0; i < r->nslots; i++)
-		if (r->slots[i].worker.pid)
-			kill(r->slots[i].worker.pid, SIGKILL);
-	await_end(r, clock_ms() + 500);
-	for (i = 0; i < r->nslots; i++)
-		if (r->slots[i].worker.pid && r->slots[i].busy
-		&& r->slots[i].order.type == ORDER_RUN)
-			lose_attempt(r, i, "could not be killed");
+}
+
+/* The workers that have not ended by the deadline are killed with all that they
+ * have started; what cannot be killed within half a second, in the middle of a
+ * system call, is given up. */
+static void
+kill_workers(struct run *r)
+{
+	struct slot *s;
+
+	r->killed = true;
+	for (s = r->slots; s < r->slots + r->nslots; s++) {
+		r->stopping = r->stopping || s->worker.pid;
+		if (s->worker.pid)
+			kill(s->worker.pid, SIGKILL);
+	}
+	r->deadline = clock_ms() + 500;
+	while (goes_on(r))
+		await_news(r, -1);
+	for (s = r->slots; s < r->slots + r->nslots; s++)
+		if (s->worker.pid && s->busy && s->order.type == ORDER_RUN)
+			lose_attempt(r, (int)(s - r->slots), "could not be killed");
 }
 
 /* ---- the end ---- */
@@ -823,8 +808,6 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 		if (p->o.audit)
 			c->rounds = xcalloc((size_t)p->o.audit + 1, sizeof(*c->rounds));
 	}
-	for (k = 0; k < n; k++)
-		r.slots[k].orders = r.slots[k].news = -1;
 	for (i = 0; i < r.nslots && start_worker(&r, i) == 0; i++)
 		;
 	if (i == 0)
@@ -832,9 +815,12 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 	if (i < r.nslots)
 		show_say(show, "prun: only %d at once: %s", i, strerror(errno));
 	r.nslots = i;
-	while (!is_late(&r) && hand_out(&r))
+	while (goes_on(&r) && hand_out(&r))
 		await_news(&r, show_draw(show, r.views, r.nslots, false));
-	end_workers(&r);
+	quit(&r);
+	while (goes_on(&r))
+		await_news(&r, -1);
+	kill_workers(&r);
 	proc_drain(NULL, NULL);
 	list_clones(&r);
 	end_files(&r);
@@ -869,32 +855,19 @@ static size_t
 weigh(const struct plan *p, const struct record *f, const struct record *g)
 {
 	const struct outcome *a, *b;
-	int k, failed = 0, beside_g = 0, unsafe = 0, harmless = 0;
+	int k, failed = 0, harmless = 0;
 
 	for (k = 1; k <= p->o.audit; k++) {
 		a = &f->rounds[k];
 		b = &g->rounds[k];
-		failed += is_failure(a);
-		unsafe += is_failure(b);
-		beside_g += is_failure(a) && beside(a, b);
+		failed += is_failure(a) && beside(a, b);
 		harmless += beside(a, b) && !is_failure(a) && !is_failure(b);
 	}
-	if (f == g || !beside_g || (beside_g < failed && !unsafe))
+	if (f == g || !failed || (failed < f->failed && !g->failed))
 		return NO_EVIDENCE;
-	if (beside_g < failed)
+	if (failed < f->failed)
 		return 2;
 	return harmless ? 1 : 0;
-}
-
-/* The rounds in which it failed beside others. */
-static int
-failures(const struct plan *p, const struct record *c)
-{
-	int k, n = 0;
-
-	for (k = 1; k <= p->o.audit; k++)
-		n += is_failure(&c->rounds[k]);
-	return n;
 }
 
 /* The lines to paste into prun.conf.  Files of one group have the same number. */
@@ -919,7 +892,7 @@ add_lines(struct buf *b, const struct plan *p, const struct record *records,
 		}
 		if (n > 1)
 			buf_fmt(b, "lock = audit-%d%s\n", ++locks, lock.s);
-		else if (n && failures(p, &records[i]))
+		else if (n && records[i].failed)
 			buf_str(&serial, lock.s);
 	}
 	if (serial.n)
@@ -958,22 +931,20 @@ run_audit(const struct plan *p, const struct record *records, struct buf *b)
 	struct buf found = { 0 };
 	const struct record *c;
 	const char *name;
-	int times;
 
 	for (i = 0; i < p->nfiles; i++)
 		group[i] = i;
 	for (i = 0; i < p->nfiles; i++) {
 		name = shown(p->files[i].test);
 		c = &records[i];
-		times = failures(p, c);
-		if (times) {
-			n[1]++;
-			buf_fmt(&found, "unsafe: %s  passed alone, failed in %d of %d rounds "
-				"beside others", name, times, (int)p->o.audit);
-			add_suspects(&found, p, records, i, group);
-		} else if (is_failure(c->rounds)) {
+		if (is_failure(c->rounds)) {
 			n[2]++;
 			buf_fmt(&found, "broken: %s  fails alone\n", name);
+		} else if (c->failed) {
+			n[1]++;
+			buf_fmt(&found, "unsafe: %s  passed alone, failed in %d of %d rounds "
+				"beside others", name, c->failed, (int)p->o.audit);
+			add_suspects(&found, p, records, i, group);
 		} else {
 			n[c->attempts > p->o.audit && c->o.result <= NONE ? 0 : 3]++;
 		}
