@@ -1185,6 +1185,7 @@ repeat(struct plan *p)
 		for (copy = 1; copy <= p->o.repeat; copy++) {
 			f = push_file(p, all[i]);
 			f->copy = p->o.repeat > 1 ? copy : 0;
+			f->retries = f->copy ? 0 : f->retries;
 			f->index = (int)p->nfiles - 1;
 		}
 	free(all);

@@ -510,6 +510,8 @@ static void
 json_file(struct buf *b, const struct file *f)
 {
 	json(b, "{'index':%d,'suite':%s,'file':%s", f->index, f->suite->name, f->test);
+	if (f->copy)
+		json(b, ",'copy':%d", f->copy);
 }
 
 static void
