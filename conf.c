@@ -19,142 +19,134 @@
 
 enum type { BOOL, INT, JOBS, STR, LIST, BLANKS, DURATION, SIZE, ENUM, PATH, URL, READY };
 enum level { DEFAULT, FILE_GLOBAL, SUITE, PRUNFLAGS, COMMAND_LINE };
-/* ARGV: for the command line only; TOP: not in a suite; MAYBE: its value may be
- * left out; LIMITED: it cannot be none. */
-enum { ARGV = 1, TOP = 2, MAYBE = 4, LIMITED = 8 };
+/* ARGV: for the command line only; TOP: not in a suite; MAYBE: its value may be left
+ * out; LIMITED: it cannot be none.  Below them: its letter. */
+enum { ARGV = 256, TOP = 512, MAYBE = 1024, LIMITED = 2048, ABOVE_0 = 4096, LETTER = 255 };
 /* Milliseconds and bytes are less: sums of several of them are numbers, too. */
 #define NO_LIMIT 1e17
 
 struct option {
 	const char *name;       /* --name, and the key in prun.conf */
-	int letter;
 	enum type type;
-	int flags;
+	int flags;              /* and its letter */
 	size_t offset;
 	const char *arg;        /* for help; an ENUM has its words here */
-	const char *def;
 	const char *help;
+	const char *def;        /* an ENUM's is its first word */
 };
 
 #define AT(field) offsetof(struct opts, field)
 
 static const struct option table[] = {
-	{ "jobs", 'j', JOBS, TOP, AT(jobs), "N|max", NULL,
-		"Run up to N files at once. Default: CPU count" },
-	{ "config", 'f', PATH, ARGV, AT(config), "FILE", NULL,
-		"Read FILE instead of prun.conf" },
-	{ "chdir", 'C', PATH, ARGV, AT(chdir), "DIR", NULL, "Change to DIR first" },
-	{ "junit", 'o', PATH, TOP, AT(junit), "FILE", NULL,
-		"Write the merged JUnit report to FILE" },
-	{ "history", 0, PATH, TOP, AT(history), "FILE", NULL,
-		"History of earlier runs. Default: REPORT.history" },
-	{ "run-dir", 'd', PATH, TOP, AT(run_dir), "DIR", NULL,
-		"Put logs and reports in DIR and keep it" },
-	{ "fail-fast", 'x', INT, TOP | MAYBE, AT(fail_fast), "N", "0",
-		"Stop after N failing files. Default: 1" },
-	{ "retries", 'r', INT, 0, AT(retries), "N", "0", "Retry failed files up to N times" },
-	{ "timeout", 't', DURATION, 0, AT(timeout_ms), "DURATION", "none",
-		"Time limit for the test command" },
-	{ "timeout-signal", 0, ENUM, 0, AT(timeout_signal), "INT, TERM, QUIT, ABRT", "INT",
-		"First signal to a test that has timed out" },
-	{ "suite", 's', BLANKS, ARGV, AT(suite), "NAME,...", NULL, "Run only these suites" },
-	{ "list", 'n', BOOL, ARGV, AT(list), NULL, "no", "Print the plan and run nothing" },
-	{ "interactive", 'i', BOOL, ARGV, AT(interactive), NULL, "no",
-		"Run one file, its test on the terminal" },
-	{ "quiet", 'q', BOOL, TOP, AT(quiet), NULL, "no", "Print only failures and totals" },
-	{ "verbose", 'v', BOOL, TOP, AT(verbose), NULL, "no",
-		"Print details of cancelled files too" },
-	{ "help", 'h', BOOL, ARGV, AT(help), NULL, "no", "Print this help" },
-	{ "version", 'V', BOOL, ARGV, AT(version), NULL, "no", "Print the version" },
-	{ "keep", 0, ENUM, 0, AT(keep), "failed, run, always, never", "failed",
-		"Databases to keep" },
-	{ "last-failed", 0, BOOL, TOP, AT(last_failed), NULL, "no",
-		"Run only files that did not pass last time" },
-	{ "shuffle", 0, STR, TOP | MAYBE, AT(shuffle), "SEED", NULL,
-		"Run files in random order" },
-	{ "shard", 0, STR, TOP, AT(shard), "I/N|auto", NULL,
-		"Run only part I of N of the files" },
-	{ "plan", 0, STR, TOP, AT(plan), "HASH", NULL,
-		"Run nothing if the plan is not this one" },
-	{ "repeat", 0, INT, TOP, AT(repeat), "N", "1", "Run every file N times, side by side" },
-	{ "merge", 0, BOOL, ARGV, AT(merge), NULL, "no", "Merge reports and run directories" },
-	{ "strict", 0, BOOL, ARGV, AT(strict), NULL, "no",
-		"With --merge: exit 1 if there are failures" },
-	{ "partial", 0, BOOL, ARGV, AT(partial), NULL, "no",
-		"With --merge: accept missing shards" },
-	{ "rerun", 0, BOOL, ARGV, AT(rerun), NULL, "no",
-		"With --merge: of files that are there twice the later run counts" },
-	{ "clean", 0, BOOL, ARGV, AT(clean), NULL, "no", "Drop what earlier runs left" },
-	{ "reopen", 0, PATH, ARGV, AT(reopen), "DIR", NULL,
-		"Start a kept attempt's server again" },
-	{ "audit", 0, INT, ARGV | MAYBE, AT(audit), "ROUNDS", "0",
-		"Find files that break each other. Default: 5" },
-	{ "github", 0, ENUM, TOP, AT(github), "auto, no", "auto",
-		"Annotate failing tests on GitHub" },
-	{ "files", 0, BLANKS, 0, AT(files), "PATH", NULL,
-		"Files, directories and globs to run" },
-	{ "exclude", 0, BLANKS, 0, AT(exclude), "GLOB", NULL, "Files not to run" },
-	{ "test", 0, STR, 0, AT(test), "CMD", NULL, "Command that runs one file, $PRUN_TEST" },
-	{ "collect", 0, STR, 0, AT(collect), "CMD", NULL,
-		"Command that lists the tests of files" },
-	{ "server", 0, STR, 0, AT(server), "CMD", NULL, "Command that serves on $PRUN_PORT" },
-	{ "setup", 0, STR, 0, AT(setup), "CMD", NULL,
-		"Command to run once, before the first clone" },
-	{ "after", 0, STR, 0, AT(after), "CMD", NULL, "Command to run after every attempt" },
-	{ "service", 0, LIST, 0, AT(service), "NAME CMD", NULL,
-		"Command to start before the server" },
-	{ "ports", 0, BLANKS, 0, AT(ports), "NAME", NULL,
-		"Variables that get a port of their own each" },
-	{ "ready", 0, READY, 0, AT(ready), "HOW", "tcp",
-		"tcp, http PATH, log ERE, command CMD, fd or none" },
-	{ "ready-timeout", 0, DURATION, 0, AT(ready_timeout_ms), "DURATION", "15s",
-		"Time for the server to get ready" },
-	{ "grace", 0, DURATION, LIMITED, AT(grace_ms), "DURATION", "5s",
-		"Time between TERM and KILL" },
-	{ "db", 0, URL, 0, AT(db), "URL", NULL, "Template database, cloned for each attempt" },
-	{ "db-env", 0, BLANKS, 0, AT(db_env), "NAME", "DATABASE_URL",
-		"NAME gets the clone's URL" },
-	{ "db-admin", 0, URL, 0, AT(db_admin), "URL", NULL,
-		"URL to create and drop clones, past a pooler" },
-	{ "db-clone", 0, STR, 0, AT(db_clone), "CMD", NULL,
-		"Command that clones another kind of database" },
-	{ "db-drop", 0, STR, 0, AT(db_drop), "CMD", NULL, "Command that drops such a clone" },
-	{ "db-terminate", 0, BOOL, 0, AT(db_terminate), NULL, "yes",
-		"End sessions on the template" },
-	{ "db-strategy", 0, ENUM, 0, AT(db_strategy), "auto, wal_log, file_copy", "auto",
-		"How PostgreSQL copies a template" },
-	{ "db-unused", 0, ENUM, 0, AT(db_unused), "note, fail", "note",
-		"A database that nobody connected to" },
-	{ "url-env", 0, BLANKS, 0, AT(url_env), "NAME", NULL, "NAME gets the server's URL" },
-	{ "port-env", 0, BLANKS, 0, AT(port_env), "NAME", NULL, "NAME gets the port" },
-	{ "env", 0, LIST, 0, AT(env), "NAME=VALUE", NULL,
-		"Set a variable for server and test" },
-	{ "unset", 0, BLANKS, 0, AT(unset), "GLOB", NULL,
-		"Hide these variables from server and test" },
-	{ "serial", 0, BLANKS, 0, AT(serial), "GLOB", NULL, "Run these files one at a time" },
-	{ "alone", 0, BLANKS, 0, AT(alone), "GLOB", NULL, "Run these files alone" },
-	{ "lock", 0, LIST, 0, AT(lock), "NAME GLOB...", NULL,
-		"Run one holder of NAME at a time" },
-	{ "split", 0, ENUM, 0, AT(split), "file, suite, dir, test", "file",
-		"What runs as one unit" },
-	{ "enabled", 0, BOOL, 0, AT(enabled), NULL, "yes", "Whether the suite runs" },
-	{ "workers", 0, INT, 0, AT(workers), "N", NULL,
-		"Run up to N files of the suite at once" },
-	{ "server-failure", 0, ENUM, 0, AT(server_failure), "stop, continue", "stop",
-		"What to do when a server cannot start" },
-	{ "server-exit", 0, ENUM, 0, AT(server_exit), "fail, pass", "fail",
-		"Server that exits with 0 during the test" },
-	{ "flaky", 0, ENUM, TOP, AT(flaky), "pass, fail", "pass", "How FLAKY counts" },
-	{ "leak", 0, ENUM, 0, AT(leak), "note, fail", "note",
-		"Processes a test leaves running" },
-	{ "log-limit", 0, SIZE, 0, AT(log_limit), "SIZE", "256M",
-		"Kill an attempt whose log is larger" },
-	{ "report-limit", 0, SIZE, TOP, AT(report_limit), "SIZE", "1M",
-		"Cut longer texts in reports" },
-	{ "no-tests", 0, ENUM, TOP, AT(no_tests), "fail, pass", "fail",
-		"Status when no files are found" },
-	{ "max-worker-restart", 0, INT, TOP, AT(max_worker_restart), "N", "3",
-		"Workers that may die" },
+	{ "jobs", JOBS, TOP | 'j', AT(jobs), "N|max",
+		"Run up to N files at once. Default: CPU count", NULL },
+	{ "config", PATH, ARGV | 'f', AT(config), "FILE",
+		"Read FILE instead of prun.conf", NULL },
+	{ "chdir", PATH, ARGV | 'C', AT(chdir), "DIR", "Change to DIR first", NULL },
+	{ "junit", PATH, TOP | 'o', AT(junit), "FILE",
+		"Write the merged JUnit report to FILE", NULL },
+	{ "history", PATH, TOP, AT(history), "FILE",
+		"History of earlier runs. Default: REPORT.history", NULL },
+	{ "run-dir", PATH, TOP | 'd', AT(run_dir), "DIR",
+		"Put logs and reports in DIR and keep it", NULL },
+	{ "fail-fast", INT, TOP | MAYBE | 'x', AT(fail_fast), "N",
+		"Stop after N failing files. Default: 1", "0" },
+	{ "retries", INT, 'r', AT(retries), "N", "Retry failed files up to N times", "0" },
+	{ "timeout", DURATION, 't', AT(timeout_ms), "DURATION",
+		"Time limit for the test command", "none" },
+	{ "timeout-signal", ENUM, 0, AT(timeout_signal), "INT, TERM, QUIT, ABRT",
+		"First signal to a test that has timed out", NULL },
+	{ "suite", BLANKS, ARGV | 's', AT(suite), "NAME,...", "Run only these suites", NULL },
+	{ "list", BOOL, ARGV | 'n', AT(list), NULL, "Print the plan and run nothing", NULL },
+	{ "interactive", BOOL, ARGV | 'i', AT(interactive), NULL,
+		"Run one file, its test on the terminal", NULL },
+	{ "quiet", BOOL, TOP | 'q', AT(quiet), NULL, "Print only failures and totals", NULL },
+	{ "verbose", BOOL, TOP | 'v', AT(verbose), NULL,
+		"Print details of cancelled files too", NULL },
+	{ "help", BOOL, ARGV | 'h', AT(help), NULL, "Print this help", NULL },
+	{ "version", BOOL, ARGV | 'V', AT(version), NULL, "Print the version", NULL },
+	{ "keep", ENUM, 0, AT(keep), "failed, run, always, never", "Databases to keep", NULL },
+	{ "last-failed", BOOL, TOP, AT(last_failed), NULL,
+		"Run only files that did not pass last time", NULL },
+	{ "shuffle", STR, TOP | MAYBE, AT(shuffle), "SEED", "Run files in random order", NULL },
+	{ "shard", STR, TOP, AT(shard), "I/N|auto", "Run only part I of N of the files", NULL },
+	{ "plan", STR, TOP, AT(plan), "HASH", "Run nothing if the plan is not this one", NULL },
+	{ "repeat", INT, TOP | ABOVE_0, AT(repeat), "N",
+		"Run every file N times, side by side", "1" },
+	{ "merge", BOOL, ARGV, AT(merge), NULL, "Merge reports and run directories", NULL },
+	{ "strict", BOOL, ARGV, AT(strict), NULL,
+		"With --merge: exit 1 if there are failures", NULL },
+	{ "partial", BOOL, ARGV, AT(partial), NULL,
+		"With --merge: accept missing shards", NULL },
+	{ "rerun", BOOL, ARGV, AT(rerun), NULL,
+		"With --merge: of files that are there twice the later run counts", NULL },
+	{ "clean", BOOL, ARGV, AT(clean), NULL, "Drop what earlier runs left", NULL },
+	{ "reopen", PATH, ARGV, AT(reopen), "DIR",
+		"Start a kept attempt's server again", NULL },
+	{ "audit", INT, ARGV | MAYBE, AT(audit), "ROUNDS",
+		"Find files that break each other. Default: 5", "0" },
+	{ "github", ENUM, TOP, AT(github), "auto, no",
+		"Annotate failing tests on GitHub", NULL },
+	{ "files", BLANKS, 0, AT(files), "PATH", "Files, directories and globs to run", NULL },
+	{ "exclude", BLANKS, 0, AT(exclude), "GLOB", "Files not to run", NULL },
+	{ "test", STR, 0, AT(test), "CMD", "Command that runs one file, $PRUN_TEST", NULL },
+	{ "collect", STR, 0, AT(collect), "CMD",
+		"Command that lists the tests of files", NULL },
+	{ "server", STR, 0, AT(server), "CMD", "Command that serves on $PRUN_PORT", NULL },
+	{ "setup", STR, 0, AT(setup), "CMD",
+		"Command to run once, before the first clone", NULL },
+	{ "after", STR, 0, AT(after), "CMD", "Command to run after every attempt", NULL },
+	{ "service", LIST, 0, AT(service), "NAME CMD",
+		"Command to start before the server", NULL },
+	{ "ports", BLANKS, 0, AT(ports), "NAME",
+		"Variables that get a port of their own each", NULL },
+	{ "ready", READY, 0, AT(ready), "HOW",
+		"tcp, http PATH, log ERE, command CMD, fd or none", "tcp" },
+	{ "ready-timeout", DURATION, 0, AT(ready_timeout_ms), "DURATION",
+		"Time for the server to get ready", "15s" },
+	{ "grace", DURATION, LIMITED, AT(grace_ms), "DURATION",
+		"Time between TERM and KILL", "5s" },
+	{ "db", URL, 0, AT(db), "URL", "Template database, cloned for each attempt", NULL },
+	{ "db-env", BLANKS, 0, AT(db_env), "NAME",
+		"NAME gets the clone's URL", "DATABASE_URL" },
+	{ "db-admin", URL, 0, AT(db_admin), "URL",
+		"URL to create and drop clones, past a pooler", NULL },
+	{ "db-clone", STR, 0, AT(db_clone), "CMD",
+		"Command that clones another kind of database", NULL },
+	{ "db-drop", STR, 0, AT(db_drop), "CMD", "Command that drops such a clone", NULL },
+	{ "db-terminate", BOOL, 0, AT(db_terminate), NULL,
+		"End sessions on the template", "yes" },
+	{ "db-strategy", ENUM, 0, AT(db_strategy), "auto, wal_log, file_copy",
+		"How PostgreSQL copies a template", NULL },
+	{ "db-unused", ENUM, 0, AT(db_unused), "note, fail",
+		"A database that nobody connected to", NULL },
+	{ "url-env", BLANKS, 0, AT(url_env), "NAME", "NAME gets the server's URL", NULL },
+	{ "port-env", BLANKS, 0, AT(port_env), "NAME", "NAME gets the port", NULL },
+	{ "env", LIST, 0, AT(env), "NAME=VALUE", "Set a variable for server and test", NULL },
+	{ "unset", BLANKS, 0, AT(unset), "GLOB",
+		"Hide these variables from server and test", NULL },
+	{ "serial", BLANKS, 0, AT(serial), "GLOB", "Run these files one at a time", NULL },
+	{ "alone", BLANKS, 0, AT(alone), "GLOB", "Run these files alone", NULL },
+	{ "lock", LIST, 0, AT(lock), "NAME GLOB...", "Run one holder of NAME at a time", NULL },
+	{ "split", ENUM, 0, AT(split), "file, suite, dir, test",
+		"What runs as one unit", NULL },
+	{ "enabled", BOOL, 0, AT(enabled), NULL, "Whether the suite runs", "yes" },
+	{ "workers", INT, ABOVE_0, AT(workers), "N",
+		"Run up to N files of the suite at once", NULL },
+	{ "server-failure", ENUM, 0, AT(server_failure), "stop, continue",
+		"What to do when a server cannot start", NULL },
+	{ "server-exit", ENUM, 0, AT(server_exit), "fail, pass",
+		"Server that exits with 0 during the test", NULL },
+	{ "flaky", ENUM, TOP, AT(flaky), "pass, fail", "How FLAKY counts", NULL },
+	{ "leak", ENUM, 0, AT(leak), "note, fail", "Processes a test leaves running", NULL },
+	{ "log-limit", SIZE, 0, AT(log_limit), "SIZE",
+		"Kill an attempt whose log is larger", "256M" },
+	{ "report-limit", SIZE, TOP, AT(report_limit), "SIZE",
+		"Cut longer texts in reports", "1M" },
+	{ "no-tests", ENUM, TOP, AT(no_tests), "fail, pass",
+		"Status when no files are found", NULL },
+	{ "max-worker-restart", INT, TOP, AT(max_worker_restart), "N",
+		"Workers that may die", "3" },
 };
 
 struct setting {
@@ -165,67 +157,44 @@ struct setting {
 	const char *where;      /* "prun.conf:7" or "--jobs" */
 };
 
-struct settings {
-	struct setting *v;
-	size_t n, cap;
-};
-
 enum { NOWHERE = -1 };          /* in no suite */
 
+/* What was read, and what is being read. */
 struct reading {
 	struct plan *plan;
-	struct settings *to;
-	enum level level;       /* of what is being read */
+	struct setting *v;
+	size_t n, cap;
+	enum level level;
 	int suite;
 };
 
-static size_t
-min(size_t a, size_t b)
-{
-	return a < b ? a : b;
-}
-
-/* How many edits make b of a; the table's words are short. */
+/* How much of two words is not the same at their beginnings and ends. */
 static size_t
 distance(const char *a, const char *b)
 {
-	size_t row[64], i, k, n = strlen(b), old, above;
+	size_t n = strlen(a), k = strlen(b), head = 0, tail = 0;
 
-	if (n >= LEN(row))
-		return n;
-	for (k = 0; k <= n; k++)
-		row[k] = k;
-	for (i = 0; a[i]; i++) {
-		old = row[0]++;
-		for (k = 1; k <= n; k++) {
-			above = row[k];
-			row[k] = a[i] == b[k - 1] ? old : 1 + min(old, min(above, row[k - 1]));
-			old = above;
-		}
-	}
-	return row[n];
+	while (a[head] && a[head] == b[head])
+		head++;
+	while (head + tail < n && head + tail < k && a[n - tail - 1] == b[k - tail - 1])
+		tail++;
+	return (n > k ? n : k) - head - tail;
 }
 
 static const struct option *
 find_option(const char *name, size_t n, const char *where, const char *what, const char *dash)
 {
-	const struct option *near = NULL;
+	const struct option *o, *near = table;
 	char *word = str("%.*s", (int)n, name);
-	size_t i, d, least = n / 2 + 2;
 
-	for (i = 0; i < LEN(table); i++) {
-		d = distance(word, table[i].name);
-		if (d == 0)
-			return &table[i];
-		if (d < least) {
-			least = d;
-			near = &table[i];
-		}
-	}
-	if (near)
+	for (o = table; o < table + LEN(table); o++)
+		if (distance(word, o->name) < distance(word, near->name))
+			near = o;
+	if (distance(word, near->name) > n / 2 + 1)
+		bad(where, "unknown %s \"%s%s\"", what, dash, word);
+	if (strcmp(word, near->name))
 		bad(where, "unknown %s \"%s%s\" (%s%s?)", what, dash, word, dash, near->name);
-	bad(where, "unknown %s \"%s%s\"", what, dash, word);
-	return NULL;
+	return near;
 }
 
 /* ---- values ---- */
@@ -265,47 +234,41 @@ with_unit(const struct setting *s)
 static int64_t
 count(const struct setting *s)
 {
-	const char *limits = "";
+	bool jobs = s->opt->type == JOBS;
+	bool some = jobs || s->opt->flags & ABOVE_0;
 	char *end = "";
 	int64_t n = -1;
 
 	if (!s->value)
 		return strcmp(s->opt->name, "audit") ? 1 : 5;
-	if (s->opt->type == JOBS && !strcmp(s->value, "max"))
+	if (jobs && !strcmp(s->value, "max"))
 		return INT_MAX;
 	/* as a flag: yes, no */
 	if (s->opt->flags & MAYBE && (!strcmp(s->value, "yes") || !strcmp(s->value, "no")))
 		return *s->value == 'y';
-	if (s->opt->type == INT && !strcmp(s->value, "none"))
+	if (!jobs && !strcmp(s->value, "none"))
 		return s->opt->def ? strtoll(s->opt->def, NULL, 10) : INT_MAX;
-	if (s->opt->type == JOBS)
-		limits = " above 0, or max";
-	else if (!strcmp(s->opt->name, "workers") || !strcmp(s->opt->name, "repeat"))
-		limits = " above 0";
 	if (isdigit((unsigned char)*s->value))
 		n = strtoll(s->value, &end, 10);
-	if (n < 0 || *end || n > INT_MAX || (n == 0 && *limits))
-		bad(s->where, "%s must be a whole number%s, not \"%s\"", s->opt->name, limits,
-			s->value);
+	if (n < some || *end || n > INT_MAX)
+		bad(s->where, "%s must be a whole number%s%s, not \"%s\"", s->opt->name,
+			some ? " above 0" : "", jobs ? ", or max" : "", s->value);
 	return n;
 }
 
 static int
 one_of(const struct setting *s)
 {
-	const char *word = s->opt->arg;
-	size_t n = strlen(s->value);
-	int i;
+	struct list words = { 0 };
+	size_t i;
 
-	for (i = 0; *word; i++) {
-		if (strcspn(word, ",") == n && !strncmp(word, s->value, n))
-			return i;
-		word += strcspn(word, ",");
-		word += strspn(word, ", ");
-	}
-	bad(s->where, "%s must be one of: %s (not \"%s\")", s->opt->name, s->opt->arg,
-		s->value);
-	return 0;
+	list_words(&words, s->opt->arg, ", ");
+	i = find_word((const char *const *)words.v, words.n, s->value);
+	if (i == words.n)
+		bad(s->where, "%s must be one of: %s (not \"%s\")", s->opt->name, s->opt->arg,
+			s->value);
+	list_free(&words);
+	return (int)i;
 }
 
 static bool
@@ -321,15 +284,14 @@ yes(const struct setting *s)
 static void
 add_items(struct list *l, const struct setting *s)
 {
-	if (s->opt->type == BLANKS) {
-		list_words(l, s->value, s->opt->letter == 's' ? ", \t" : " \t");
-		return;
-	}
 	if (!strcmp(s->opt->name, "env") && !strchr(s->value, '='))
 		bad(s->where, "env must be NAME=VALUE, not \"%s\"", s->value);
 	if (!strcmp(s->opt->name, "lock") && !strpbrk(s->value, " \t"))
 		bad(s->where, "lock must be NAME GLOB..., not \"%s\"", s->value);
-	list_add(l, s->value);
+	if (s->opt->type == LIST)
+		list_add(l, s->value);
+	else
+		list_words(l, s->value, !strcmp(s->opt->name, "suite") ? ", \t" : " \t");
 }
 
 /* Puts a setting's value where it belongs; again: its list grows. */
@@ -382,33 +344,26 @@ apply(struct opts *o, const struct setting *s, bool again)
 static bool
 mentions(const char *command, const char *name)
 {
-	const char *s;
+	const char *s = command;
 	size_t n = strlen(name);
 
-	for (s = strchr(command, '$'); s; s = strchr(s + 1, '$')) {
-		if (starts(s, str("${%s}", name)))
-			return true;
-		if (!strncmp(s + 1, name, n) && s[n + 1] != '_'
-		&& !isalnum((unsigned char)s[n + 1]))
+	while ((s = strchr(s, '$'))) {
+		s += s[1] == '{' ? 2 : 1;
+		if (!strncmp(s, name, n) && s[n] != '_' && !isalnum((unsigned char)s[n]))
 			return true;
 	}
 	return false;
 }
 
-/* Index of the first port that the command mentions and nobody before it was
- * awaited on; -1: none. */
-static int
-own_port(const struct opts *o, const struct service *v, size_t n, const char *command)
+/* Whether a service before the one at v[n] is awaited on the port. */
+static bool
+port_used(const struct service *v, size_t n, size_t port)
 {
-	size_t i, k;
+	size_t i;
 
-	for (i = 0; i < o->ports.n; i++) {
-		for (k = 0; k < n && v[k].port != (int)i; k++)
-			;
-		if (k == n && mentions(command, o->ports.v[i]))
-			return (int)i;
-	}
-	return -1;
+	for (i = 0; i < n && v[i].port != (int)port; i++)
+		;
+	return i < n;
 }
 
 /* Reads "NAME[@PORT] COMMAND"; v has the n services before it.  Returns what is
@@ -418,31 +373,28 @@ read_service(const struct opts *o, const char *s, struct service *v, size_t n)
 {
 	static const char *const logs[] = { "test", "server", "after", "db", "setup", "reopen",
 		"worker" };
-	size_t len = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-"), i;
-	char *port;
+	const char *port = s + strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-");
+	const char *command = port + strcspn(port, " \t");
+	size_t i;
 
-	v[n].name = str("%.*s", (int)len, s);
+	v[n].name = str("%.*s", (int)(port - s), s);
+	port = str("%.*s", (int)(command - port), port);
+	v[n].command = str("%s", command + strspn(command, " \t"));
 	v[n].port = -1;
+	if (!*v[n].name || !*v[n].command || (*port && *port != '@'))
+		return str("service = %s: needs NAME, of a-z, 0-9, _ and -, and COMMAND", s);
 	if (find_word(logs, LEN(logs), v[n].name) < LEN(logs))
 		return str("service = %s: the name is taken", v[n].name);
 	for (i = 0; i < n; i++)
 		if (!strcmp(v[i].name, v[n].name))
 			return str("service = %s is there twice", v[n].name);
-	if (s[len] == '@') {
-		s += len + 1;
-		len = strcspn(s, " \t");
-		port = str("%.*s", (int)len, s);
-		for (i = 0; i < o->ports.n && strcmp(o->ports.v[i], port); i++)
-			;
-		if (i == o->ports.n)
-			return str("service = %s@%s: ports = has no %s", v[n].name, port, port);
-		v[n].port = (int)i;
-	}
-	v[n].command = str("%s", s + len + strspn(s + len, " \t"));
-	if (!*v[n].name || !*v[n].command || !strchr(" \t", s[len]))
-		return str("service = %s: needs NAME, of a-z, 0-9, _ and -, and COMMAND", s);
-	if (v[n].port < 0)
-		v[n].port = own_port(o, v, n, v[n].command);
+	/* What is not said is the first port that it mentions and nobody is awaited on. */
+	for (i = 0; i < o->ports.n && v[n].port < 0; i++)
+		if (*port ? !strcmp(o->ports.v[i], port + 1)
+		: mentions(v[n].command, o->ports.v[i]) && !port_used(v, n, i))
+			v[n].port = (int)i;
+	if (*port && v[n].port < 0)
+		return str("service = %s%s: ports = has no %s", v[n].name, port, port + 1);
 	return NULL;
 }
 
@@ -463,18 +415,33 @@ conf_services(const struct opts *o, struct service **list)
 	return NULL;
 }
 
+static bool
+is_list(const struct option *o)
+{
+	return o->type == LIST || o->type == BLANKS;
+}
+
+static void
+check_url(const struct setting *s, const char *name, const char *url)
+{
+	const char *wrong = url ? url_check(url) : NULL;
+
+	if (wrong)
+		bad(s->where, "%s = %s %s", name, url_masked(url), wrong);
+}
+
 /* What holds in a suite, or NOWHERE. */
 static void
-resolve(const struct settings *from, struct opts *o, int suite)
+resolve(const struct reading *r, struct opts *o, int suite)
 {
-	enum level seen[LEN(table)] = { DEFAULT };
+	enum level seen[LEN(table)] = { DEFAULT }, level;
 	struct setting def = { .level = DEFAULT, .suite = NOWHERE, .where = "default" };
-	const struct setting *s, *db = NULL, *service = NULL;
+	const struct setting *s, *db = &def, *service = &def;
 	const char *wrong;
-	size_t i, k;
+	size_t i;
 
 	for (i = 0; i < LEN(table); i++)
-		if (table[i].type == LIST || table[i].type == BLANKS)
+		if (is_list(&table[i]))
 			list_free((struct list *)(void *)((char *)o + table[i].offset));
 	memset(o, 0, sizeof(*o));
 	o->workers = INT_MAX;
@@ -485,30 +452,26 @@ resolve(const struct settings *from, struct opts *o, int suite)
 		if (def.value)
 			apply(o, &def, false);
 	}
-	for (i = 0; i < from->n; i++) {
-		s = &from->v[i];
-		if (s->suite >= 0 && s->suite != suite)
-			continue;
-		k = (size_t)(s->opt - table);
-		apply(o, s, seen[k] == s->level);
-		seen[k] = s->level;
-		if (!strcmp(s->opt->name, "db"))
-			db = s;
-		if (!strcmp(s->opt->name, "service"))
-			service = s;
+	for (level = FILE_GLOBAL; level <= COMMAND_LINE; level++) {
+		for (s = r->v; s < r->v + r->n; s++) {
+			if (s->level != level || (level == SUITE && s->suite != suite))
+				continue;
+			apply(o, s, seen[s->opt - table] == level);
+			seen[s->opt - table] = level;
+			if (!strcmp(s->opt->name, "db"))
+				db = s;
+			if (!strcmp(s->opt->name, "service"))
+				service = s;
+		}
 	}
-	wrong = service && suite != NOWHERE ? conf_services(o, NULL) : NULL;
+	wrong = suite == NOWHERE ? NULL : conf_services(o, NULL);
 	if (wrong)
 		bad(service->where, "%s", wrong);
 	/* Only now is it known whether db-clone does it. */
-	if (suite == NOWHERE || !o->db || o->db_clone)
-		return;
-	wrong = url_check(o->db);
-	if (wrong)
-		bad(db->where, "db = %s %s", url_masked(o->db), wrong);
-	wrong = o->db_admin ? url_check(o->db_admin) : NULL;
-	if (wrong)
-		bad(db->where, "db-admin = %s %s", url_masked(o->db_admin), wrong);
+	if (suite != NOWHERE && o->db && !o->db_clone) {
+		check_url(db, "db", o->db);
+		check_url(db, "db-admin", o->db_admin);
+	}
 }
 
 /* ---- reading ---- */
@@ -516,55 +479,48 @@ resolve(const struct settings *from, struct opts *o, int suite)
 static void
 add_setting(struct reading *r, const struct option *opt, const char *value, const char *where)
 {
-	struct setting s = { opt, value ? str("%s", value) : NULL, r->level, r->suite, where };
+	struct setting s = { opt, value, r->level, r->level == SUITE
+		? (int)r->plan->nsuites - 1 : NOWHERE, where };
 
-	r->to->v = grow(r->to->v, &r->to->cap, r->to->n + 1, sizeof(s));
-	r->to->v[r->to->n++] = s;
+	r->v = grow(r->v, &r->cap, r->n + 1, sizeof(s));
+	r->v[r->n++] = s;
 }
 
-/* Adds an option whose value, where it is NULL, may be the next word; returns the
- * last word used. */
+/* Reads --name, --name=VALUE, --name VALUE, -xyz, -jN or -j N; returns the last word
+ * used. */
 static char **
-add_option(struct reading *r, const struct option *o, const char *value, const char *where,
-	char **words)
+read_option(struct reading *r, char **words)
 {
-	if (!value && o->type != BOOL && !(o->flags & MAYBE)) {
-		value = *++words;
-		if (!value)
+	const char *w = *words + 1, *where, *value;
+	const struct option *o = table;
+	bool name = *w == '-', flag;
+
+	do {
+		if (name) {
+			value = strchr(w, '=');
+			o = find_option(w + 1, strcspn(w + 1, "="), r->level == PRUNFLAGS
+				? "PRUNFLAGS" : "command line", "option", "--");
+			where = str("--%s", o->name);
+		} else {
+			where = str("-%c", *w);
+			for (o = table; o < table + LEN(table); o++)
+				if ((o->flags & LETTER) == (unsigned char)*w)
+					break;
+			if (o == table + LEN(table))
+				bad(where, "unknown option; see prun -h");
+			value = w[1] ? w : NULL;
+		}
+		flag = o->type == BOOL || o->flags & MAYBE;
+		if (!name && flag)
+			value = NULL;
+		else if (!flag && !value && !words[1])
 			bad(where, "needs a value: %s", o->arg);
-	}
-	add_setting(r, o, value, where);
-	return words;
-}
-
-/* --name, --name=VALUE or --name VALUE */
-static char **
-read_long(struct reading *r, char **words)
-{
-	const char *name = *words + 2, *eq = strchr(name, '=');
-	const struct option *o = find_option(name, strcspn(name, "="),
-		r->level == PRUNFLAGS ? "PRUNFLAGS" : "command line", "option", "--");
-
-	return add_option(r, o, eq ? eq + 1 : NULL, str("--%s", o->name), words);
-}
-
-/* -xyz, -jN or -j N */
-static char **
-read_short(struct reading *r, char **words)
-{
-	const char *w, *where;
-	size_t i;
-
-	for (w = *words + 1; *w; w++) {
-		where = str("-%c", *w);
-		for (i = 0; i < LEN(table) && table[i].letter != *w; i++)
-			;
-		if (i == LEN(table))
-			bad(where, "unknown option; see prun -h");
-		if (table[i].type != BOOL && !(table[i].flags & MAYBE))
-			return add_option(r, &table[i], w[1] ? w + 1 : NULL, where, words);
-		add_setting(r, &table[i], NULL, where);
-	}
+		if (value)
+			value++;
+		else if (!flag)
+			value = *++words;
+		add_setting(r, o, value, where);
+	} while (!name && flag && *++w);
 	return words;
 }
 
@@ -593,7 +549,7 @@ static void
 note_words(struct reading *r, char **from, char **to)
 {
 	static const char *const choosing[] = { "shard", "plan", "last-failed" };
-	const char *last = r->to->n ? r->to->v[r->to->n - 1].opt->name : "";
+	const char *last = r->n ? r->v[r->n - 1].opt->name : "";
 	bool secret;
 
 	if (**from == '-' && find_word(choosing, LEN(choosing), last) < LEN(choosing))
@@ -617,10 +573,8 @@ read_words(struct reading *r, char **words)
 			read_args(p, words + 1);
 			break;
 		}
-		if (starts(*words, "--")) {
-			words = read_long(r, words);
-		} else if (**words == '-' && (*words)[1]) {
-			words = read_short(r, words);
+		if (**words == '-' && (*words)[1]) {
+			words = read_option(r, words);
 		} else if (r->level == PRUNFLAGS) {
 			bad("PRUNFLAGS", "\"%s\" is not an option", *words);
 		} else {
@@ -667,7 +621,6 @@ begin_suite(struct reading *r, char *line, int line_number, const char *where)
 			bad(where, "duplicate suite \"%s\", first defined at line %d", name,
 				p->suites[i].where);
 	r->level = SUITE;
-	r->suite = (int)p->nsuites;
 	add_suite(p, name, line_number);
 }
 
@@ -675,11 +628,10 @@ begin_suite(struct reading *r, char *line, int line_number, const char *where)
 static void
 read_key(struct reading *r, char *text, const char *where)
 {
-	const struct setting *v = r->to->v;
+	const struct setting *s;
 	const struct option *o;
 	const char *value;
-	size_t n = strcspn(text, "="), i;
-	bool list;
+	size_t n = strcspn(text, "=");
 
 	if (!text[n])
 		bad(where, "expected key = value, got \"%s\"", text);
@@ -691,13 +643,13 @@ read_key(struct reading *r, char *text, const char *where)
 		bad(where, "%s can only be given on the command line", o->name);
 	if (r->level == SUITE && o->flags & TOP)
 		bad(where, "%s must be set before the first suite", o->name);
-	list = o->type == LIST || o->type == BLANKS;
-	for (i = 0; i < r->to->n && !list; i++)
-		if (v[i].opt == o && v[i].suite == r->suite)
-			bad(where, "%s is already set at %s", o->name, v[i].where);
+	for (s = r->v; s < r->v + r->n && !is_list(o); s++)
+		if (s->opt == o && s->level == r->level
+		&& (s->level != SUITE || s->suite == (int)r->plan->nsuites - 1))
+			bad(where, "%s is already set at %s", o->name, s->where);
 	if (!*value)
 		bad(where, "%s has no value; use none to unset it", o->name);
-	add_setting(r, o, value, where);
+	add_setting(r, o, str("%s", value), where);
 }
 
 static void
@@ -767,22 +719,22 @@ static char *
 real_name(const struct plan *p, const char *path)
 {
 	char *full = str(*path == '/' ? "%s%s" : "%s/%s", *path == '/' ? "" : p->cwd, path);
-	char *slash = strrchr(full, '/'), *last = slash + 1, *real;
+	char *last = strrchr(full, '/'), *real;
 	const char *name;
 
-	if (!strcmp(last, "..") || !strcmp(last, ".") || !*last)
-		last = "";
+	if (strcmp(last, "/..") && strcmp(last, "/.") && last[1])
+		*last++ = '\0';
 	else
-		*slash = '\0';
+		last = "";
 	real = realpath(*full ? full : "/", NULL);
 	if (!real)
 		return str("%s", path);
 	full = str("%s%s%s", strcmp(real, "/") ? real : "", *last || !real[1] ? "/" : "", last);
 	free(real);
 	name = conf_below(p->base, full);
-	if (name)
-		return str("%s", *name ? name : ".");
-	return full;
+	if (!name)
+		return full;
+	return str("%s", *name ? name : ".");
 }
 
 char *
@@ -830,24 +782,16 @@ conf_named(const struct plan *p, char *name)
 static char *
 first_dir(const struct plan *p)
 {
-	char *path, *slash, *real;
-	struct stat st;
-	size_t n;
+	char *path, *real;
 
 	if (!p->paths.n || p->o.merge || p->o.clean || p->o.reopen)
 		return p->cwd;
 	path = p->paths.v[0];
-	n = strcspn(path, "*?[");
-	path = str("%s/%.*s", *path == '/' ? "" : p->cwd, (int)n, path);
+	path = str("%s/%.*s", *path == '/' ? "" : p->cwd, (int)strcspn(path, "*?["), path);
 	if (strstr(path, "::"))
 		*strstr(path, "::") = '\0';
-	while (stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
-		slash = strrchr(path, '/');
-		if (slash == path)
-			break;
-		*slash = '\0';
-	}
-	real = realpath(path, NULL);
+	while (!(real = realpath(str("%s/.", path), NULL)) && *path)
+		*strrchr(path, '/') = '\0';
 	path = str("%s", real ? real : p->cwd);
 	free(real);
 	return path;
@@ -859,21 +803,18 @@ first_dir(const struct plan *p)
 static bool
 is_trusted(const struct plan *p, const char *path)
 {
-	struct stat st[2], cwd;
-	uid_t us = geteuid(), uid;
-	int i;
+	struct stat file, link, cwd;
+	uid_t us = geteuid();
 
-	if (stat(path, &st[0]) < 0 || lstat(path, &st[1]) < 0 || stat(p->cwd, &cwd) < 0)
+	if (stat(path, &file) < 0 || lstat(path, &link) < 0 || stat(p->cwd, &cwd) < 0)
 		return false;
-	for (i = 0; i < 2; i++) {
-		uid = st[i].st_uid;
-		if (uid == us || uid == 0 || uid == cwd.st_uid)
-			continue;
-		warn("%s is skipped: it belongs to user %ld; use -f to read it", path,
-			(long)uid);
-		return false;
-	}
-	return true;
+	if (file.st_uid == us || file.st_uid == 0 || file.st_uid == cwd.st_uid)
+		file = link;
+	if (file.st_uid == us || file.st_uid == 0 || file.st_uid == cwd.st_uid)
+		return true;
+	warn("%s is skipped: it belongs to user %ld; use -f to read it", path,
+		(long)file.st_uid);
+	return false;
 }
 
 /* Looks for prun.conf from dir upwards, up to the first directory that holds .git. */
@@ -928,13 +869,13 @@ find_base(struct plan *p)
 void
 conf_read(struct plan *p, char **argv)
 {
-	struct settings all = { 0 }, words = { 0 };
-	struct reading r = { p, &words, PRUNFLAGS, NOWHERE };
-	struct list flags = { 0 };
-	struct setting s;
+	static struct reading r = { .level = PRUNFLAGS };
+	static struct list flags;       /* values are in it */
+	struct setting *s;
 	bool out;
 	size_t i;
 
+	r.plan = p;
 	if (getenv("PRUNFLAGS"))
 		list_words(&flags, getenv("PRUNFLAGS"), " \t\n");
 	list_add(&p->again, argv[0]);
@@ -943,33 +884,24 @@ conf_read(struct plan *p, char **argv)
 	p->again_at = 0;
 	r.level = COMMAND_LINE;
 	read_words(&r, argv + 1);
-	resolve(&words, &p->o, NOWHERE);
+	resolve(&r, &p->o, NOWHERE);
+	if (p->o.help || p->o.version)
+		return;
 	out = p->o.junit != NULL;
-	if (!p->o.help && !p->o.version) {
-		p->conf = find_base(p);
-		r.to = &all;
-		r.level = FILE_GLOBAL;
-		if (p->conf)
-			read_file(&r, p->conf);
-		for (i = 0; i < words.n; i++) {
-			s = words.v[i];
-			if (s.opt->type == PATH && strcmp(s.value, "-")
-			&& strcmp(s.value, "none"))
-				s.value = conf_path(p, s.value);
-			all.v = grow(all.v, &all.cap, all.n + 1, sizeof(s));
-			all.v[all.n++] = s;
-		}
-		resolve(&all, &p->o, NOWHERE);
-		if (p->o.merge && !out)         /* never over the last run's report */
-			p->o.junit = NULL;
-		if (!p->nsuites)
-			add_suite(p, "", 0);
-		for (i = 0; i < p->nsuites; i++)
-			resolve(&all, &p->suites[i].o, (int)i);
-	}
-	list_free(&flags);
-	free(all.v);
-	free(words.v);
+	p->conf = find_base(p);
+	for (s = r.v; s < r.v + r.n; s++)
+		if (s->opt->type == PATH && strcmp(s->value, "-") && strcmp(s->value, "none"))
+			s->value = conf_path(p, s->value);
+	r.level = FILE_GLOBAL;
+	if (p->conf)
+		read_file(&r, p->conf);
+	resolve(&r, &p->o, NOWHERE);
+	if (p->o.merge && !out)         /* never over the last run's report */
+		p->o.junit = NULL;
+	if (!p->nsuites)
+		add_suite(p, "", 0);
+	for (i = 0; i < p->nsuites; i++)
+		resolve(&r, &p->suites[i].o, (int)i);
 }
 
 /* ---- shards ---- */
@@ -1056,8 +988,8 @@ conf_shard(struct plan *p)
 int64_t
 conf_number(const char *key, const char *value, const char *where)
 {
-	struct setting s = { find_option(key, strlen(key), where, "mark", ""), value, DEFAULT,
-		NOWHERE, where };
+	struct setting s = { .value = value, .where = where,
+		.opt = find_option(key, strlen(key), where, "mark", "") };
 
 	return s.opt->type == DURATION ? with_unit(&s) : count(&s);
 }
@@ -1066,8 +998,7 @@ void
 conf_help(FILE *out)
 {
 	const struct option *o;
-	const char *form;
-	size_t i;
+	const char *form, *letter;
 
 	fputs("usage: prun [options] [path ...] [-- test arguments ...]\n"
 		"       prun --merge -o OUT [NAME=]path ...\n"
@@ -1076,18 +1007,18 @@ conf_help(FILE *out)
 		"       prun --audit[=ROUNDS] [path ...]\n\n"
 		"Most long options are also keys in prun.conf. See prun(1) for details.\n\n",
 		out);
-	for (i = 0; i < LEN(table); i++) {
-		o = &table[i];
+	for (o = table; o < table + LEN(table); o++) {
 		form = o->flags & MAYBE ? "--%s[=%s]" : "--%s %s";
 		if (o->type == BOOL)
 			form = "--%s";
-		fprintf(out, "  %3s %-24s  %s", o->letter ? str("-%c,", o->letter) : "",
+		letter = o->flags & LETTER ? str("-%c,", o->flags & LETTER) : "";
+		fprintf(out, "  %3s %-24s  %s", letter,
 			str(form, o->name, o->type == ENUM ? "WORD" : o->arg), o->help);
 		if (o->type == ENUM)
-			fprintf(out, ": %s", o->arg);
-		fputc('.', out);
-		if (o->def && strcmp(o->def, "no") && !(o->flags & MAYBE))
-			fprintf(out, " Default: %s.", o->def);
-		fputc('\n', out);
+			fprintf(out, ": %s. Default: %.*s", o->arg, (int)strcspn(o->arg, ","),
+				o->arg);
+		else if (o->def && !(o->flags & MAYBE))
+			fprintf(out, ". Default: %s", o->def);
+		fputs(".\n", out);
 	}
 }
