@@ -510,6 +510,8 @@ copy_out(int fd, const char *path)
 	off_t at = 0;
 	ssize_t n;
 
+	if (to < 0)
+		return -1;
 	while ((n = pread(fd, chunk, sizeof(chunk), at)) > 0 && !write_all(to, chunk, (size_t)n))
 		at += n;
 	if (n) {
