@@ -1049,6 +1049,9 @@ main(int argc, char **argv)
 	} else if (p.o.merge) {
 		status = merge_mode(&p);
 	} else {
+		if (p.o.repeat > 1 && (p.o.shard || p.o.audit || p.o.interactive
+		|| p.o.last_failed))
+			bad("--repeat", "does not go with --shard, --audit, -i or --last-failed");
 		if (p.o.reopen)
 			find_attempt(&p);
 		plan_find(&p);
@@ -1057,9 +1060,6 @@ main(int argc, char **argv)
 		else if (plan_wants_setup(&p) && !p.o.reopen)
 			collect(&p);
 		plan_make(&p);
-		if (p.o.repeat > 1 && (p.o.shard || p.o.audit || p.o.interactive
-		|| p.o.last_failed))
-			bad("--repeat", "does not go with --shard, --audit, -i or --last-failed");
 		p.workers = count_workers(&p);
 		if (p.o.interactive && p.nfiles != 1)
 			bad("-i", "needs exactly one file, got %zu", p.nfiles);

@@ -248,6 +248,17 @@ auto 'CircleCI, from 0' 3/4 CIRCLE_NODE_INDEX=2 CIRCLE_NODE_TOTAL=4
 auto 'Buildkite, from 0' 1/4 BUILDKITE_PARALLEL_JOB=0 BUILDKITE_PARALLEL_JOB_COUNT=4
 auto 'a Slurm array' 2/4 SLURM_ARRAY_TASK_ID=1 SLURM_ARRAY_TASK_MIN=0 SLURM_ARRAY_TASK_COUNT=4 SLURM_ARRAY_TASK_STEP=1
 auto 'that begins and steps as it likes' 3/4 SLURM_ARRAY_TASK_ID=20 SLURM_ARRAY_TASK_MIN=10 SLURM_ARRAY_TASK_COUNT=4 SLURM_ARRAY_TASK_STEP=5
+run_as() { env "$@" "$PRUN" -n --shard auto s >out 2>err; status=$?; }
+run_as SLURM_ARRAY_TASK_ID=3 SLURM_ARRAY_TASK_MIN=3 SLURM_ARRAY_TASK_MAX=3 SLURM_ARRAY_TASK_COUNT=1 SLURM_ARRAY_TASK_STEP=1
+is 'one task of a Slurm array does not run all files' "$status $(grep -c 'auto needs PRUN_SHARDS' err)" '2 1'
+run_as SLURM_ARRAY_TASK_ID=3 SLURM_ARRAY_TASK_MIN=1 SLURM_ARRAY_TASK_MAX=7 SLURM_ARRAY_TASK_COUNT=3 SLURM_ARRAY_TASK_STEP=1
+is 'nor do some of them take the places of others' "$status $(grep -c 'auto needs PRUN_SHARDS' err)" '2 1'
+auto 'a part of a Slurm array with PRUN_SHARDS' 3/8 PRUN_SHARDS=8 SLURM_ARRAY_TASK_ID=3 SLURM_ARRAY_TASK_MIN=1 SLURM_ARRAY_TASK_MAX=7 SLURM_ARRAY_TASK_COUNT=3 SLURM_ARRAY_TASK_STEP=1
+auto 'Bitbucket, from 0' 1/4 BITBUCKET_PARALLEL_STEP=0 BITBUCKET_PARALLEL_STEP_COUNT=4
+auto 'Azure, from 1' 4/4 SYSTEM_JOBPOSITIONINPHASE=4 SYSTEM_TOTALJOBSINPHASE=4
+auto 'Semaphore, from 1' 2/4 SEMAPHORE_JOB_INDEX=2 SEMAPHORE_JOB_COUNT=4
+auto 'Cloud Run, from 0' 3/4 CLOUD_RUN_TASK_INDEX=2 CLOUD_RUN_TASK_COUNT=4
+auto 'AWS Batch, from 0' 4/4 AWS_BATCH_JOB_ARRAY_INDEX=3 AWS_BATCH_JOB_ARRAY_SIZE=4
 auto 'an indexed Job of Kubernetes' 4/4 JOB_COMPLETION_INDEX=3 PRUN_SHARDS=4
 auto 'what is not whole is passed over' 4/4 CI_NODE_INDEX=2 JOB_COMPLETION_INDEX=3 PRUN_SHARDS=4
 run -n --shard auto s
@@ -256,6 +267,16 @@ for bad in 0/3 4/3 3 a/b 1/ /2 1/2/3; do
 	run -n --shard $bad s
 	is "so is $bad" $status 2
 done
+
+# plan = HASH
+run -n --shard 1/4 s
+plan=$(sed -n 's/.*, plan //p' out)
+run -n --shard 2/4 --plan "$plan" s
+is 'all shards have the same plan, which -n prints' $status 0
+printf '%s PASS - %s\n' 9.000 s/test_001.sh 1.000 s/test_002.sh >other.hist
+run --shard 2/4 --plan "$plan" --history=other.hist --test 'touch ran' s
+is 'a shard whose history is another is refused before it runs' "$status $(ls ran 2>/dev/null)" '2 '
+has 'with both plans' err "^prun: --plan: is $plan, but here it is [0-9a-f]{8}: other files, another history"
 
 if have parallel; then
 	rm -rf s/test_??[1-9].sh
