@@ -41,7 +41,6 @@ struct attempt {
 	struct list env;        /* of the test; first what is ours */
 	size_t ours;
 	struct proc test;
-	enum result well;       /* the result, unless there is a cause against it */
 	bool cloned;
 	const char *why;        /* the cause in words, or NULL */
 	struct buf notes;
@@ -206,8 +205,8 @@ write_env(struct attempt *a)
 
 /* ---- the steps ---- */
 
-/* Notes the cause unless there is one already; false, so that a step can
- * return it. */
+/* Notes the cause unless there is one already, and the result that follows from
+ * it; false, so that a step can return it. */
 static bool
 fails(struct attempt *a, enum cause cause, const char *why)
 {
@@ -215,6 +214,11 @@ fails(struct attempt *a, enum cause cause, const char *why)
 		return false;
 	a->out.cause = a->w->cancelled ? CAUSE_CANCELLED : cause;
 	a->why = a->w->cancelled ? "cancelled" : str("%s", why);
+	a->out.result = a->out.cause <= CAUSE_OUTPUT_LIMIT ? FAIL : ERROR;
+	if (a->out.cause == CAUSE_TIMEOUT)
+		a->out.result = TIMEOUT;
+	if (a->out.cause == CAUSE_CANCELLED)
+		a->out.result = CANCEL;
 	return false;
 }
 
@@ -496,9 +500,7 @@ await_test(struct attempt *a)
 	size_t dead;
 
 	while (a->out.cause == CAUSE_NONE) {
-		next = end;
-		if (a->o->log_limit >= 0 && (end < 0 || end > proc_clock(w) + 100))
-			next = proc_clock(w) + 100;
+		next = proc_clock(w) + 100;     /* to look at the logs */
 		dead = dead_member(a, a->o->server_exit);
 		if (w->cancelled)
 			fails(a, CAUSE_CANCELLED, "");
@@ -514,7 +516,7 @@ await_test(struct attempt *a)
 			fails(a, CAUSE_OUTPUT_LIMIT, str("wrote more than %" PRId64
 				" bytes (log-limit)", a->o->log_limit));
 		else
-			proc_wait(w, NULL, 0, next);
+			proc_wait(w, NULL, 0, end < 0 || end > next ? next : end);
 	}
 }
 
@@ -568,18 +570,18 @@ judge_test(struct attempt *a, int reports, const struct counts *c, struct buf *w
 	bool program;
 	const char *command = plan_command(a->f, &program), *odd = "";
 
-	a->well = c->tests && c->skipped == c->tests ? SKIP : PASS;
+	a->out.result = c->tests && c->skipped == c->tests ? SKIP : PASS;
 	if (status < 0) {
 		fails(a, CAUSE_SIGNAL, proc_how_ended(&a->test));
 	} else if (a->test.shell && (status == 126 || status == 127) && !reports) {
 		buf_tail(why, a->log, 1);
 		fails(a, CAUSE_SPAWN, str("exit status %d: %s", status, why->n ? why->s : ""));
 	} else if (status == 77 && !reports) {
-		a->well = SKIP;
+		a->out.result = SKIP;
 	} else if ((status == 0 || status == 5) && reports > 0 && !c->tests && !c->failures) {
-		a->well = NONE;
+		a->out.result = NONE;
 	} else if (status == 5 && reports > 0 && c->skipped == c->tests) {
-		a->well = SKIP;         /* pytest, of a module that is skipped as a whole */
+		a->out.result = SKIP;   /* pytest, of a module that is skipped as a whole */
 	} else if (status > 0) {
 		if (reports > 0 && !c->failures)
 			odd = ", though its report has no failure";
@@ -624,20 +626,6 @@ look(struct attempt *a)
 	buf_free(&why);
 }
 
-/* The one place that decides: a cause does; without one the test was seen to
- * end well. */
-static enum result
-verdict(const struct attempt *a)
-{
-	if (a->out.cause == CAUSE_NONE)
-		return a->well;
-	if (a->out.cause == CAUSE_TIMEOUT)
-		return TIMEOUT;
-	if (a->out.cause == CAUSE_CANCELLED)
-		return CANCEL;
-	return a->out.cause <= CAUSE_OUTPUT_LIMIT ? FAIL : ERROR;
-}
-
 /* ---- the end of an attempt ---- */
 
 /* Whether the test had its own database and not, unnoticed, somebody else's. */
@@ -653,7 +641,7 @@ judge_isolation(struct attempt *a)
 		return;
 	used = pg_used(a->pg, a->o, a->db);
 	a->out.connected = used > 0;
-	if (used != 0 || a->out.cause != CAUSE_NONE || a->well != PASS)
+	if (used != 0 || a->out.result != PASS)
 		return;
 	a->out.unused = true;
 	if (a->o->db_unused)
@@ -787,20 +775,15 @@ make_stack(struct attempt *a)
 	a->stack = scratch((n + 1) * sizeof(*a->stack));
 	a->procs = memset(scratch((n + 1) * sizeof(*a->procs)), 0, (n + 1) * sizeof(*a->procs));
 	conf_services(a->o, &v);        /* says nothing is wrong, as when they were read */
-	for (i = 0; i < n; i++) {
+	for (i = 0; i <= n; i++) {
 		m = &a->stack[i];
-		m->title = str("service %s", v[i].name);
-		m->command = v[i].command;
-		m->port = v[i].port + 1;
+		m->title = i < n ? str("service %s", v[i].name) : "the server";
+		m->command = i < n ? v[i].command : a->o->server;
+		m->port = i < n ? v[i].port + 1 : 0;
 		m->ready = m->port ? "tcp" : "none";
-		m->log = str("%s/%s.log", a->dir, v[i].name);
+		m->log = str("%s/%s.log", a->dir, i < n ? v[i].name : "server");
 	}
-	m = &a->stack[n];
-	m->title = "the server";
-	m->command = a->o->server;
-	m->port = 0;
-	m->ready = a->o->ready;
-	m->log = str("%s/server.log", a->dir);
+	a->stack[n].ready = a->o->ready;
 }
 
 /* An attempt at f in the directory dir, of which nothing has happened yet. */
@@ -813,7 +796,7 @@ new_attempt(const struct attempt *self, const struct file *f, int number, char *
 	a.suite = f->suite;
 	a.o = &f->suite->o;
 	a.dir = dir;
-	a.well = ERROR;
+	a.out.result = ERROR;
 	a.w->file = f->index;
 	a.out.file = f->index;
 	a.out.attempt = number;
@@ -848,7 +831,6 @@ attempt(const struct attempt *self, const struct file *f, int number)
 	look(&a);
 	stop(&a);
 	judge_isolation(&a);
-	a.out.result = verdict(&a);
 	after(&a);
 	keep_or_drop(&a);
 	if ((a.out.result > NONE || a.out.kept) && !a.nstack && a.env.n)
@@ -960,9 +942,8 @@ reopen(const struct attempt *self, const struct file *f)
 	after(&a);
 	n.type = NEWS_RESULT;
 	n.o = a.out;
-	n.o.result = a.why ? ERROR : PASS;
-	if (a.w->cancelled)
-		n.o.result = CANCEL;
+	if (!a.why)
+		n.o.result = a.w->cancelled ? CANCEL : PASS;
 	snprintf(n.o.why, sizeof(n.o.why), "! %s", a.why ? a.why : "stopped");
 	proc_tell(a.w, &n);
 	end_attempt(&a);
