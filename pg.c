@@ -22,65 +22,31 @@
  */
 #include "prun.h"
 
-extern char **environ;
-
 #define CLASS_RUN 1886549358    /* advisory locks: "prun", with the run's id, */
 #define CLASS_TEMPLATE 1886549359       /* and with the template's hash */
 #define ANSWER_MS 60000         /* for answers that should take no time */
 #define SWEEP_MS 5000           /* between the two looks for leftovers */
 
-/* A clone that a first look has found without a living run; or a copy of ours. */
-struct leftover {
-	const struct opts *o;
-	char *name;
-	int64_t when;
-};
-
 struct pg {
 	struct worker *w;
-	struct sql sql;         /* the same worker's */
 	const struct plan *plan;
-	bool crowded;
-	char *made;             /* the last clone whose CREATE is known to be over */
-	bool unbroken;          /* the session has lived since then */
-	bool undropped;         /* the sweep has met a clone that cannot be dropped */
-	const struct opts *watched;     /* of the clone in use */
+	struct sql sql;         /* of all sessions */
 	struct session *sessions;
-	struct leftover *leftovers, *copies;
-	size_t nleftovers, capleftovers, ncopies, capcopies;
+	/* what pg_begin() was told; db is NULL where it is not PostgreSQL's */
+	const struct opts *o;
+	const char *name, *dir;
+	struct buf *notes;
+	struct session *db;
+	bool crowded;
+	bool unbroken;          /* the session has lived since the clone was made */
+	int64_t cloned_at;
+	struct list copies;     /* of templates, to be dropped at the end */
+	struct list noted;      /* clones that a first look found without a living run */
+	int64_t noted_at;
+	bool undropped;         /* the sweep has met a clone that cannot be dropped */
 };
 
-/* Waits for the lock on the template as long as it takes: another run's setup. */
-static int
-lock_template(struct pg *pg, struct session *db, struct reply *r, const char *function,
-	const char *template)
-{
-	enum waited how;
-
-	sql_clear(r);
-	/* The key must be a positive int4. */
-	sql_send(db, str("SELECT pg_advisory_%s(%d, %" PRIu32 ")", function, CLASS_TEMPLATE,
-		hash(HASH_BEGIN, template) & 0x7fffffff));
-	how = sql_reply(&pg->sql, db, r, proc_clock(pg->w) + 1000, true);
-	if (how == LATE) {
-		proc_tell_phase(pg->w, WAITING);
-		how = sql_reply(&pg->sql, db, r, -1, true);
-	}
-	if (how != REPLIED) {
-		sql_error(r, "08006", "cancelled");
-		sql_close(&pg->sql, db);
-	}
-	return r->error ? -1 : 0;
-}
-
-/* Calls a function for the advisory lock of a run; the key is the id less its check. */
-static int
-lock_run(struct pg *pg, struct session *db, struct reply *r, const char *function,
-	const char *run)
-{
-	return sql_do(&pg->sql, db, r, str("SELECT pg_%s(%d, %" PRId64 ")", function, CLASS_RUN,
-		(int64_t)strtoll(str("%.5s", run), NULL, 36)));
-}
+/* ---- sessions ---- */
 
 /* What sessions for a suite connect with. */
 static char *
@@ -94,70 +60,71 @@ admin_url(const struct opts *o)
 	return url_admin(o->db_admin ? o->db_admin : o->db, name, NULL);
 }
 
-/* The worker's session for a suite's server, open or not. */
-static struct session *
-find_session(struct pg *pg, const struct opts *o)
+void
+pg_begin(struct pg *pg, const struct opts *o, const char *name, const char *dir,
+	struct buf *notes)
 {
-	char *url = admin_url(o);
-	struct session *db;
+	struct session *db = NULL;
+	char *url;
 
-	for (db = pg->sessions; db && strcmp(db->url, url); db = db->next)
-		;
-	if (!db) {
-		db = xcalloc(1, sizeof(*db));
-		db->url = xstrdup(url);
-		sql_hide(url);
-		db->next = pg->sessions;
-		pg->sessions = db;
+	pg->o = o;
+	pg->name = name;
+	pg->dir = dir;
+	pg->notes = notes;
+	if (o->db && !o->db_clone && url_kind(o->db) != URL_FILE) {
+		url = admin_url(o);
+		for (db = pg->sessions; db && strcmp(db->url, url); db = db->next)
+			;
+		if (!db) {
+			db = xcalloc(1, sizeof(*db));
+			db->t = &pg->sql;
+			db->url = xstrdup(url);
+			db->next = pg->sessions;
+			pg->sessions = db;
+		}
 	}
-	return db;
+	pg->db = db;
 }
 
-/* The same, opened and locked if need be; NULL with r filled. */
-static struct session *
-session(struct pg *pg, const struct opts *o, struct reply *r, bool heed)
+/* Calls a function for the advisory lock of a run; the key is the id less its check. */
+static struct reply
+lock_run(struct pg *pg, const char *function, const char *run)
 {
-	struct session *db = find_session(pg, o);
+	return sql_do(pg->db, str("SELECT pg_%s(%d, %" PRId64 ")", function, CLASS_RUN,
+		(int64_t)strtoll(str("%.5s", run), NULL, 36)));
+}
 
-	if (db->open)
-		return db;
+/* Opens the session and locks, if need be. */
+static struct reply
+attach(struct pg *pg, bool heed)
+{
+	struct reply r = { 0 };
+
+	if (pg->db->open)
+		return r;
 	pg->unbroken = false;
-	pg->crowded = sql_open(&pg->sql, db, r, heed) < 0 && r->error->trouble == SQL_CROWDED;
-	if (db->open)
-		lock_run(pg, db, r, "advisory_lock_shared", pg->plan->id);
-	return r->error ? NULL : db;
-}
-
-/* Waits, whether or not the run is cancelled. */
-static void
-wait_ms(struct pg *pg, int64_t ms)
-{
-	int64_t until = proc_clock(pg->w) + ms;
-
-	while (!proc_late(pg->w, until))
-		proc_wait(pg->w, NULL, 0, until);
+	r = sql_open(pg->db, heed);
+	pg->crowded = r.error && r.error->trouble == SQL_CROWDED;
+	return r.error ? r : lock_run(pg, "advisory_lock_shared", pg->plan->id);
 }
 
 /* Does a statement that may be done twice, on another session if one is lost, and
  * later if that may help. */
-static int
-pg_insist(struct pg *pg, const struct opts *o, struct reply *r, const char *statement)
+static struct reply
+ask(struct pg *pg, const char *statement)
 {
-	struct session *db;
-	enum trouble trouble;
+	struct reply r;
 	int tries;
 
 	for (tries = 0;; tries++) {
-		db = session(pg, o, r, false);
-		if (db && sql_do(&pg->sql, db, r, statement) == 0)
-			return 0;
-		trouble = r->error->trouble;
-		if (tries == 5 || (trouble != SQL_LOST && trouble != SQL_CROWDED
-		&& trouble != SQL_NOT_YET))
-			return -1;
+		r = attach(pg, false);
+		if (!r.error)
+			r = sql_do(pg->db, statement);
+		if (!r.error || r.error->trouble < SQL_NOT_YET || tries == 5)
+			return r;
 		proc_pause(pg->w, proc_clock(pg->w) + (100 << tries));
 		if (pg->w->cancelled)
-			return -1;
+			return r;
 	}
 }
 
@@ -167,152 +134,97 @@ static void
 watch(void *arg)
 {
 	struct pg *pg = arg;
-	struct session *db;
-	struct reply r = { 0 };
 	size_t mark = scratch_mark();
 
-	pg->w->watch_at = proc_clock(pg->w) + 200;
-	if (pg->sql.busy)
-		return;
-	db = find_session(pg, pg->watched);
-	pg->sql.busy++;
-	if (db->open && !sql_alive(&pg->sql, db))
-		sql_close(&pg->sql, db);
-	pg->sql.brief = true;
-	pg->sql.answer_ms = 1000;
-	session(pg, pg->watched, &r, true);
+	pg->sql.answer_ms = 2000;
+	if (pg->db->open)
+		sql_do(pg->db, "SELECT 1");
+	attach(pg, true);
 	pg->sql.answer_ms = ANSWER_MS;
-	pg->sql.brief = false;
-	pg->sql.busy--;
-	sql_clear(&r);
-	pg->w->watch_at = proc_clock(pg->w) + 200;
-	if (db->open)
-		pg->w->watch_at += db->conn ? 300 : 800;
+	pg->w->watch_at = proc_clock(pg->w) + (pg->db->open ? 800 : 200);
 	scratch_release(mark);
+}
+
+/* Locks or unlocks the template, as long as it may take: for another run's setup. */
+static struct reply
+lock_template(struct pg *pg, const char *function)
+{
+	struct reply r;
+
+	/* The key must be a positive int4. */
+	sql_send(pg->db, str("SELECT pg_advisory_%s(%d, %" PRIu32 ")", function, CLASS_TEMPLATE,
+		hash(HASH_BEGIN, url_template(pg->o->db)) & 0x7fffffff));
+	r = sql_reply(pg->db, proc_clock(pg->w) + 1000, true);
+	if (r.error && r.error->trouble == SQL_LATE) {
+		proc_tell_phase(pg->w, WAITING);
+		r = sql_reply(pg->db, -1, true);
+	}
+	return r;
 }
 
 /* ---- the recipe ---- */
 
-/* Says in why what went wrong; whether another try may help. */
-static bool
+/* Who a session is, in words; and those of clients, on a database that follows. */
+#define WHO "concat_ws(', ', 'pid ' || pid, 'user ' || usename, " \
+	"nullif(application_name, ''), host(client_addr))"
+#define CLIENTS "coalesce(backend_type, 'client backend') = 'client backend' AND datname = "
+
+/* Says in why what went wrong; -1. */
+static int
 explain(const struct reply *r, const char *what, struct buf *why)
 {
-	buf_fmt(why, "%s: %s%s", what, r->message.s ? r->message.s : "", r->error->advice);
-	return r->error->passing;
+	buf_fmt(why, "%s: %s%s", what, r->message, r->error->advice);
+	return -1;
 }
 
-/* Ends the sessions on a database that we may end, or only names them all; returns
- * how many are left. */
-static int
-end_sessions(struct pg *pg, const struct opts *o, const char *name, bool only_name,
-	struct buf *notes)
+/* Ends the sessions on a database that we may end, or only names them all. */
+static void
+end_sessions(struct pg *pg, const char *name, bool only_name)
 {
 	static const char may_end[] = "(pg_has_role(usesysid, 'USAGE') "
 		"OR pg_has_role('pg_signal_backend', 'USAGE')) AND (NOT rolsuper OR "
 		"current_setting('is_superuser')::bool)";
-	struct session second = { .url = admin_url(o) };
-	struct reply r = { 0 };
-	bool ended;
-	int left = 0;
+	struct session second = { .t = &pg->sql, .url = pg->db->url };
+	struct reply r = sql_open(&second, false);
 	size_t i;
 
 	/* Without the filter one autovacuum worker makes the whole query fail; it is
 	 * NULL for sessions of roles that are not ours, which have a user. */
-	if (sql_open(&pg->sql, &second, &r, false) < 0
-	|| sql_do(&pg->sql, &second, &r, sql_fmt("SELECT pid, usename, application_name, "
-		"CASE WHEN %s THEN pg_terminate_backend(pid) END "
-		"FROM pg_stat_activity JOIN pg_roles u ON u.oid = usesysid "
-		"WHERE datname = %L "
-		"AND coalesce(backend_type, 'client backend') = 'client backend' "
-		"AND pid <> pg_backend_pid()", only_name ? "false" : may_end, name)) < 0)
-		buf_fmt(notes, "- cannot end the sessions on %s: %s\n", name, r.message.s);
-	for (i = 0; i + 3 < r.fields.n; i += 4) {
-		ended = *r.fields.v[i + 3] == 't';
-		left += !ended;
-		if (ended || only_name)
-			buf_fmt(notes, "- %s session on %s: pid %s, user %s%s%s\n",
-				ended ? "ended a" : "there is a", name, r.fields.v[i],
-				r.fields.v[i + 1], *r.fields.v[i + 2] ? ", " : "",
-				r.fields.v[i + 2]);
-	}
-	sql_clear(&r);
-	sql_close(&pg->sql, &second);
-	return left;
+	if (!r.error)
+		r = sql_do(&second, sql_fmt("SELECT " WHO ", CASE WHEN %s THEN "
+			"pg_terminate_backend(pid) END FROM pg_stat_activity "
+			"JOIN pg_roles u ON u.oid = usesysid WHERE " CLIENTS "%L "
+			"AND pid <> pg_backend_pid()", only_name ? "false" : may_end, name));
+	if (r.error)
+		buf_fmt(pg->notes, "- cannot end the sessions on %s: %s\n", name, r.message);
+	for (i = 0; i + 1 < r.n; i += 2)
+		if (only_name || *r.v[i + 1] == 't')
+			buf_fmt(pg->notes, "- %s session on %s: %s\n",
+				only_name ? "there is a" : "ended a", name, r.v[i]);
+	sql_close(&second);
 }
 
 /* CREATE waits five seconds for the sessions on the template; meanwhile they are
- * ended from aside, since whoever reconnects then waits for CREATE.  *left: how many
- * could not be ended. */
-static int
-create(struct pg *pg, struct session *db, const struct opts *o, struct reply *r,
-	const char *statement, const char *template, int *left, struct buf *notes)
+ * ended from aside, since whoever reconnects then waits for CREATE. */
+static struct reply
+create(struct pg *pg, const char *template, const char *statement)
 {
-	enum waited how;
+	struct reply r;
 
-	sql_clear(r);
-	sql_send(db, statement);
-	how = sql_reply(&pg->sql, db, r, proc_clock(pg->w) + 250, true);
-	*left = 0;
-	if (how == LATE && o->db_terminate)
-		*left = end_sessions(pg, o, template, false, notes);
-	if (how == LATE)
-		how = sql_reply(&pg->sql, db, r, -1, true);
-	if (how != REPLIED) {
-		sql_close(&pg->sql, db);  /* whoever drops the clone ends this CREATE */
-		return sql_error(r, "57014", "cancelled");
+	sql_send(pg->db, statement);
+	r = sql_reply(pg->db, proc_clock(pg->w) + 250, true);
+	if (r.error && r.error->trouble == SQL_LATE) {
+		if (pg->o->db_terminate)
+			end_sessions(pg, template, false);
+		r = sql_reply(pg->db, -1, true);
 	}
-	return r->error ? -1 : 0;
+	if (r.error && r.error->trouble == SQL_IN_USE)
+		end_sessions(pg, template, true);
+	return r;
 }
 
-/* Creates the clone for the template's owner or, where that may not be, as ours. */
-static int
-create_clone(struct pg *pg, struct session *db, const struct opts *o, const char *name,
-	const char *template, const char *owner, struct reply *r, struct buf *notes)
-{
-	const char *strategy = "";
-	char *statement;
-	struct reply q = { 0 };
-	char *not_owners = NULL;
-	bool failed;
-	int tries, left;
-
-	if (db->version >= 150000 && o->db_strategy == STRATEGY_WAL_LOG)
-		strategy = " STRATEGY wal_log";
-	if (db->version >= 150000 && (o->db_strategy == STRATEGY_FILE_COPY
-	|| (o->db_strategy == STRATEGY_AUTO && db->reflinks)))
-		strategy = " STRATEGY file_copy";
-	statement = sql_fmt("CREATE DATABASE %I TEMPLATE %I OWNER %I%s", name, template, owner,
-		strategy);
-	for (tries = 0; create(pg, db, o, r, statement, template, &left, notes) < 0; tries++) {
-		switch (r->error->trouble) {
-		case SQL_FORBIDDEN:
-			/* Whether it is for OWNER: the words differ by version and language. */
-			if (not_owners)
-				return -1;
-			not_owners = str("%s", r->message.s);
-			statement = sql_fmt("CREATE DATABASE %I TEMPLATE %I%s", name, template,
-				strategy);
-			break;
-		case SQL_IN_USE:
-			/* Nobody can end a prepared transaction. */
-			failed = sql_do(&pg->sql, db, &q, sql_fmt("SELECT 1 FROM "
-				"pg_prepared_xacts WHERE database = %L", template)) < 0
-				|| q.fields.n;
-			sql_clear(&q);
-			if (tries == 3 || !o->db_terminate || left || failed)
-				return -1;
-			break;
-		default:
-			return -1;
-		}
-	}
-	if (not_owners)
-		buf_fmt(notes, "- the clone belongs to the connecting role, not to %s: %s\n",
-			owner, not_owners);
-	return 0;
-}
-
-/* Settings of the template that CREATE does not copy, as statements. */
+/* Statements for the template's settings, which CREATE does not copy, and for its
+ * privileges, where they are not those that a new database has. */
 static const char settings[] =
 	"SELECT format('ALTER %%s SET %%I = %%s', CASE WHEN setrole = 0 THEN %L "
 	"ELSE format('ROLE %%I IN %%s', rolname, %L) END, k, CASE WHEN k IN ("
@@ -321,10 +233,7 @@ static const char settings[] =
 	"THEN v ELSE quote_literal(replace(v, '\"\"', '')) END) FROM pg_db_role_setting s "
 	"JOIN pg_database d ON d.oid = setdatabase LEFT JOIN pg_roles u ON u.oid = setrole, "
 	"unnest(setconfig) c, split_part(c, '=', 1) k, substr(c, length(k) + 2) v "
-	"WHERE datname = %L";
-
-/* And its privileges, where they are not those that a new database has. */
-static const char grants[] =
+	"WHERE datname = %L UNION ALL "
 	"SELECT 'REVOKE ALL ON ' || %L || ' FROM PUBLIC' FROM pg_database "
 	"WHERE datname = %L AND datacl IS NOT NULL UNION ALL "
 	"SELECT format('GRANT %%s ON %%s TO %%s%%s', privilege_type, %L, CASE grantee "
@@ -332,362 +241,288 @@ static const char grants[] =
 	"CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) "
 	"FROM pg_database, aclexplode(datacl) WHERE datname = %L";
 
-static void
-copy_settings(struct pg *pg, struct session *db, const char *name, const char *template,
-	struct buf *notes)
+/* Creates name as a copy of from, for its owner or, where that may not be, as ours. */
+static struct reply
+copy_database(struct pg *pg, const char *from, const char *name)
 {
-	struct reply r = { 0 }, one = { 0 };
-	char *clone = sql_fmt("DATABASE %I", name), *ask[2];
-	size_t i, k;
+	char *clone = sql_fmt("DATABASE %I", name), *statement, *forbidden = NULL;
+	int strategy = pg->db->version < 150000 ? STRATEGY_AUTO : pg->o->db_strategy;
+	struct reply r, owner, one;
+	size_t i;
 
-	ask[0] = sql_fmt(settings, clone, clone, template);
-	ask[1] = sql_fmt(grants, clone, template, clone, template);
-	for (k = 0; k < 2 && db->open && !pg->w->cancelled; k++) {
-		sql_do(&pg->sql, db, &r, ask[k]);
-		for (i = 0; db->open && !pg->w->cancelled && i < r.fields.n; i++)
-			if (sql_do(&pg->sql, db, &one, r.fields.v[i]) < 0)
-				buf_fmt(notes, "- not copied from the template: %s: %s\n",
-					r.fields.v[i], one.message.s);
+	if (pg->o->db_strategy == STRATEGY_AUTO && pg->db->reflinks)
+		strategy = STRATEGY_FILE_COPY;
+	statement = sql_fmt("CREATE DATABASE %I TEMPLATE %I%s", name, from,
+		strategy == STRATEGY_WAL_LOG ? " STRATEGY wal_log" : "");
+	if (strategy == STRATEGY_FILE_COPY)
+		statement = str("%s STRATEGY file_copy", statement);
+	owner = sql_do(pg->db, sql_fmt("SELECT pg_get_userbyid(datdba) FROM pg_database "
+		"WHERE datname = %L", from));
+	if (owner.error)
+		return owner;
+	r = create(pg, from, owner.n ? sql_fmt("%s OWNER %I", statement, owner.v[0])
+		: statement);
+	/* Whether it is for OWNER: the words differ by version and language. */
+	if (r.error && r.error->trouble == SQL_FORBIDDEN) {
+		forbidden = r.message;
+		r = create(pg, from, statement);
 	}
-	sql_clear(&one);
-	sql_clear(&r);
+	if (r.error)
+		return r;
+	if (forbidden)
+		buf_fmt(pg->notes, "- the clone belongs to the connecting role, not to %s: "
+			"%s\n", owner.v[0], forbidden);
+	r = sql_do(pg->db, sql_fmt(settings, clone, clone, from, clone, from, clone, from));
+	for (i = 0; i < r.n; i++) {
+		one = sql_do(pg->db, r.v[i]);
+		if (one.error)
+			buf_fmt(pg->notes, "- not copied from the template: %s: %s\n", r.v[i],
+				one.message);
+	}
+	return r;
 }
 
 /* The run's copy of the template as the setup has left it, the same for all suites
  * with this setup and template; NULL where there is no setup. */
 static char *
-copy_name(const struct pg *pg, const struct opts *o)
+copy_name(const struct pg *pg)
 {
-	const struct opts *other;
-	size_t i;
+	uint32_t h = HASH_BEGIN;
 
-	for (i = 0; o->setup && i < pg->plan->nsuites; i++) {
-		other = &pg->plan->suites[i].o;
-		if (other->setup && other->db && !strcmp(other->setup, o->setup)
-		&& !strcmp(other->db, o->db))
-			return url_copy_name(o->db, i, pg->plan->id);
-	}
-	return NULL;
-}
-
-/* Creates name as a copy of from, which keeps as it is meanwhile. */
-static int
-copy_database(struct pg *pg, struct session *db, const struct opts *o, const char *from,
-	const char *name, struct reply *r, struct buf *notes)
-{
-	char *owner;
-
-	if (sql_do(&pg->sql, db, r, sql_fmt("SELECT pg_get_userbyid(datdba) "
-		"FROM pg_database WHERE datname = %L", from)) < 0)
-		return -1;
-	if (r->fields.n == 0)
-		return sql_error(r, "3D000", str("database \"%s\" does not exist", from));
-	owner = str("%s", r->fields.v[0]);
-	if (create_clone(pg, db, o, name, from, owner, r, notes) < 0)
-		return -1;
-	copy_settings(pg, db, name, from, notes);
-	return 0;
+	if (!pg->db || !pg->o->setup)
+		return NULL;
+	h = hash(hash(h, pg->o->setup), pg->o->db) % 1000000;
+	return str("%s_s%" PRIu32 "_%s", url_stem(pg->o->db), h, pg->plan->id);
 }
 
 /* Clones the run's own copy, or else the template, while no other run's setup may
  * change it. */
-static int
-clone_postgres(struct pg *pg, const struct opts *o, const char *name, struct reply *r,
-	struct buf *notes)
+static struct reply
+clone_postgres(struct pg *pg)
 {
-	char *copy = copy_name(pg, o), *template = url_template(o->db);
-	struct session *db = session(pg, o, r, true);
-	struct reply unlocked = { 0 };
-	int failed;
+	char *copy = copy_name(pg);
+	struct reply r = attach(pg, true);
 
-	if (!db || (!copy && lock_template(pg, db, r, "lock_shared", template) < 0))
-		return -1;
-	failed = copy_database(pg, db, o, copy ? copy : template, name, r, notes);
-	if (!failed) {
-		free(pg->made);
-		pg->made = xstrdup(name);
-		pg->unbroken = true;
-	}
-	if (!copy && db->open)
-		lock_template(pg, db, &unlocked, "unlock_shared", template);
-	if (failed && r->error->trouble == SQL_IN_USE)
-		end_sessions(pg, o, copy ? copy : template, true, notes);
-	sql_clear(&unlocked);
-	return failed;
-}
-
-/* Ends the session that still creates a database, which DROP would not see. */
-static void
-end_creation(struct pg *pg, const struct opts *o, const char *name)
-{
-	char *statement = sql_fmt("SELECT pg_terminate_backend(pid) "
-		"FROM pg_stat_activity WHERE state = 'active' AND position(%L in query) = 1",
-		sql_fmt("CREATE DATABASE %I ", name));
-	struct reply r = { 0 };
-	int tries;
-
-	for (tries = 0; tries < 100; tries++) {
-		if (pg_insist(pg, o, &r, statement) < 0 || r.fields.n == 0)
-			break;
-		wait_ms(pg, 50);
-	}
-	sql_clear(&r);
-}
-
-/* Drops what pytest-django and Django's own runner have made of a clone and left:
- * test_NAME, test_NAME_gw1, test_NAME_1. */
-static void
-drop_derived(struct pg *pg, const struct opts *o, const char *name)
-{
-	struct reply r = { 0 }, one = { 0 };
-	size_t i;
-
-	pg_insist(pg, o, &r, sql_fmt("SELECT "
-		"format('DROP DATABASE IF EXISTS %%I WITH (FORCE)', datname) "
-		"FROM pg_database WHERE pg_has_role(datdba, 'USAGE') AND datname ~ %L",
-		str("^test_%s(_(gw)?[0-9]+)?$", name)));
-	for (i = 0; i < r.fields.n; i++)
-		pg_insist(pg, o, &one, r.fields.v[i]);  /* the sweep finds what stays */
-	sql_clear(&one);
-	sql_clear(&r);
+	if (!r.error && !copy)
+		r = lock_template(pg, "lock_shared");
+	if (r.error)
+		return r;
+	r = copy_database(pg, copy ? copy : url_template(pg->o->db), pg->name);
+	if (!copy)
+		lock_template(pg, "unlock_shared");
+	pg->unbroken = pg->db->open;
+	pg->cloned_at = proc_clock(pg->w);
+	return r;
 }
 
 /* Drops a database of ours, whatever stands in the way but what must not be touched:
  * prepared transactions and subscriptions. */
-static int
-drop_postgres(struct pg *pg, const struct opts *o, const char *name, struct reply *r,
-	struct buf *notes)
+static struct reply
+drop_one(struct pg *pg, const char *name)
 {
-	if (!pg->made || strcmp(pg->made, name))
-		end_creation(pg, o, name);
-	drop_derived(pg, o, name);
-	if (pg_insist(pg, o, r, sql_fmt("DROP DATABASE IF EXISTS %I WITH (FORCE)", name)) == 0)
-		return 0;
-	if (r->error->trouble == SQL_LOST || r->error->trouble == SQL_IN_USE)
-		return -1;
-	if (r->error->trouble == SQL_SYNTAX)                /* before 13 */
-		end_sessions(pg, o, name, false, notes);
-	if (r->error->trouble == SQL_IS_TEMPLATE)
-		pg_insist(pg, o, r, sql_fmt("ALTER DATABASE %I IS_TEMPLATE false", name));
-	return pg_insist(pg, o, r, sql_fmt("DROP DATABASE IF EXISTS %I", name));
+	struct reply r = ask(pg, sql_fmt("DROP DATABASE IF EXISTS %I WITH (FORCE)", name));
+
+	if (!r.error || (r.error->trouble != SQL_IS_TEMPLATE
+	&& r.error->trouble != SQL_FORBIDDEN))
+		return r;
+	if (r.error->trouble == SQL_IS_TEMPLATE)
+		ask(pg, sql_fmt("ALTER DATABASE %I IS_TEMPLATE false", name));
+	return ask(pg, sql_fmt("DROP DATABASE IF EXISTS %I", name));
 }
 
-/* The clones of this template that are ours to drop: name, run, comment, whether
- * somebody uses it, size, and the age of what was kept. */
-static const char clones[] =
-	"SELECT datname, "
-	"substring(datname from '_[sw][0-9]+_([0-9a-z]{8})(?:r[0-9]+)?(?:_(?:gw)?[0-9]+)?$'), "
-	"c, "
-	"EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid), "
-	"CASE WHEN datconnlimit = -2 THEN 'invalid' ELSE "
-	"pg_size_pretty(pg_database_size(d.oid)) END, "
-	"CASE WHEN c ~ '^prun keep [0-9]{4}-[0-9-]{5}T[0-9:]{8}Z ' THEN "
-	"date_trunc('minute', now() - substr(c, 11, 20)::timestamptz) || ' old' END "
-	"FROM (SELECT *, coalesce(shobj_description(oid, 'pg_database'), '') AS c "
-	"FROM pg_database) d WHERE datname ~ "
-	"('^(test_)?' || %L || '_[sw][0-9]+_[0-9a-z]{8}(r[0-9]+)?(_(gw)?[0-9]+)?$') "
-	"AND pg_has_role(current_user, datdba, 'USAGE') %s ORDER BY datname";
-enum { C_NAME, C_RUN, C_COMMENT, C_USED, C_SIZE, C_AGE, C_FIELDS };
-
-/* Looks again at a clone whose run is locked out now, and drops or lists it. */
-static void
-drop_leftover(struct pg *pg, struct session *db, const struct opts *o, char **f, bool list,
-	struct buf *notes)
+/* Drops a clone and what pytest-django and Django's own runner have made of it and
+ * left: test_NAME, test_NAME_gw1, test_NAME_1. */
+static struct reply
+drop_clone(struct pg *pg, const char *name)
 {
-	const char *comment = f[C_COMMENT], *why = "left by a dead run";
-	struct reply r = { 0 };
-	char *what;
+	/* First ends the session that still creates it, which DROP would not see. */
+	char *end_creation = sql_fmt("SELECT pg_terminate_backend(pid), pg_sleep(0.05) "
+		"FROM pg_stat_activity WHERE state = 'active' AND position(%L in query) = 1",
+		sql_fmt("CREATE DATABASE %I ", name));
+	struct reply r, names, one;
+	size_t i;
+	int tries;
 
-	if (starts(comment, "prun keep"))       /* ... 2026-01-31T12:00:00Z FILE */
-		why = str("kept for %s", comment + (strlen(comment) > 31 ? 31 : 9));
-	what = str("%s (%s, %s%s%s)", f[C_NAME], why, f[C_SIZE], *f[C_AGE] ? ", " : "",
-		f[C_AGE]);
-	/* Since we looked, it may have been kept, or somebody looks at it. */
-	if (sql_do(&pg->sql, db, &r, sql_fmt(clones, url_stem(o->db),
-		sql_fmt("AND datname = %L", f[C_NAME]))) < 0 || r.fields.n != C_FIELDS)
-		goto out;
-	if (*r.fields.v[C_USED] == 't')
-		buf_fmt(notes, "- %s: not dropped, it is in use\n", what);
-	else if (list)
-		buf_fmt(notes, "- %s\n", what);
-	else if (strcmp(r.fields.v[C_COMMENT], comment))
-		goto out;
-	else if (drop_postgres(pg, o, f[C_NAME], &r, notes) == 0)
-		buf_fmt(notes, "- dropped %s\n", what);
-out:
-	if (r.error)
-		buf_fmt(notes, "- cannot drop %s: %s\n", what, r.message.s);
-	pg->undropped = pg->undropped || r.error;
-	sql_clear(&r);
+	for (tries = 0; tries < 100; tries++) {
+		r = ask(pg, end_creation);
+		if (r.error || !r.n)
+			break;
+	}
+	names = ask(pg, sql_fmt("SELECT datname FROM pg_database WHERE datname = %L OR "
+		"(datname ~ %L AND pg_has_role(datdba, 'USAGE'))", name,
+		str("^test_%s(_(gw)?[0-9]+)?$", name)));
+	r = names;
+	for (i = 0; i < names.n; i++) {
+		one = drop_one(pg, names.v[i]);
+		r = one.error ? one : r;
+	}
+	return r;
 }
+
+/* ---- what dead runs left ---- */
 
 /* NOTE is the first look and DROP the second; CLEAN and LIST are for --clean, to
  * which kept clones are leftovers, too. */
 enum sweep { NOTE, DROP, CLEAN, LIST };
 
-/* Looks at a clone: is it a leftover, one whose run holds no lock, that nobody uses
- * and that is not marked as kept?  Says what it does about it. */
-static void
-sweep_one(struct pg *pg, struct session *db, const struct opts *o, char **f, enum sweep how,
-	struct buf *notes)
-{
-	struct leftover l = { o, NULL, proc_clock(pg->w) };
-	struct reply r = { 0 };
+/* The clones of this template that are ours to drop: name, run, whether somebody
+ * uses it, and in words why it is there, its size, and how old it is if kept. */
+static const char clones[] =
+	"SELECT datname, "
+	"substring(datname from '_[sw][0-9]+_([0-9a-z]{8})(?:r[0-9]+)?(?:_(?:gw)?[0-9]+)?$'), "
+	"EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid), "
+	"concat_ws(', ', coalesce('kept for ' || substring(c from '^prun keep \\S+ (.*)'), "
+	"'kept for ' || substring(c from '^prun keep(.*)'), 'left by a dead run'), "
+	"CASE WHEN datconnlimit = -2 THEN 'invalid' ELSE "
+	"pg_size_pretty(pg_database_size(d.oid)) END, "
+	"CASE WHEN c ~ '^prun keep [0-9]{4}-[0-9-]{5}T[0-9:]{8}Z ' THEN "
+	"date_trunc('minute', now() - substr(c, 11, 20)::timestamptz) || ' old' END) "
+	"FROM (SELECT *, coalesce(shobj_description(oid, 'pg_database'), '') AS c "
+	"FROM pg_database) d WHERE datname ~ "
+	"('^(test_)?' || %L || '_[sw][0-9]+_[0-9a-z]{8}(r[0-9]+)?(_(gw)?[0-9]+)?$') "
+	"AND pg_has_role(current_user, datdba, 'USAGE') %s %s ORDER BY datname";
+enum { C_NAME, C_RUN, C_USED, C_WORDS, C_FIELDS };
 
-	/* A database of the user's own may have a name of this form, but not a valid id. */
-	if (!id_valid(f[C_RUN])
-	|| (how < CLEAN && (starts(f[C_COMMENT], "prun keep") || *f[C_USED] == 't')))
-		return;
-	if (lock_run(pg, db, &r, "try_advisory_lock", f[C_RUN]) < 0)
-		goto out;
-	if (*r.fields.v[0] != 't') {
-		if (how >= CLEAN)
-			buf_fmt(notes, "- %s: not dropped, its run is in progress\n",
-				f[C_NAME]);
-		goto out;
-	}
-	if (how == NOTE) {
-		l.name = xstrdup(f[C_NAME]);
-		pg->leftovers = grow(pg->leftovers, &pg->capleftovers, pg->nleftovers + 1,
-			sizeof(l));
-		pg->leftovers[pg->nleftovers++] = l;
-	} else {
-		drop_leftover(pg, db, o, f, how == LIST, notes);
-	}
-	if (db->open)
-		lock_run(pg, db, &r, "advisory_unlock", f[C_RUN]);
-out:
-	sql_clear(&r);
+/* Asks for them; name: only for this one. */
+static struct reply
+find_clones(struct pg *pg, enum sweep how, const char *name)
+{
+	return sql_do(pg->db, sql_fmt(clones, url_stem(pg->o->db),
+		how < CLEAN ? "AND c NOT LIKE 'prun keep%'" : "",
+		name ? sql_fmt("AND datname = %L", name) : ""));
 }
 
-/* Looks for clones of dead runs; name: only for this one. */
-static void
-sweep(struct pg *pg, struct session *db, const struct opts *o, enum sweep how, const char *name,
-	struct buf *notes)
+/* Deals with a clone whose run is locked out now. */
+static struct reply
+sweep_one(struct pg *pg, char *name, enum sweep how)
 {
-	struct reply r = { 0 };
-	size_t i;
+	/* Since we looked, it may have been kept, or somebody looks at it. */
+	struct reply f = find_clones(pg, how, name), r = f;
 
-	if (sql_do(&pg->sql, db, &r, sql_fmt(clones, url_stem(o->db),
-		name ? sql_fmt("AND datname = %L", name) : "")) < 0)
-		buf_fmt(notes, "- cannot look for leftovers of other runs: %s\n", r.message.s);
-	for (i = 0; i + C_FIELDS <= r.fields.n && db->open && !pg->w->cancelled; i += C_FIELDS)
-		sweep_one(pg, db, o, r.fields.v + i, how, notes);
-	if (how >= CLEAN && r.fields.n == 0 && !r.error)
-		buf_fmt(notes, "- %s has no clones to drop\n", url_template(o->db));
-	sql_clear(&r);
+	if (f.n != C_FIELDS)
+		return r;
+	name = str("%s (%s)", name, f.v[C_WORDS]);
+	if (*f.v[C_USED] == 't') {
+		if (how >= CLEAN)
+			buf_fmt(pg->notes, "- %s: not dropped, it is in use\n", name);
+	} else if (how == LIST) {
+		buf_fmt(pg->notes, "- %s\n", name);
+	} else if (how == NOTE) {
+		list_add(&pg->noted, f.v[C_NAME]);
+		pg->noted_at = proc_clock(pg->w);
+	} else {
+		r = drop_clone(pg, f.v[C_NAME]);
+		if (!r.error)
+			buf_fmt(pg->notes, "- dropped %s\n", name);
+	}
+	return r;
+}
+
+/* Looks for clones of dead runs: whose run holds no lock, that nobody uses, and that
+ * are not marked as kept.  Says what it does about them. */
+static void
+sweep(struct pg *pg, enum sweep how)
+{
+	struct reply all = find_clones(pg, how, NULL), r;
+	char **f;
+
+	if (all.error)
+		buf_fmt(pg->notes, "- cannot look for leftovers of other runs: %s\n",
+			all.message);
+	for (f = all.v; f < all.v + all.n && !pg->w->cancelled; f += C_FIELDS) {
+		/* A database of the user's own may have such a name, but not a valid id. */
+		if (!id_valid(f[C_RUN]) || (how == DROP && find_word(
+		(const char *const *)pg->noted.v, pg->noted.n, *f) == pg->noted.n))
+			continue;
+		r = lock_run(pg, "try_advisory_lock", f[C_RUN]);
+		if (!r.error && *r.v[0] == 't') {
+			r = sweep_one(pg, f[C_NAME], how);
+			lock_run(pg, "advisory_unlock", f[C_RUN]);
+		} else if (!r.error && how >= CLEAN) {
+			buf_fmt(pg->notes, "- %s: not dropped, its run is in progress\n", *f);
+		}
+		if (r.error)
+			buf_fmt(pg->notes, "- cannot drop %s (%s): %s\n", *f, f[C_WORDS],
+				r.message);
+		pg->undropped = pg->undropped || r.error;
+	}
+	if (how >= CLEAN && all.n == 0 && !all.error)
+		buf_fmt(pg->notes, "- %s has no clones to drop\n", url_template(pg->o->db));
 }
 
 /* ---- files, and commands for anything else ---- */
 
-/* Runs cp, db-clone or db-drop.  What it prints goes to db.out in dir, its errors
- * to db.log; what went wrong to why. */
+/* Runs cp, db-clone or db-drop (out is NULL); what they say goes to db.log in the
+ * attempt's directory, and what went wrong to why. */
 static int
-run_command(struct pg *pg, const struct opts *o, const char *what, const struct spawn *command,
-	const char *dir, bool heed, struct buf *notes, struct buf *why)
+run_command(struct pg *pg, const char *what, char **argv, char **env, const char *out,
+	struct buf *why)
 {
-	char *out = str("%s/db.out", dir), *log = str("%s/db.log", dir);
-	struct spawn s = *command;
+	int64_t deadline = out ? -1 : proc_clock(pg->w) + ANSWER_MS;
+	char *log = str("%s/db.log", pg->dir);
+	struct spawn s = { .argv = argv, .env = env };
 	int status = SPAWN_FAILED;
 
-	s.out = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	s.err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	s.out = open(out ? out : log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (s.out >= 0 && s.err >= 0)
-		status = proc_run(pg->w, &s, heed ? -1 : proc_clock(pg->w) + ANSWER_MS, heed,
-			o->grace_ms, notes);
+		status = proc_run(pg->w, &s, deadline, out != NULL, pg->o->grace_ms, pg->notes);
 	if (status == SPAWN_FAILED)
 		buf_fmt(why, "%s: %s", what, strerror(errno));
-	else if (status == RUN_STOPPED)
-		buf_fmt(why, "%s was stopped", what);
 	else if (status)
-		buf_fmt(why, "%s failed, see %s", what, log);
+		buf_fmt(why, "%s %s, see %s", what,
+			status == RUN_STOPPED ? "was stopped" : "failed", log);
 	close_keep(s.out);
 	close_keep(s.err);
 	return status ? -1 : 0;
 }
 
 static int
-clone_file(struct pg *pg, const struct opts *o, const char *name, const char *dir, char **env,
-	struct buf *notes, struct buf *why)
+clone_file(struct pg *pg, char **env, struct buf *why)
 {
-	static const char *const sides[] = { "-wal", "-journal", "-shm" };
+	static const char *const sides[] = { "-wal", "-journal" };
 	/* Of a symlink cp -R would copy the link. */
-	char *from = url_file(o->db), *real = realpath(from, NULL), *side;
-	char *to = url_clone_file(o->db, name, dir);
-	char *argv[] = { "cp", "-R", "--", real, to, NULL };
-	struct spawn s = { .argv = argv, .env = env };
+	char *from = url_file(pg->o->db), *real = realpath(from, NULL), *side;
+	char *argv[] = { "cp", "-R", "--", str("%s", real ? real : ""),
+		url_clone_file(pg->o->db, pg->name, pg->dir), NULL };
 	struct stat st;
 	size_t i;
-	int failed = -1;
 
-	if (!real) {
+	if (!real)
 		buf_fmt(why, "cannot clone %s: %s; create it, or let setup create it", from,
 			strerror(errno));
-		return -1;
-	}
-	for (i = 0; i < LEN(sides); i++) {
-		side = str("%s%s", real, sides[i]);
-		if (i < 2 && stat(side, &st) == 0 && st.st_size > 0) {
+	free(real);
+	for (i = 0; i < LEN(sides) && !why->n; i++) {
+		side = str("%s%s", argv[3], sides[i]);
+		if (stat(side, &st) == 0 && st.st_size > 0)
 			buf_fmt(why, "cannot clone %s: %s is not empty, so the database is "
 				"open or was not closed; close it, or let setup close it",
 				from, side);
-			goto out;
-		}
-		/* A stale one of another life would be read into the clone. */
-		unlink(str("%s%s", to, sides[i]));
 	}
-	remove_tree(to);                /* what stays is cp's to complain of */
-	failed = run_command(pg, o, str("cannot clone %s: cp -R", from), &s, dir, true, notes,
-		why);
-	unlink(str("%s/db.out", dir));
-out:
-	free(real);
-	return failed;
+	return why->n ? -1 : run_command(pg, str("cannot clone %s: cp -R", from), argv, env,
+		"/dev/null", why);
 }
 
-/* Runs db-clone, whose last line becomes *url, or db-drop (url is NULL). */
+/* Runs db-clone, whose last line becomes *url. */
 static int
-run_hook(struct pg *pg, const struct opts *o, const char *name, const char *dir, char **env,
-	char **url, struct buf *notes, struct buf *why)
+run_db_clone(struct pg *pg, char **env, char **url, struct buf *why)
 {
-	const char *command = url ? o->db_clone : o->db_drop;
-	char *what = str("%s: %s", url ? "db-clone" : "db-drop", command), *out;
-	struct list all = { 0 };
+	char *what = str("db-clone: %s", pg->o->db_clone), *out = str("%s/db.out", pg->dir);
 	struct buf line = { 0 };
-	struct spawn s = { .argv = proc_argv(command, NULL) };
-	int failed;
 
-	for (; *env; env++)
-		if (!starts(*env, "PRUN_DB="))
-			list_add(&all, *env);
-	list_add(&all, str("PRUN_TEMPLATE_URL=%s", o->db));
-	list_add(&all, str("PRUN_DB=%s", name));
-	s.env = all.v;
-	out = str("%s/db.out", dir);
-	failed = run_command(pg, o, what, &s, dir, url != NULL, notes, why);
-	if (url && !failed) {
-		buf_tail(&line, out, 1);
-		if (line.n)
-			*url = xstrdup(str("%.*s", (int)line.n - 1, line.s));
-		else
-			failed = -1;
-		if (failed)
-			buf_fmt(why, "%s printed no URL", what);
-	}
+	if (run_command(pg, what, proc_argv(pg->o->db_clone, NULL), env, out, why) < 0)
+		return -1;
+	buf_tail(&line, out, 1);
 	unlink(out);
-	list_free(&all);
+	if (line.n)
+		*url = xstrdup(str("%.*s", (int)line.n - 1, line.s));
+	else
+		buf_fmt(why, "%s printed no URL", what);
 	buf_free(&line);
-	return failed;
+	return *url ? 0 : -1;
 }
 
 /* ---- what workers ask for ---- */
-
-/* Whether the databases of a suite are PostgreSQL's, and not files or for commands. */
-static bool
-is_postgres(const struct opts *o)
-{
-	return o->db && !o->db_clone && url_kind(o->db) != URL_FILE;
-}
 
 struct pg *
 pg_open(struct worker *w, const struct plan *p)
@@ -695,9 +530,8 @@ pg_open(struct worker *w, const struct plan *p)
 	struct pg *pg = xcalloc(1, sizeof(*pg));
 
 	pg->w = w;
-	pg->sql.w = w;
-	pg->sql.dir = p->dir;
 	pg->plan = p;
+	pg->sql.w = w;
 	pg->sql.answer_ms = ANSWER_MS;
 	return pg;
 }
@@ -709,295 +543,249 @@ pg_close(struct pg *pg)
 
 	while ((db = pg->sessions)) {
 		pg->sessions = db->next;
-		sql_close(&pg->sql, db);
+		sql_close(db);
 		free(db->url);
 		free(db);
 	}
-	free(pg->leftovers);            /* their names go with the process */
-	free(pg->copies);
-	free(pg->made);
+	list_free(&pg->copies);
+	list_free(&pg->noted);
 	free(pg);
 }
 
 bool
 pg_waits(const struct pg *pg)
 {
-	return !pg->w->cancelled && pg->nleftovers
-		&& proc_clock(pg->w) < pg->leftovers[pg->nleftovers - 1].when + SWEEP_MS;
+	return !pg->w->cancelled && pg->noted.n
+		&& proc_clock(pg->w) < pg->noted_at + SWEEP_MS;
 }
 
 void
 pg_end(struct pg *pg, struct buf *notes)
 {
-	struct reply r = { 0 };
-	struct leftover *l;
-	struct session *db;
+	const struct suite *s = pg->plan->suites;
 	size_t i;
 
-	for (i = 0; i < pg->ncopies; i++)
-		pg_drop(pg, pg->copies[i].o, pg->copies[i].name, "", environ, notes);
-	for (i = 0; i < pg->nleftovers; i++) {
-		l = &pg->leftovers[i];
-		proc_pause(pg->w, l->when + SWEEP_MS);
-		if (pg->w->cancelled)
-			break;
-		db = session(pg, l->o, &r, true);
-		if (db)
-			sweep(pg, db, l->o, DROP, l->name, notes);
+	for (i = 0; i < pg->plan->nsuites; i++) {
+		pg_begin(pg, &s[i].o, NULL, NULL, notes);
+		pg->name = copy_name(pg);
+		if (pg->name && find_word((const char *const *)pg->copies.v, pg->copies.n,
+		pg->name) < pg->copies.n)
+			pg_drop(pg, NULL);
 	}
-	sql_clear(&r);
-}
-
-static int
-clone_once(struct pg *pg, const struct opts *o, const char *name, const char *dir, char **env,
-	char **url, struct buf *notes, struct buf *why, bool *passing)
-{
-	struct reply r = { 0 };
-	int failed;
-
-	*passing = false;
-	if (o->db_clone)
-		return run_hook(pg, o, name, dir, env, url, notes, why);
-	if (is_postgres(o)) {
-		failed = clone_postgres(pg, o, name, &r, notes);
-		if (failed)
-			*passing = explain(&r, str("cannot clone database %s",
-				url_template(o->db)), why);
-		sql_clear(&r);
-	} else {
-		failed = clone_file(pg, o, name, dir, env, notes, why);
+	if (pg->noted.n)
+		proc_pause(pg->w, pg->noted_at + SWEEP_MS);
+	for (i = 0; i < pg->plan->nsuites && pg->noted.n && !pg->w->cancelled; i++) {
+		pg_begin(pg, &s[i].o, NULL, NULL, notes);
+		if (pg->db && pg->db->seen && !attach(pg, true).error)
+			sweep(pg, DROP);
 	}
-	if (!failed)
-		*url = xstrdup(url_clone(o->db, name, dir));
-	return failed;
 }
 
 int
-pg_clone(struct pg *pg, const struct opts *o, const char *name, const char *dir, char **env,
-	char **url, struct buf *notes, struct buf *why, bool *passing)
+pg_clone(struct pg *pg, char **env, char **url, struct buf *why, bool *passing)
 {
+	struct reply r;
+	bool again;
 	int tries;
 
-	for (tries = 0;; tries++) {
-		if (clone_once(pg, o, name, dir, env, url, notes, why, passing) == 0) {
-			pg->watched = o;
-			pg->w->watch = is_postgres(o) ? watch : NULL;
-			pg->w->watched = pg;
-			pg->w->watch_at = proc_clock(pg->w) + 500;
-			return 0;
-		}
-		if (!*passing || tries == 3)
-			return -1;
-		if (pg->crowded && tries > 0 && pg->plan->workers > 1)
-			return -1;      /* it is for another worker */
-		proc_pause(pg->w, proc_clock(pg->w) + (500 << tries));
-		if (pg->w->cancelled)
-			return -1;
+	*passing = false;
+	if (pg->o->db_clone)
+		return run_db_clone(pg, env, url, why);
+	for (tries = 0; pg->db; tries++) {
+		r = clone_postgres(pg);
+		if (!r.error)
+			break;
+		*passing = r.error->trouble >= SQL_PASSING;
+		/* Where it is crowded, it is for another worker. */
+		again = *passing && tries < 3
+			&& !(pg->crowded && tries && pg->plan->workers > 1);
+		if (again)
+			proc_pause(pg->w, proc_clock(pg->w) + (500 << tries));
+		if (!again || pg->w->cancelled)
+			return explain(&r, str("cannot clone database %s",
+				url_template(pg->o->db)), why);
 		/* An answer may have been lost, or the name is taken: drop what is there. */
-		if (find_session(pg, o)->seen)
-			pg_drop(pg, o, name, dir, env, notes);
-		why->n = 0;
+		if (pg->db->seen)
+			pg_drop(pg, env);
 	}
+	if (!pg->db && clone_file(pg, env, why) < 0)
+		return -1;
+	*url = xstrdup(url_clone(pg->o->db, pg->name, pg->dir));
+	pg->w->watch = pg->db ? watch : NULL;
+	pg->w->watched = pg;
+	pg->w->watch_at = proc_clock(pg->w) + 500;
+	return 0;
 }
 
 int
-pg_drop(struct pg *pg, const struct opts *o, const char *name, const char *dir, char **env,
-	struct buf *notes)
+pg_drop(struct pg *pg, char **env)
 {
 	struct reply r = { 0 };
 	struct buf why = { 0 };
 	int failed = 0;
 
 	pg->w->watch = NULL;
-	if (is_postgres(o)) {
-		failed = drop_postgres(pg, o, name, &r, notes);
-		if (failed)
-			explain(&r, "cannot drop database", &why);
-		sql_clear(&r);
-	} else if (!o->db_clone) {
-		failed = remove_tree(url_clone_file(o->db, name, dir));
+	if (pg->db) {
+		r = drop_clone(pg, pg->name);
+		failed = r.error ? explain(&r, "cannot drop database", &why) : 0;
+	} else if (!pg->o->db_clone) {
+		failed = remove_tree(url_clone_file(pg->o->db, pg->name, pg->dir));
 		if (failed)
 			buf_fmt(&why, "cannot remove it: %s", strerror(errno));
-	} else if (o->db_drop) {
-		failed = run_hook(pg, o, name, dir, env, NULL, notes, &why);
+	} else if (pg->o->db_drop) {
+		failed = run_command(pg, str("db-drop: %s", pg->o->db_drop),
+			proc_argv(pg->o->db_drop, NULL), env, NULL, &why);
 	}
 	if (failed)
-		buf_fmt(notes, "- %s (%s was not dropped)\n", why.s, name);
+		buf_fmt(pg->notes, "- %s (%s was not dropped)\n", why.s, pg->name);
 	buf_free(&why);
 	return failed;
 }
 
 void
-pg_keep(struct pg *pg, const struct opts *o, const char *name, const char *file,
-	struct buf *notes)
+pg_keep(struct pg *pg, const char *file)
 {
-	struct reply r = { 0 };
+	struct reply r;
 	time_t now = time(NULL);
 	char when[32];
 
 	pg->w->watch = NULL;
-	if (!is_postgres(o))
+	if (!pg->db)
 		return;
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
-	if (pg_insist(pg, o, &r, sql_fmt("COMMENT ON DATABASE %I IS %L", name,
-		str("prun keep %s %s", when, file))) < 0)
-		buf_fmt(notes, "- %s could not be marked as kept, so the next run will drop "
-			"it: %s\n", name, r.message.s);
-	sql_clear(&r);
-}
-
-/* Copies a template that setup has finished, so that no other run's setup changes it
- * under this run, and unlocks it. */
-static int
-make_copy(struct pg *pg, struct session *db, const struct opts *o, struct reply *r,
-	struct buf *notes)
-{
-	struct leftover copy = { o, copy_name(pg, o), 0 };
-	struct reply unlocked = { 0 };
-	int failed;
-
-	copy.name = xstrdup(copy.name);
-	pg->copies = grow(pg->copies, &pg->capcopies, pg->ncopies + 1, sizeof(copy));
-	pg->copies[pg->ncopies++] = copy;
-	failed = copy_database(pg, db, o, url_template(o->db), copy.name, r, notes);
-	if (db->open)
-		lock_template(pg, db, &unlocked, "unlock", url_template(o->db));
-	if (failed && r->error->trouble == SQL_IN_USE)
-		end_sessions(pg, o, url_template(o->db), true, notes);
-	sql_clear(&unlocked);
-	return failed;
+	r = ask(pg, sql_fmt("COMMENT ON DATABASE %I IS %L", pg->name,
+		str("prun keep %s %s", when, file)));
+	if (r.error)
+		buf_fmt(pg->notes, "- %s could not be marked as kept, so the next run will "
+			"drop it: %s\n", pg->name, r.message);
 }
 
 int
-pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes, struct buf *why)
+pg_setup(struct pg *pg, bool begin, struct buf *why)
 {
-	struct reply r = { 0 };
-	struct session *db = NULL;
-	char *template;
-	int failed = 0;
+	struct reply r;
+	char *copy = copy_name(pg);
 
-	if (!is_postgres(o))
+	if (!pg->db)
 		return 0;
-	template = url_template(o->db);
 	/* psql does not tell what would show it. */
-	if (begin && !o->db_admin && !sql_libpq() && strstr(o->db, "pgbouncer=true"))
-		buf_str(notes, "- db goes through pgbouncer, and locks do not work with "
+	if (begin && !pg->o->db_admin && !sql_libpq() && strstr(pg->o->db, "pgbouncer=true"))
+		buf_str(pg->notes, "- db goes through pgbouncer, and locks do not work with "
 			"transaction pooling: set db-admin to the server's own URL\n");
-	if (pg_insist(pg, o, &r, "SELECT 1") == 0) {
-		if (begin)
-			sweep(pg, session(pg, o, &r, true), o, NOTE, NULL, notes);
-		db = session(pg, o, &r, true);  /* another, if that was lost meanwhile */
-	}
+	r = ask(pg, "SELECT 1");
+	if (!r.error && begin)
+		sweep(pg, NOTE);
 	/* Exclusive, so that no other run clones what setup is changing. */
-	if (!db || (begin && o->setup && lock_template(pg, db, &r, "lock", template) < 0)) {
-		explain(&r, "the database server", why);
-		failed = -1;
-	} else if (!begin) {
-		failed = make_copy(pg, db, o, &r, notes);
-		if (failed)
-			explain(&r, str("cannot copy database %s", template), why);
-	}
-	sql_clear(&r);
-	return failed;
+	if (!r.error && begin && copy)
+		r = lock_template(pg, "lock");
+	if (r.error)
+		return explain(&r, "the database server", why);
+	if (begin)
+		return 0;
+	/* So that no other run's setup changes it under this run. */
+	list_add(&pg->copies, copy);
+	r = copy_database(pg, url_template(pg->o->db), copy);
+	lock_template(pg, "unlock");
+	return r.error ? explain(&r, str("cannot copy database %s",
+		url_template(pg->o->db)), why) : 0;
 }
 
 int
-pg_clean(struct pg *pg, const struct opts *o, bool list, struct buf *notes, struct buf *why)
+pg_clean(struct pg *pg, bool list, struct buf *why)
 {
 	struct reply r = { 0 };
-	struct session *db;
 
-	if (!is_postgres(o)) {
-		buf_fmt(notes, "- %s: its clones are %s\n", url_masked(o->db), o->db_clone
-			? "made by db-clone, so prun cannot list them"
+	if (!pg->db) {
+		buf_fmt(pg->notes, "- %s: its clones are %s\n", url_masked(pg->o->db),
+			pg->o->db_clone ? "made by db-clone, so prun cannot list them"
 			: "in the run directories");
 		return 0;
 	}
-	db = session(pg, o, &r, true);
-	if (db)
-		sweep(pg, db, o, list ? LIST : CLEAN, NULL, notes);
-	else
-		explain(&r, "the database server", why);
-	sql_clear(&r);
-	return db && !pg->undropped ? 0 : -1;
-}
-
-int
-pg_used(struct pg *pg, const struct opts *o, const char *name)
-{
-	char *now = sql_fmt("SELECT 1 FROM pg_stat_activity WHERE datname = %L "
-		"AND coalesce(backend_type, 'client backend') = 'client backend'", name);
-	char *ever = sql_fmt("SELECT 1 FROM pg_stat_database "
-		"WHERE datname = %L AND sessions > 0", name);
-	struct session *db = is_postgres(o) ? find_session(pg, o) : NULL;
-	struct reply r = { 0 };
-	bool used = false;
-	int tries, most;
-
-	/* After a crash of the server its figures begin anew. */
-	if (!db || !pg->unbroken || db->version < 140000)
-		return -1;
-	/* From 15 on a session has counted itself when it goes, before in a while. */
-	most = db->version < 150000 ? 20 : 2;
-	for (tries = 0; !used && tries < most && pg->unbroken && !pg->w->cancelled; tries++) {
-		if (tries > 0 && most > 2)
-			wait_ms(pg, 50);
-		used = pg_insist(pg, o, &r, ever) == 0 && r.fields.n;
-		used = used || (pg_insist(pg, o, &r, now) == 0 && r.fields.n);
-	}
-	sql_clear(&r);
-	if (used)
-		return 1;
-	return pg->unbroken && !pg->w->cancelled ? 0 : -1;
+	r = attach(pg, true);
+	if (r.error)
+		return explain(&r, "the database server", why);
+	sweep(pg, list ? LIST : CLEAN);
+	return pg->undropped ? -1 : 0;
 }
 
 void
-pg_sessions(struct pg *pg, const struct opts *o, const char *name, struct buf *b)
+pg_strangers(struct pg *pg)
 {
-	char *statement = sql_fmt("SELECT concat_ws(', ', 'pid ' || pid, 'user ' || usename, "
-		"nullif(application_name, ''), state, "
+	struct reply r = { 0 };
+	char *template;
+	size_t i;
+
+	if (!pg->db)
+		return;
+	template = url_template(pg->o->db);
+	r = ask(pg, sql_fmt("SELECT " WHO " FROM pg_stat_activity WHERE " CLIENTS "%L "
+		"AND backend_start > now() - %s * interval '1 ms'", template,
+		str("%" PRId64, proc_clock(pg->w) - pg->cloned_at)));
+	for (i = 0; i < r.n; i++)
+		buf_fmt(pg->notes, "- a session on the template %s began during the attempt: "
+			"%s\n", template, r.v[i]);
+}
+
+int
+pg_used(struct pg *pg)
+{
+	/* From 15 on a session has counted itself when it goes, before in a while. */
+	int tries, most = pg->db && pg->db->version < 150000 ? 20 : 2;
+	struct reply r = { 0 };
+
+	for (tries = 0; pg->db && !r.n && tries < most; tries++) {
+		/* After a crash of the server its figures begin anew. */
+		if (!pg->unbroken || pg->db->version < 140000 || pg->w->cancelled)
+			return -1;
+		if (tries && most > 2)
+			proc_pause(pg->w, proc_clock(pg->w) + 50);
+		r = ask(pg, sql_fmt("SELECT 1 FROM pg_stat_database WHERE datname = %L "
+			"AND sessions > 0 UNION ALL SELECT 1 FROM pg_stat_activity WHERE "
+			CLIENTS "%L", pg->name, pg->name));
+	}
+	if (r.n)
+		return 1;
+	return pg->db && pg->unbroken && !r.error ? 0 : -1;
+}
+
+void
+pg_sessions(struct pg *pg, struct buf *b)
+{
+	struct reply r;
+	size_t i;
+
+	if (!pg->db)
+		return;
+	pg->sql.answer_ms = 2000;
+	r = ask(pg, sql_fmt("SELECT concat_ws(', ', " WHO ", state, "
 		"'waits for ' || wait_event_type || ' ' || wait_event, 'blocked by ' || "
 		"nullif(array_to_string(pg_blocking_pids(pid), ' '), ''), "
 		"'for ' || date_trunc('second', now() - coalesce(query_start, "
 		"backend_start))), query FROM pg_stat_activity WHERE datname = %L "
-		"ORDER BY backend_start", name);
-	struct reply r = { 0 };
-	size_t i;
-
-	if (!is_postgres(o))
-		return;
-	pg->sql.answer_ms = 2000;
-	if (pg_insist(pg, o, &r, statement) < 0)
-		buf_fmt(b, "its database %s cannot be asked: %s\n", name, r.message.s);
-	else
-		buf_fmt(b, "and these sessions of its database %s:\n", name);
-	for (i = 0; i + 1 < r.fields.n; i += 2)
-		buf_fmt(b, "%s\n\t%s\n", r.fields.v[i],
-			shown(r.fields.v[i + 1]));
+		"ORDER BY backend_start", pg->name));
 	pg->sql.answer_ms = ANSWER_MS;
-	sql_clear(&r);
+	if (r.error)
+		buf_fmt(b, "its database %s cannot be asked: %s\n", pg->name, r.message);
+	else
+		buf_fmt(b, "and these sessions of its database %s:\n", pg->name);
+	for (i = 0; i + 1 < r.n; i += 2)
+		buf_fmt(b, "%s\n\t%s\n", r.v[i], shown(r.v[i + 1]));
 }
 
 bool
-pg_gone(struct pg *pg, const struct opts *o, const char *name, const char *url)
+pg_gone(struct pg *pg, const char *url)
 {
-	struct reply r = { 0 };
-	struct session *db;
+	struct reply r;
 	struct stat st;
-	bool gone = false;
 
-	if (o->db_clone)
+	if (pg->o->db_clone)
 		return false;           /* who knows */
 	if (!url || !*url)
 		return true;            /* it never was */
-	if (!is_postgres(o))
+	if (!pg->db)
 		return stat(url_file(url), &st) < 0;
-	db = session(pg, o, &r, true);
-	if (db && sql_do(&pg->sql, db, &r, sql_fmt("SELECT 1 FROM pg_database "
-		"WHERE datname = %L", name)) == 0)
-		gone = r.fields.n == 0;
-	sql_clear(&r);
-	return gone;
+	r = ask(pg, sql_fmt("SELECT 1 FROM pg_database WHERE datname = %L", pg->name));
+	return !r.error && r.n == 0;
 }
 
 bool

@@ -261,31 +261,32 @@ struct pg *pg_open(struct worker *w, const struct plan *p);
 void pg_end(struct pg *pg, struct buf *notes);
 bool pg_waits(const struct pg *pg);
 void pg_close(struct pg *pg);
+/* What the functions below are about: the database of a suite, its clone's name and
+ * the attempt's directory; notes is told what there is to say. */
+void pg_begin(struct pg *pg, const struct opts *o, const char *name, const char *dir,
+	struct buf *notes);
 /* Clones the template; *url is the clone's, to be freed.  -1 with why; passing: a later
  * try may help.  env: for cp, db-clone. */
-int pg_clone(struct pg *pg, const struct opts *o, const char *name, const char *dir,
-	char **env, char **url, struct buf *notes, struct buf *why, bool *passing);
+int pg_clone(struct pg *pg, char **env, char **url, struct buf *why, bool *passing);
 /* Whether the last session was refused because there are too many. */
 bool pg_crowded(const struct pg *pg);
 /* Drops a clone, or what there may be of it; failure is told in notes. */
-int pg_drop(struct pg *pg, const struct opts *o, const char *name, const char *dir,
-	char **env, struct buf *notes);
+int pg_drop(struct pg *pg, char **env);
 /* Marks a clone as kept, so that no run sweeps it. */
-void pg_keep(struct pg *pg, const struct opts *o, const char *name, const char *file,
-	struct buf *notes);
+void pg_keep(struct pg *pg, const char *file);
 /* Before setup: notes what dead runs left, and locks the template if there is a setup;
  * after it: copies it for the run's clones, and unlocks. */
-int pg_setup(struct pg *pg, const struct opts *o, bool begin, struct buf *notes,
-	struct buf *why);
+int pg_setup(struct pg *pg, bool begin, struct buf *why);
 /* Lists or drops the template's leftovers and kept clones; -1 where one stays. */
-int pg_clean(struct pg *pg, const struct opts *o, bool list, struct buf *notes,
-	struct buf *why);
+int pg_clean(struct pg *pg, bool list, struct buf *why);
+/* Notes the sessions on the template that began since the clone was made. */
+void pg_strangers(struct pg *pg);
 /* Whether anybody but us has connected to the clone; -1 where that is not known. */
-int pg_used(struct pg *pg, const struct opts *o, const char *name);
+int pg_used(struct pg *pg);
 /* Lists the clone's sessions, what they do and who blocks them. */
-void pg_sessions(struct pg *pg, const struct opts *o, const char *name, struct buf *b);
+void pg_sessions(struct pg *pg, struct buf *b);
 /* Whether a kept clone is no longer there. */
-bool pg_gone(struct pg *pg, const struct opts *o, const char *name, const char *url);
+bool pg_gone(struct pg *pg, const char *url);
 
 /* ---- sql.c: URLs of databases, and sessions with PostgreSQL ---- */
 
@@ -295,12 +296,12 @@ enum url_kind { URL_PG, URL_DSN, URL_FILE, URL_OTHER };
 enum url_kind url_kind(const char *url);
 /* What is wrong with a db = URL, or NULL. */
 const char *url_check(const char *url);
-/* URL for libpq or psql with another database; password (psql, whose arguments all can
+/* DSN for libpq or psql with another database; password (psql, whose arguments all can
  * see; may be NULL) is taken out. */
 char *url_admin(const char *url, const char *name, char **password);
 /* Name of the database in a PostgreSQL URL, or NULL. */
 char *url_database(const char *url);
-/* Adds libpq's variables for a PostgreSQL URL: PGHOST=... */
+/* Adds libpq's variables for a URL, if it is PostgreSQL's: PGHOST=... */
 void url_env(const char *url, struct list *env);
 /* Name of the template database. */
 char *url_template(const char *url);
@@ -311,8 +312,6 @@ char *url_file(const char *url);
 char *url_clone_file(const char *url, const char *name, const char *dir);
 /* Clone's name for a template: <template>_w<index>_<run>[r<n>]. */
 char *url_clone_name(const char *url, int index, const char *run, int attempt);
-/* Name of the run's copy of the template as the setup of a suite has left it. */
-char *url_copy_name(const char *url, size_t setup, const char *run);
 /* URL of a clone for the app; dir is the attempt's. */
 char *url_clone(const char *url, const char *name, const char *dir);
 /* The URL as it may be shown: password as ***. */
@@ -320,30 +319,38 @@ char *url_masked(const char *url);
 
 /* What an error of the server means to us. */
 enum trouble {
-	SQL_OTHER, SQL_LOST, SQL_CROWDED, SQL_NOT_YET, SQL_FORBIDDEN, SQL_IN_USE, SQL_MISSING,
-	SQL_IS_TEMPLATE, SQL_SYNTAX
+	SQL_OTHER, SQL_FORBIDDEN, SQL_IN_USE, SQL_IS_TEMPLATE, SQL_LATE,
+	SQL_PASSING,            /* of this and those below another try may be without */
+	SQL_NOT_YET, SQL_CROWDED, SQL_LOST
 };
 
-/* state: an SQLSTATE or its beginning; passing: a further try may help. */
 struct error {
-	const char *state;
+	const char *state;      /* an SQLSTATE or its beginning */
 	enum trouble trouble;
-	bool passing;
 	const char *advice;
 };
 
+/* Scratch memory. */
 struct reply {
 	const struct error *error;      /* NULL: all went well */
-	struct buf message;
-	struct list fields;             /* of all rows, row by row */
+	char *message;
+	char **v;               /* fields of all rows, row by row */
+	size_t n;
+};
+
+/* How a worker talks with servers. */
+struct sql {
+	struct worker *w;
+	int64_t answer_ms;      /* how long sql_do() waits for an answer */
 };
 
 struct session {
+	struct sql *t;
 	char *url;              /* what it connects with */
 	bool open, seen;        /* seen: it was open once */
 	void *conn;             /* libpq's, or: */
 	struct proc psql;
-	int in, out, err;       /* psql's pipes and the file of its errors */
+	int in, out;            /* psql's pipes */
 	int statement;
 	struct buf text;        /* read from psql and not yet used */
 	int version;            /* of the server: 150004 */
@@ -351,37 +358,20 @@ struct session {
 	struct session *next;
 };
 
-/* How a worker talks with servers. */
-struct sql {
-	struct worker *w;
-	const char *dir;        /* for psql's errors */
-	int busy;               /* a wait is under way */
-	bool brief;             /* whatever else happens ends it */
-	int64_t answer_ms;      /* how long sql_do() waits for an answer */
-};
-
-enum waited { REPLIED, LATE, STOPPED };
-
 bool sql_libpq(void);
-/* Opens the session that db->url says; 0, or -1 with r filled.  heed: a cancel ends it. */
-int sql_open(struct sql *t, struct session *db, struct reply *r, bool heed);
+/* Opens the session that db->url says.  heed: a cancel ends it. */
+struct reply sql_open(struct session *db, bool heed);
 /* Never waits for the server, which hears of it in its own time. */
-void sql_close(struct sql *t, struct session *db);
+void sql_close(struct session *db);
 void sql_send(struct session *db, const char *text);
-/* Waits for the reply; a session that turns out to be lost is closed. */
-enum waited sql_reply(struct sql *t, struct session *db, struct reply *r, int64_t deadline,
-	bool heed);
-/* Sends a statement and waits, whatever is cancelled; 0 when it went well. */
-int sql_do(struct sql *t, struct session *db, struct reply *r, const char *text);
-/* Whether the session still stands: libpq's socket says so, psql is asked. */
-bool sql_alive(struct sql *t, struct session *db);
-/* Makes r an error of an SQLSTATE; of the message its first line.  -1. */
-int sql_error(struct reply *r, const char *state, const char *message);
-void sql_clear(struct reply *r);
+/* Waits for the reply, which may be late; a session that is lost or cancelled is closed. */
+struct reply sql_reply(struct session *db, int64_t deadline, bool heed);
+/* Sends a statement and waits, whatever is cancelled. */
+struct reply sql_do(struct session *db, const char *text);
+/* An error of an SQLSTATE; of the message its first line. */
+struct reply sql_error(const char *state, const char *message);
 /* Formats SQL: %s as it is, %I an identifier, %L a literal.  Scratch memory. */
 char *sql_fmt(const char *fmt, ...);
-/* Adds the passwords of a URL to those that no reply may show. */
-void sql_hide(const char *url);
 
 /* ---- proc.c: sessions, waiting, signals, ports, readiness ---- */
 

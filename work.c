@@ -165,6 +165,8 @@ make_env(struct attempt *a)
 	}
 	if (a->db)
 		env_set(a, "PRUN_DB", a->db);
+	if (a->db && a->o->db_clone)
+		env_set(a, "PRUN_TEMPLATE_URL", a->o->db);
 	if (a->db || (!a->f && db_url)) {
 		env_set(a, "PRUN_DB_URL", db_url ? db_url : "");
 		env_all(a, &a->o->db_env, db_url ? db_url : "");
@@ -189,7 +191,7 @@ write_env(struct attempt *a)
 	for (i = 0; i < a->ours; i++)
 		list_add(&all, a->env.v[i]);
 	/* For psql and its like, which cannot read a driver's URL. */
-	if (a->db_url && (url_kind(a->db_url) == URL_PG || url_kind(a->db_url) == URL_DSN))
+	if (a->db_url)
 		url_env(a->db_url, &all);
 	for (i = 0; i < all.n; i++) {
 		n = strcspn(all.v[i], "=") + 1;
@@ -286,8 +288,7 @@ clone(struct attempt *a)
 	enter(a, CLONING);
 	make_env(a);
 	a->cloned = true;
-	failed = pg_clone(a->pg, a->o, a->db, a->dir, a->env.v, &a->db_url, &a->notes,
-		&why, &passing);
+	failed = pg_clone(a->pg, a->env.v, &a->db_url, &why, &passing);
 	if (failed && pg_crowded(a->pg) && a->plan->workers > 1 && !a->w->cancelled) {
 		a->out.crowded = true;
 		a->cloned = false;      /* another worker makes it */
@@ -463,7 +464,7 @@ log_processes(struct attempt *a)
 	if (run_command(a, ps, a->log, proc_clock(a->w) + 2000, true) != 0)
 		buf_str(&a->notes, "- its processes could not be listed (is there a ps?)\n");
 	if (a->db_url)
-		pg_sessions(a->pg, a->o, a->db, &b);
+		pg_sessions(a->pg, &b);
 	if (b.n && write_all(fd, b.s, b.n) < 0)
 		buf_fmt(&a->notes, "- %s: %s\n", a->log, strerror(errno));
 	buf_free(&b);
@@ -639,7 +640,7 @@ judge_isolation(struct attempt *a)
 
 	if (!a->db_url || !a->out.tested || a->w->cancelled)
 		return;
-	used = pg_used(a->pg, a->o, a->db);
+	used = pg_used(a->pg);
 	a->out.connected = used > 0;
 	if (used != 0 || a->out.result != PASS)
 		return;
@@ -732,9 +733,9 @@ keep_or_drop(struct attempt *a)
 		a->out.kept = keep == KEEP_ALWAYS || keep == KEEP_RUN
 			|| (keep == KEEP_FAILED && r >= FAIL && a->out.tested);
 	if (a->out.kept)
-		pg_keep(a->pg, a->o, a->db, a->f->test, &a->notes);
+		pg_keep(a->pg, a->f->test);
 	else
-		pg_drop(a->pg, a->o, a->db, a->dir, a->env.v, &a->notes);
+		pg_drop(a->pg, a->env.v);
 }
 
 static void
@@ -826,9 +827,12 @@ attempt(const struct attempt *self, const struct file *f, int number)
 	struct attempt a = new_attempt(self, f, number, plan_dir(self->plan, f, number));
 
 	a.db = plan_clone(self->plan, f, number);
+	pg_begin(a.pg, a.o, a.db, a.dir, &a.notes);
 	if (prepare(&a) && clone(&a) && serve(&a))
 		run_test(&a);
 	look(&a);
+	if (a.out.tested && a.db_url)
+		pg_strangers(a.pg);
 	stop(&a);
 	judge_isolation(&a);
 	after(&a);
@@ -864,7 +868,7 @@ set_up(struct attempt *a, struct buf *why)
 			"PYTHON to a Python that has it, or set test");
 		return false;
 	}
-	if (pg_setup(pg, a->o, true, &a->notes, why) < 0)
+	if (pg_setup(pg, true, why) < 0)
 		return false;
 	if (!a->o->setup)
 		return true;
@@ -872,7 +876,7 @@ set_up(struct attempt *a, struct buf *why)
 	proc_drain(&a->w->pids, NULL);
 	if (status)
 		buf_fmt(why, "setup failed: %s; see %s", how(status), log);
-	return status == 0 && pg_setup(pg, a->o, false, &a->notes, why) == 0;
+	return status == 0 && pg_setup(pg, false, why) == 0;
 }
 
 /* Tells prun that an order is done, and what there is to say of it. */
@@ -898,10 +902,11 @@ setup(const struct attempt *self, const struct suite *s)
 
 	a.suite = s;
 	a.o = &s->o;
+	pg_begin(a.pg, a.o, NULL, NULL, &a.notes);
 	if (!a.plan->o.clean)
 		failed = !set_up(&a, &why);
 	else if (a.o->db)
-		failed = pg_clean(a.pg, a.o, a.plan->o.list, &a.notes, &why) < 0;
+		failed = pg_clean(a.pg, a.plan->o.list, &why) < 0;
 	if (why.n)
 		buf_fmt(&a.notes, "! %s\n", why.s);
 	tell_done(&a, failed);
@@ -921,8 +926,9 @@ reopen(const struct attempt *self, const struct file *f)
 	a.stack[a.o->service.n].log = log;
 	a.db = getenv("PRUN_DB");
 	a.db_url = getenv("PRUN_DB_URL");
+	pg_begin(a.pg, a.o, a.db, a.dir, &a.notes);
 	unlink(log);                    /* its earlier lines are not of this server */
-	if (a.o->db && a.db && pg_gone(a.pg, a.o, a.db, a.db_url)) {
+	if (a.o->db && a.db && pg_gone(a.pg, a.db_url)) {
 		fails(&a, CAUSE_DATABASE, str("its database %s is gone", a.db));
 	} else if (mkdir(a.tmp, 0700) < 0 || !take_ports(&a)) {
 		fails(&a, CAUSE_SPAWN, str("%s: %s", a.tmp, strerror(errno)));
@@ -959,9 +965,10 @@ drop(const struct attempt *self, const struct file *f, int number)
 	a.url = "http://localhost:0";   /* its server is gone */
 	if (a.db && !a.o->db_clone)
 		a.db_url = xstrdup(url_clone(a.o->db, a.db, a.dir));
+	pg_begin(a.pg, a.o, a.db, a.dir, &a.notes);
 	make_env(&a);
 	if (a.db)
-		pg_drop(a.pg, a.o, a.db, a.dir, a.env.v, &a.notes);
+		pg_drop(a.pg, a.env.v);
 	tell_done(&a, false);
 	free(a.db_url);
 	end_attempt(&a);

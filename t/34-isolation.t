@@ -60,7 +60,7 @@ for way in ${ways:-libpq psql}; do
 	run -d run -t 8s --grace 1s --db "$app" hang
 	has "$way: a time-out lists the sessions of the clone" run/0-test_hang.sh/test.log 'holds_it'
 	has "$way: with what they wait for and who blocks them" run/0-test_hang.sh/test.log \
-		'pid [0-9]+, user postgres, psql, active, waits for Lock relation, blocked by [0-9]+, for 00:00:0'
+		'pid [0-9]+, user postgres, psql, 127[.]0[.]0[.]1, active, waits for Lock relation, blocked by [0-9]+, for 00:00:0'
 	has "$way: and their queries" run/0-test_hang.sh/test.log 'INSERT INTO t VALUES \(42\)'
 	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'app_w%'" >/dev/null
 	await idle
