@@ -45,6 +45,7 @@ static const struct option table[] = {
 	{ "chdir", PATH, ARGV | 'C', AT(chdir), "DIR", "Change to DIR first", NULL },
 	{ "junit", PATH, TOP | 'o', AT(junit), "FILE",
 		"Write the merged JUnit report to FILE", NULL },
+	{ "html", PATH, TOP, AT(html), "FILE", "Write the report as a page to FILE", NULL },
 	{ "history", PATH, TOP, AT(history), "FILE",
 		"History of earlier runs. Default: REPORT.history", NULL },
 	{ "run-dir", PATH, TOP | 'd', AT(run_dir), "DIR",

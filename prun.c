@@ -466,7 +466,8 @@ read_property(struct part *u, const struct reader *r)
 	struct { const char *name, **to; } texts[] = {
 		{ "prun.file", &u->file }, { "prun.suite", &u->suite },
 		{ "prun.plan", &u->plan }, { "prun.shard", &u->shard },
-		{ "prun.started", &u->started }
+		{ "prun.started", &u->started }, { "prun.run", &u->run },
+		{ "prun.phases", &u->phases }, { "prun.dir", &u->dir }
 	};
 	size_t i;
 
@@ -477,6 +478,8 @@ read_property(struct part *u, const struct reader *r)
 		u->name = u->name ? str("%s/%s", u->name, value) : str("%s", value);
 	else if (value && !strcmp(name, "prun.result"))
 		u->result = (enum result)find_word(result_name, RESULTS, value);
+	else if (value && !strcmp(name, "prun.worker"))
+		u->worker = atoi(value);
 	else if (value && !strcmp(name, "prun.seconds"))
 		u->ms = (int64_t)(strtod(value, NULL) * 1000 + 0.5);
 }
@@ -698,6 +701,28 @@ write_history(const struct plan *p, const struct units *u)
 	list_free(&lines);
 }
 
+/* Writes the page of a merged report, if there is to be one. */
+static void
+write_page(const struct plan *p, const char *report)
+{
+	struct part merged = { .input = report };
+	struct units u = { 0 };
+	const struct part **files;
+	size_t i, n = 0;
+
+	if (!p->o.html)
+		return;
+	read_report(&merged, 0, &u);
+	files = scratch((u.n + 1) * sizeof(*files));
+	for (i = 0; i < u.n; i++)
+		if (u.v[i].is.file)
+			files[n++] = &u.v[i].is;
+	files[n] = NULL;
+	if (show_page(p, report, files) < 0)
+		warn("%s is not written, for %s cannot be read:", p->o.html, report);
+	free(u.v);
+}
+
 /* prun --merge -o OUT [NAME=]path ... */
 static int
 merge_mode(const struct plan *p)
@@ -712,6 +737,7 @@ merge_mode(const struct plan *p)
 	if (!p->o.junit || !p->paths.n)
 		bad("--merge", "needs -o OUT and the reports or run directories to merge");
 	make_parents("-o", p->o.junit);
+	make_parents("--html", p->o.html);
 	for (i = 0; i < p->paths.n; i++) {
 		path = p->paths.v[i];
 		name = input_name(p, &path);
@@ -732,6 +758,7 @@ merge_mode(const struct plan *p)
 	}
 	if (merge(p, &parts, p->o.junit, -1, &total) < 0)
 		return EXIT_RUN;
+	write_page(p, p->o.junit);
 	if (p->o.rerun || !(wrong & PLANS))
 		write_history(p, &units);
 	if (strcmp(p->o.junit, "-") && !p->o.quiet)
@@ -760,6 +787,7 @@ write_report(const struct plan *p, const struct record *records, int64_t ms, boo
 	if (target && strcmp(target, name) && symlink(target, name) < 0)
 		warn("%s:", name);
 	free(target);
+	write_page(p, path);
 	return path;
 }
 
@@ -791,7 +819,7 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 	const char *report = NULL;
 	size_t i;
 
-	if (p->o.junit || stays) {
+	if (p->o.junit || p->o.html || stays) {
 		report = write_report(p, records, ms, stays);
 		if (!report) {
 			status = EXIT_RUN;
@@ -875,6 +903,7 @@ run(struct plan *p, bool aside)
 		if (p->o.run_dir)
 			mkdir(p->o.run_dir, 0700);
 		make_parents("-o", p->o.junit);
+		make_parents("--html", p->o.html);
 		make_parents("--history", p->o.history);
 		find_setups(p);
 	}

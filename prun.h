@@ -98,7 +98,7 @@ struct opts {
 	bool list, quiet, verbose, help, version;
 	bool last_failed, enabled, db_terminate;
 	bool merge, strict, partial, rerun, clean, interactive;
-	char *config, *chdir, *junit, *history, *run_dir, *shuffle, *shard, *plan, *reopen;
+	char *config, *chdir, *junit, *html, *history, *run_dir, *shuffle, *shard, *plan, *reopen;
 	char *test, *collect, *server, *setup, *after, *ready;
 	char *db, *db_admin, *db_clone, *db_drop;
 	struct list suite, files, exclude, db_env, url_env, port_env, env;
@@ -195,6 +195,7 @@ struct record {
 /* ---- run.c: the run ---- */
 
 struct show;
+struct part;
 /* Runs the plan's files; the exit status.  *sig is the signal that ended it, or 0. */
 int run_files(const struct plan *p, struct record *records, struct show *show, int *sig);
 /* Says in audit.txt and b which files hurt each other. */
@@ -541,6 +542,9 @@ int64_t show_draw(struct show *s, const struct slot_view *v, int n, bool now);
 void show_end(struct show *s, int status, bool cut, int64_t ms, const char *report);
 /* Writes without waiting; the descriptor to be polled for the rest, or -1. */
 int show_write(struct show *s);
+/* Writes the page of a merged report whose files are parts, NULL after the last; for
+ * GitHub, the summary of the step as well. */
+int show_page(const struct plan *p, const char *report, const struct part *const *parts);
 /* 0, or why standard output cannot be written: EPIPE if nobody reads. */
 int show_error(const struct show *s);
 

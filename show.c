@@ -21,6 +21,9 @@
 #define LEFT_SHOWN 5            /* of what one attempt left */
 #define NAME_CUT 500            /* longer ones are cut in the notes */
 #define ANNOTATIONS 10          /* GitHub shows no more of a step */
+#define PAGE_TEXTS 200          /* failures in the page with their text */
+#define PAGE_TEXT 4096          /* bytes of each */
+#define PAGE_MOST 1500000       /* bytes of the page, then it has no more details */
 #define CHUNK 512               /* a pipe takes as much after POLLOUT: _POSIX_PIPE_BUF */
 
 /* as counted in the last line */
@@ -64,6 +67,47 @@ static double
 seconds(int64_t ms)
 {
 	return (double)ms / 1000;
+}
+
+/* Formats JSON and HTML: ' is a quote, %s a string of JSON, %h text of HTML, %r text
+ * as it is, %d an int, %n an int64_t, %t milliseconds as seconds. */
+static void
+fill(struct buf *b, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	for (; *fmt; fmt++) {
+		if (*fmt != '%')
+			buf_char(b, *fmt == '\'' ? '"' : *fmt);
+		else if (*++fmt == 's')
+			buf_json(b, va_arg(ap, const char *));
+		else if (*fmt == 'h')
+			xml_escape(b, va_arg(ap, const char *), true);
+		else if (*fmt == 'r')
+			buf_str(b, va_arg(ap, const char *));
+		else if (*fmt == 'd')
+			buf_fmt(b, "%d", va_arg(ap, int));
+		else if (*fmt == 'n')
+			buf_fmt(b, "%" PRId64, va_arg(ap, int64_t));
+		else if (*fmt == 't')
+			buf_fmt(b, "%.3f", seconds(va_arg(ap, int64_t)));
+		else
+			buf_char(b, '%');
+	}
+	va_end(ap);
+}
+
+/* "15 passed, 1 failed" */
+static void
+put_counts(struct buf *b, const int n[RESULTS])
+{
+	int k;
+
+	buf_fmt(b, "%d %s", n[PASS], result_word[PASS]);
+	for (k = PASS + 1; k < RESULTS; k++)
+		if (n[k])
+			buf_fmt(b, ", %d %s", n[k], result_word[k]);
 }
 
 /* ---- the screen ---- */
@@ -459,29 +503,6 @@ show_line(struct show *s, const struct file *f, bool again)
 
 /* ---- results.jsonl ---- */
 
-/* Formats JSON: ' is a quote, %s a string in quotes, %d an int, %n an int64_t, %t
- * milliseconds as seconds. */
-static void
-json(struct buf *b, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	for (; *fmt; fmt++) {
-		if (*fmt != '%')
-			buf_char(b, *fmt == '\'' ? '"' : *fmt);
-		else if (*++fmt == 's')
-			buf_json(b, va_arg(ap, const char *));
-		else if (*fmt == 'd')
-			buf_fmt(b, "%d", va_arg(ap, int));
-		else if (*fmt == 'n')
-			buf_fmt(b, "%" PRId64, va_arg(ap, int64_t));
-		else
-			buf_fmt(b, "%.3f", seconds(va_arg(ap, int64_t)));
-	}
-	va_end(ap);
-}
-
 /* When each phase of an attempt began: it ends where the next one begins. */
 static char *
 list_phases(const struct plan *p, const struct outcome *o, const char *fmt, const char *between)
@@ -509,9 +530,9 @@ show_phases(const struct plan *p, const struct outcome *o)
 static void
 json_file(struct buf *b, const struct file *f)
 {
-	json(b, "{'index':%d,'suite':%s,'file':%s", f->index, f->suite->name, f->test);
+	fill(b, "{'index':%d,'suite':%s,'file':%s", f->index, f->suite->name, f->test);
 	if (f->copy)
-		json(b, ",'copy':%d", f->copy);
+		fill(b, ",'copy':%d", f->copy);
 }
 
 static void
@@ -530,7 +551,7 @@ write_plan(struct show *s)
 	struct buf b = { 0 };
 	size_t i;
 
-	json(&b, "{'prun':%s,'run':%s,'plan':%s,'shard':%s,'audit':%n,'started':%s,'files':[",
+	fill(&b, "{'prun':%s,'run':%s,'plan':%s,'shard':%s,'audit':%n,'started':%s,'files':[",
 		PRUN_VERSION, p->id, str("%08" PRIx32, p->hash),
 		str("%d/%d", p->shard, p->shards), p->o.audit, p->started);
 	for (i = 0; i < p->nfiles; i++) {
@@ -551,7 +572,7 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 	size_t i;
 
 	json_file(&b, f);
-	json(&b, ",'attempt':%d,'start':%t,'result':%s,'cause':%s,'message':%s,'status':%d,"
+	fill(&b, ",'attempt':%d,'start':%t,'result':%s,'cause':%s,'message':%s,'status':%d,"
 		"'seconds':%t,'tests':%n,'failed':%n,'skipped':%n,'dir':%s,'worker':%d,"
 		"'phases':{", o->attempt, o->begin ? o->begin - s->plan->began : 0,
 		result_name[o->result], cause_name[o->cause], why, o->status, o->ms, o->tests,
@@ -560,13 +581,13 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 	list_dir(&names, dir);
 	for (i = 0; i < names.n; i++)
 		if (ends(names.v[i], ".log"))
-			json(&b, b.s[b.n - 1] == '[' ? "%s" : ",%s", names.v[i]);
+			fill(&b, b.s[b.n - 1] == '[' ? "%s" : ",%s", names.v[i]);
 	buf_char(&b, ']');
 	list_free(&names);
 	if (url)
-		json(&b, ",'database':%s", url);
+		fill(&b, ",'database':%s", url);
 	if (o->connected || o->unused)
-		json(&b, ",'database_used':%s", o->connected ? "yes" : "no");
+		fill(&b, ",'database_used':%s", o->connected ? "yes" : "no");
 	write_line(s, &b);
 }
 
@@ -667,7 +688,7 @@ read_ended(struct plan *p, struct record *records, const char *object)
 	}
 	o->notes = true;        /* they may be there, or else: */
 	message = json_value(object, "message");
-	snprintf(o->why, sizeof(o->why), *message ? "! %.190s" : "", message);
+	snprintf(o->why, sizeof(o->why), "%s%.190s", *message ? "! " : "", message);
 	/* The name may hold what JSON cannot: the directory's is safe. */
 	if (!*dir || *dir == '.' || strchr(dir, '/'))
 		return;                 /* prun has not written that */
@@ -703,6 +724,340 @@ show_read(struct plan *p, struct record **records, const char *dir)
 	p->dir = realpath(dir, NULL);
 	buf_free(&b);
 	return r == 0 && p->dir && *p->id ? 0 : -1;
+}
+
+/* ---- the page ---- */
+
+/* A file of the report, or a suite that no run of ours has written. */
+struct row {
+	const struct part *part;        /* NULL: such a suite */
+	char *name;
+	enum result result;
+	int64_t ms, tests, failed;
+	int listed;                     /* failures, in HTML in: */
+	struct buf failures;
+	bool drawn;
+};
+
+struct page {
+	char *dir;                      /* ends in a slash */
+	struct row *rows;
+	size_t n, cap;
+	int texts;                      /* failures listed with their text */
+};
+
+static const char page_head[] =
+	"<!DOCTYPE html>\n<html lang=en><meta charset=utf-8><title>prun</title>\n"
+	"<meta name=viewport content='width=device-width'><link rel=icon href=data:,>\n"
+	"<style>\n"
+	":root { color-scheme: light dark }\n"
+	"body { font: 15px/1.5 system-ui, sans-serif; max-width: 80rem; margin: auto;\n"
+	"\tpadding: 1rem }\n"
+	"table { border-collapse: collapse; width: 100%; table-layout: fixed }\n"
+	"th, td { text-align: left; vertical-align: top; padding: .2rem .4rem;\n"
+	"\tborder-top: 1px solid #8885; overflow-wrap: anywhere }\n"
+	"th { width: 4.5rem } th:last-child { width: auto }\n"
+	"pre { background: #8882; padding: .5rem; overflow: auto; max-height: 30rem }\n"
+	"b { color: #d9363e } b.PASS { color: #1f883d }\n"
+	"b.FLAKY, b.SKIP, b.NONE { color: #a26400 }\n"
+	"label { margin-right: 1rem } h2 { font-size: 1rem }\n";
+
+static const char page_script[] =
+	"<input type=search placeholder=Search aria-label=Search hidden><script>\n"
+	"var q = document.querySelector('input[type=search]')\n"
+	"q.hidden = false\n"
+	"q.oninput = () => document.querySelectorAll('.f').forEach(e => e.style.display =\n"
+	"\te.textContent.toLowerCase().includes(q.value.toLowerCase()) ? '' : 'none')\n"
+	"</script>\n";
+
+static char *
+attribute(const struct reader *r, const char *name)
+{
+	const char *value = xml_attr(r, name);
+
+	return str("%s", value ? value : "");
+}
+
+static struct row *
+add_row(struct page *page, const struct part *part, const char *name)
+{
+	struct row *row;
+
+	page->rows = grow(page->rows, &page->cap, page->n + 1, sizeof(*row));
+	row = &page->rows[page->n++];
+	*row = (struct row){ .part = part, .result = part ? part->result : PASS };
+	if (row->result == RESULTS)
+		row->result = CANCEL;           /* it says nothing that we know */
+	if (part && part->suite && *part->suite)
+		name = str("%s: %s", part->suite, name);
+	row->name = shown(part && part->name ? str("%s: %s", part->name, name) : name);
+	row->ms = part ? part->ms : 0;
+	return row;
+}
+
+/* Reads a failure of a test into its row. */
+static void
+add_failure(struct page *page, struct row *row, struct reader *r, const char *test)
+{
+	bool listed = row->listed++ < TESTS_SHOWN;
+	char *message = attribute(r, "message");
+	struct sink text = { .escape = true };
+	enum event e = START;
+	int depth = 1;
+
+	row->failed += !starts(xml_name(r), "flaky");
+	if (!row->part)
+		row->result = FAIL;
+	text.limit = listed && page->texts++ < PAGE_TEXTS ? PAGE_TEXT : 0;
+	while (depth && e != EOD) {
+		e = xml_next(r, false);
+		if (e == TEXT || e == DATA)
+			xml_text(r, text.limit ? &text : NULL, e);
+		else
+			depth += e == START ? 1 : -1;
+	}
+	sink_end(&text);
+	message[strcspn(message, "\n")] = '\0';
+	if (listed)
+		fill(&row->failures, "<details><summary>%h: %h</summary><pre>%r</pre></details>\n",
+			shown(test), shown(message), text.b.s);
+	buf_free(&text.b);
+}
+
+/* Reads the rows of a report whose files are parts. */
+static void
+read_rows(struct page *page, struct reader *r, const struct part *const *parts)
+{
+	static const char *const kinds[] = { "failure", "error", "flakyFailure", "flakyError" };
+	struct row *row = NULL;
+	char *suite = "", *test = "", *file;
+	bool seen = false, fresh = true;        /* fresh: the suite has no row yet */
+	enum event e;
+
+	while ((e = xml_next(r, !seen)) != EOD) {
+		if (e == TEXT || e == DATA)
+			xml_text(r, NULL, e);
+		if (e != START)
+			continue;
+		seen = true;
+		if (!strcmp(xml_name(r), "testsuite")) {
+			fresh = true;
+			suite = attribute(r, "name");
+		} else if (fresh && *parts && !strcmp(attribute(r, "name"), "prun.file")) {
+			row = add_row(page, *parts, (*parts)->file);
+			parts++;
+			fresh = false;
+		} else if (!strcmp(xml_name(r), "testcase")) {
+			test = attribute(r, "name");
+			file = attribute(r, "file");
+			if (fresh && !(row && row->part && !strcmp(file, row->part->file)))
+				row = add_row(page, NULL, suite);
+			fresh = false;
+			row->tests++;
+			row->ms += row->part ? 0 : xml_time(r) / 1000;
+		} else if (row && find_word(kinds, LEN(kinds), xml_name(r)) < LEN(kinds)) {
+			add_failure(page, row, r, test);
+		}
+	}
+}
+
+/* What failed, what is flaky, then the slowest. */
+static int
+by_weight(const void *a, const void *b)
+{
+	const struct row *s = a, *t = b;
+	int order = (t->result >= FAIL) - (s->result >= FAIL);
+
+	if (!order)
+		order = (t->result == FLAKY) - (s->result == FLAKY);
+	if (!order)
+		order = (t->ms > s->ms) - (t->ms < s->ms);
+	return order;
+}
+
+/* The way from the page to a file; scratch memory. */
+static char *
+link_to(const struct page *page, const char *path)
+{
+	size_t i, same = 0;
+	char *up = "";
+	const char *s;
+
+	for (i = 0; page->dir[i] && page->dir[i] == path[i]; i++)
+		if (path[i] == '/')
+			same = i + 1;
+	for (s = page->dir + same; (s = strchr(s, '/')); s++)
+		up = str("../%s", up);
+	return str("%s%s", up, percent(path + same, "%#?:"));
+}
+
+/* Links to what is in the directory of an attempt, and the ends of its logs.  A
+ * report could name any directory: it has to be one of a run. */
+static void
+page_files(struct buf *b, const struct page *page, const char *dir)
+{
+	struct list names = { 0 };
+	struct buf tail;
+	struct stat st;
+	char *path;
+	size_t i;
+
+	if (access(str("%s/../results.jsonl", dir), F_OK) == 0)
+		list_dir(&names, dir);
+	for (i = 0; i < names.n && i < TESTS_SHOWN; i++) {
+		path = str("%s/%s", dir, names.v[i]);
+		tail = (struct buf){ 0 };
+		if (ends(path, ".log") && lstat(path, &st) == 0 && S_ISREG(st.st_mode))
+			buf_tail(&tail, path, 40);
+		fill(b, tail.n ? "<details><summary><a href='%h'>%h</a></summary><pre>%h</pre>"
+			"</details>\n" : "<div><a href='%h'>%h</a>%h</div>\n", link_to(page, path),
+			shown(names.v[i]), tail.n ? tail.s : "");
+		buf_free(&tail);
+	}
+	list_free(&names);
+}
+
+/* The table's first rows; they have their failures as long as b has less than most
+ * bytes. */
+static void
+page_rows(struct buf *b, const struct page *page, size_t n, size_t most)
+{
+	const struct row *row;
+	const char *result;
+	size_t i;
+
+	fill(b, "<table>\n<tr><th>Result<th>Tests<th>Failed<th>Seconds<th>File\n");
+	for (i = 0; i < n; i++) {
+		row = &page->rows[i];
+		result = result_name[row->result];
+		fill(b, "<tr class='f %h' id=f%d><td><b class=%h>%h</b><td>%n<td>%n<td>%t<td>%h\n",
+			result, (int)i, result, result, row->tests, row->failed, row->ms,
+			row->name);
+		if (b->n < most)
+			buf_add(b, row->failures.s, row->failures.n);
+		if (b->n < most && page->dir && row->part && row->part->dir)
+			page_files(b, page, row->part->dir);
+	}
+	buf_str(b, "</table>\n");
+}
+
+/* The line of a worker: "clone=0.000 start=0.120 test=0.400 end=1.300" */
+static void
+draw_bar(struct buf *b, const struct row *row, size_t number, double total)
+{
+	static const char *const names[] = { "clone", "start", "wait", "test", "stop", "end" };
+	static const char *const fills[] = { "#8e6bbf", "#4f86d9", "#8884", "", "#888", NULL };
+	const char *result = result_name[row->result], *colour = NULL, *s = row->part->phases;
+	double from = 0, to;
+	char name[8];
+	int n;
+
+	fill(b, "<a class='f %h' href='#f%d'><title>%h %h %t s: %h</title>", result,
+		(int)number, row->name, result, row->ms, s);
+	for (; sscanf(s, " %7[a-z]=%lf%n", name, &to, &n) == 2; s += n) {
+		if (colour && to > from)
+			buf_fmt(b, "<rect x='%.2f%%' y='%d' width='%.2f%%' height='14' fill='%s'/>",
+				from / total * 100, row->part->worker * 16,
+				(to - from) / total * 100, colour);
+		colour = fills[find_word(names, LEN(names) - 1, name)];
+		if (colour && !*colour)
+			colour = row->result == PASS ? "#2f9e5b" : row->result < FAIL
+				? "#d08a00" : "#e0483e";
+		from = to;
+	}
+	buf_str(b, "</a>\n");
+}
+
+/* A drawing for each machine, with a line for each of its workers. */
+static void
+page_timeline(struct buf *b, struct page *page)
+{
+	struct row *row, *other, *end = page->rows + page->n;
+	const struct part *part;
+	double total = 0.001, at;
+	struct buf bars;
+	int workers;
+
+	for (row = page->rows; row < end; row++) {
+		row->drawn = !row->part || !row->part->run || !row->part->phases
+			|| !strchr(row->part->phases, '=') || row->part->worker < 0
+			|| row->part->worker > 9999;
+		at = row->drawn ? 0 : strtod(strrchr(row->part->phases, '=') + 1, NULL);
+		total = at > total && at < 1e9 ? at : total;
+	}
+	for (row = page->rows; row < end; row++) {
+		if (row->drawn)
+			continue;
+		part = row->part;
+		bars = (struct buf){ 0 };
+		workers = 0;
+		for (other = row; other < end; other++) {
+			if (other->drawn || strcmp(other->part->run, part->run))
+				continue;
+			other->drawn = true;
+			if (other->part->worker >= workers)
+				workers = other->part->worker + 1;
+			draw_bar(&bars, other, (size_t)(other - page->rows), total);
+		}
+		fill(b, "<h2>%h shard %h, %d workers, %t s from %h</h2>\n<svg width='100%%' "
+			"height='%d' role=img>\n%r</svg>\n", part->name ? part->name : "",
+			part->shard, workers, (int64_t)(total * 1000), part->started, 16 * workers,
+			bars.s);
+		buf_free(&bars);
+	}
+}
+
+static void
+write_page(const struct plan *p, struct page *page, const int n[RESULTS])
+{
+	struct buf b = { 0 };
+	char *dir = str("%s", p->o.html), *slash = strrchr(dir, '/');
+	int k;
+
+	if (slash)
+		slash[1] = '\0';
+	page->dir = realpath(slash ? dir : ".", NULL);
+	page->dir = str("%s/", page->dir ? page->dir : "");
+	buf_str(&b, page_head);
+	for (k = 0; k < RESULTS; k++)
+		fill(&b, "#%h:checked ~ * .f:not(.%h) { display: none }\n", result_name[k],
+			result_name[k]);
+	buf_str(&b, "</style><h1>");
+	put_counts(&b, n);
+	buf_str(&b, "</h1>\n<input type=radio name=f id=all checked><label for=all>all</label>\n");
+	for (k = 0; k < RESULTS; k++)
+		if (n[k])
+			fill(&b, "<input type=radio name=f id=%h><label for=%h>%d %h</label>\n",
+				result_name[k], result_name[k], n[k], result_word[k]);
+	buf_str(&b, page_script);
+	page_timeline(&b, page);
+	page_rows(&b, page, page->n, PAGE_MOST);
+	if (file_write(p->o.html, b.s, b.n, 0666) < 0)
+		warn("%s:", p->o.html);
+	buf_free(&b);
+}
+
+int
+show_page(const struct plan *p, const char *report, const struct part *const *parts)
+{
+	struct reader *r = xml_open(report, NULL, PAGE_TEXT, INT64_MAX);
+	struct page page = { .n = 0 };
+	int n[RESULTS] = { 0 };
+	size_t i;
+
+	if (!r)
+		return -1;
+	read_rows(&page, r, parts);
+	xml_close(r);
+	qsort(page.rows, page.n, sizeof(*page.rows), by_weight);
+	for (i = 0; i < page.n; i++)
+		n[page.rows[i].result]++;
+	if (p->o.html)
+		write_page(p, &page, n);
+	for (i = 0; i < page.n; i++)
+		buf_free(&page.rows[i].failures);
+	free(page.rows);
+	return 0;
 }
 
 /* ---- the run ---- */
@@ -833,28 +1188,16 @@ sum_up(const struct show *s, const struct suite *suite)
 	return sums;
 }
 
-/* "15 passed, 1 failed" */
-static void
-put_counts(struct show *s, const int n[RESULTS])
-{
-	int k;
-
-	buf_fmt(&s->out, "%d %s", n[PASS], result_word[PASS]);
-	for (k = PASS + 1; k < RESULTS; k++)
-		if (n[k])
-			buf_fmt(&s->out, ", %d %s", n[k], result_word[k]);
-}
-
 /* The counts of the run or of a suite, and how long it took. */
 static void
 json_sums(struct buf *b, const struct sums *sums, int64_t ms)
 {
 	int k;
 
-	json(b, ",'files':%d", sums->files);
+	fill(b, ",'files':%d", sums->files);
 	for (k = 0; k < RESULTS; k++)
-		json(b, ",%s:%d", result_name[k], sums->n[k]);
-	json(b, ",'tests':%n,'failed':%n,'skipped':%n,'restarts':%d,'seconds':%t,"
+		fill(b, ",%s:%d", result_name[k], sums->n[k]);
+	fill(b, ",'tests':%n,'failed':%n,'skipped':%n,'restarts':%d,'seconds':%t,"
 		"'test_seconds':%t", sums->tests, sums->failed, sums->skipped, sums->restarts,
 		ms, sums->ms);
 }
@@ -870,12 +1213,12 @@ show_suites(struct show *s, struct buf *summary, struct buf *warnings)
 
 	for (; suite < end; suite++) {
 		sums = sum_up(s, suite);
-		json(summary, suite > s->plan->suites ? "},{'name':%s" : "{'name':%s",
+		fill(summary, suite > s->plan->suites ? "},{'name':%s" : "{'name':%s",
 			suite->name);
 		json_sums(summary, &sums, sums.wall);
 		if (s->plan->nsuites > 1 && !s->plan->o.quiet) {
 			buf_fmt(&s->out, "suite %s: ", suite->name);
-			put_counts(s, sums.n);
+			put_counts(&s->out, sums.n);
 			buf_fmt(&s->out, "   %.1fs\n", seconds(sums.wall));
 		}
 		if (sums.unused && !sums.connected)
@@ -909,15 +1252,15 @@ show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 	erase(s);
 	if (!p->o.quiet)
 		show_table(s);
-	json(&summary, "{'run':%s,'status':%d", p->id, status);
+	fill(&summary, "{'run':%s,'status':%d", p->id, status);
 	json_sums(&summary, &all, ms);
-	json(&summary, ",'suites':[");
+	fill(&summary, ",'suites':[");
 	show_suites(s, &summary, &warnings);
 	buf_str(&summary, "}]}\n");
 	if (file_write(path, summary.s, summary.n, 0666) < 0)
 		warn("%s:", path);
 	buf_fmt(&s->out, "\n%zu file%s: ", p->nfiles, plural((int64_t)p->nfiles));
-	put_counts(s, all.n);
+	put_counts(&s->out, all.n);
 	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));
 	if (!p->o.quiet && !cut)
 		show_slowest(s, &all, ms);
