@@ -17,11 +17,11 @@
 #include "prun.h"
 #include <ctype.h>
 
-enum type { BOOL, INT, JOBS, STR, LIST, BLANKS, DURATION, SIZE, ENUM, PATH, URL, READY };
+enum type { BOOL, INT, COUNT, JOBS, STR, LIST, BLANKS, DURATION, SIZE, ENUM, PATH, URL, READY };
 enum level { DEFAULT, FILE_GLOBAL, SUITE, PRUNFLAGS, COMMAND_LINE };
 /* ARGV: for the command line only; TOP: not in a suite; MAYBE: its value may be left
- * out; LIMITED: it cannot be none.  Below them: its letter. */
-enum { ARGV = 256, TOP = 512, MAYBE = 1024, LIMITED = 2048, ABOVE_0 = 4096, LETTER = 255 };
+ * out; LIMITED: not none.  Below them: its letter. */
+enum { ARGV = 256, TOP = 512, MAYBE = 1024, LIMITED = 2048, LETTER = 255 };
 /* Milliseconds and bytes are less: sums of several of them are numbers, too. */
 #define NO_LIMIT 1e17
 
@@ -38,7 +38,7 @@ struct option {
 #define AT(field) offsetof(struct opts, field)
 
 static const struct option table[] = {
-	{ "jobs", JOBS, TOP | 'j', AT(jobs), "N|max",
+	{ "jobs", JOBS, TOP | LIMITED | 'j', AT(jobs), "N|max",
 		"Run up to N files at once. Default: CPU count", NULL },
 	{ "config", PATH, ARGV | 'f', AT(config), "FILE",
 		"Read FILE instead of prun.conf", NULL },
@@ -72,7 +72,7 @@ static const struct option table[] = {
 	{ "shuffle", STR, TOP | MAYBE, AT(shuffle), "SEED", "Run files in random order", NULL },
 	{ "shard", STR, TOP, AT(shard), "I/N|auto", "Run only part I of N of the files", NULL },
 	{ "plan", STR, TOP, AT(plan), "HASH", "Run nothing if the plan is not this one", NULL },
-	{ "repeat", INT, TOP | ABOVE_0, AT(repeat), "N",
+	{ "repeat", COUNT, TOP, AT(repeat), "N",
 		"Run every file N times, side by side", "1" },
 	{ "merge", BOOL, ARGV, AT(merge), NULL, "Merge reports and run directories", NULL },
 	{ "strict", BOOL, ARGV, AT(strict), NULL,
@@ -132,7 +132,7 @@ static const struct option table[] = {
 	{ "split", ENUM, 0, AT(split), "file, suite, dir, test",
 		"What runs as one unit", NULL },
 	{ "enabled", BOOL, 0, AT(enabled), NULL, "Whether the suite runs", "yes" },
-	{ "workers", INT, ABOVE_0, AT(workers), "N",
+	{ "workers", COUNT, 0, AT(workers), "N",
 		"Run up to N files of the suite at once", NULL },
 	{ "server-failure", ENUM, 0, AT(server_failure), "stop, continue",
 		"What to do when a server cannot start", NULL },
@@ -200,86 +200,75 @@ find_option(const char *name, size_t n, const char *where, const char *what, con
 
 /* ---- values ---- */
 
-static int64_t
-with_unit(const struct setting *s)
+static void NORETURN
+unfit(const struct setting *s)
 {
-	static const struct { enum type type; const char *name; int64_t factor; } units[] = {
+	static const char *const form[] = {
+		[BOOL] = "yes or no", [INT] = "a whole number",
+		[COUNT] = "a whole number above 0", [JOBS] = "a whole number above 0, or max",
+		[DURATION] = "a duration like 90s or 5m", [SIZE] = "a size like 256M"
+	};
+	const struct option *o = s->opt;
+
+	bad(s->where, "%s must be %s, not \"%s\"", o->name,
+		o->type == ENUM ? str("one of: %s", o->arg) : form[o->type], s->value);
+}
+
+static int64_t
+number(const struct setting *s)
+{
+	static const struct { enum type type; const char *name; double factor; } units[] = {
 		{ DURATION, "ms", 1 }, { DURATION, "s", 1000 }, { DURATION, "m", 60000 },
 		{ DURATION, "h", 3600000 }, { DURATION, "", 1000 },
 		{ SIZE, "K", 1 << 10 }, { SIZE, "M", 1 << 20 }, { SIZE, "G", 1 << 30 },
-		{ SIZE, "", 1 },
+		{ SIZE, "", 1 }, { INT, "", 1 }, { COUNT, "", 1 }, { JOBS, "", 1 }
 	};
-	bool bounded = s->opt->type == DURATION && strcmp(s->opt->def, "none");
+	const struct option *o = s->opt;
+	bool whole = o->type == INT || o->type == COUNT || o->type == JOBS;
 	double n = -1;
 	char *end = "";
 	size_t i;
 
-	/* What is always bounded gets a bound that never comes. */
-	if (!strcmp(s->value, "none") && !(s->opt->flags & LIMITED))
-		return bounded ? (int64_t)NO_LIMIT : -1;
+	if (!s->value || (o->flags & MAYBE && !strcmp(s->value, "yes")))
+		return strcmp(o->name, "audit") ? 1 : 5;
+	if (o->flags & MAYBE && !strcmp(s->value, "no"))
+		return 0;
+	if (!strcmp(s->value, "none") && !(o->flags & LIMITED)) {
+		if (whole)
+			return o->def ? strtoll(o->def, NULL, 10) : INT_MAX;
+		/* What is always bounded gets a bound that never comes. */
+		return o->type == DURATION && strcmp(o->def, "none") ? (int64_t)NO_LIMIT : -1;
+	}
+	if (o->type == JOBS && !strcmp(s->value, "max"))
+		return INT_MAX;
 	if (isdigit((unsigned char)*s->value) || *s->value == '.')
 		n = strtod(s->value, &end);
-	for (i = 0; n >= 0 && i < LEN(units); i++) {
-		if (units[i].type != s->opt->type || strcmp(end, units[i].name))
-			continue;
-		n *= (double)units[i].factor;
-		if (n > NO_LIMIT)
-			bad(s->where, "%s is too large: %s", s->opt->name, s->value);
-		return (int64_t)(n + 0.5);
-	}
-	bad(s->where, "%s must be %s, not \"%s\"", s->opt->name, s->opt->type == SIZE
-		? "a size like 256M" : "a duration like 90s or 5m", s->value);
-	return 0;
+	for (i = 0; i < LEN(units); i++)
+		if (units[i].type == o->type && !strcmp(end, units[i].name))
+			break;
+	if (n < 0 || i == LEN(units) || (n < 1 && whole && o->type != INT))
+		unfit(s);
+	n *= units[i].factor;
+	if (n > (whole ? INT_MAX : NO_LIMIT))
+		bad(s->where, "%s is too large: %s", o->name, s->value);
+	if (whole && n > (double)(int)n)
+		unfit(s);
+	return (int64_t)(n + 0.5);
 }
 
-static int64_t
-count(const struct setting *s)
-{
-	bool jobs = s->opt->type == JOBS;
-	bool some = jobs || s->opt->flags & ABOVE_0;
-	char *end = "";
-	int64_t n = -1;
-
-	if (!s->value)
-		return strcmp(s->opt->name, "audit") ? 1 : 5;
-	if (jobs && !strcmp(s->value, "max"))
-		return INT_MAX;
-	/* as a flag: yes, no */
-	if (s->opt->flags & MAYBE && (!strcmp(s->value, "yes") || !strcmp(s->value, "no")))
-		return *s->value == 'y';
-	if (!jobs && !strcmp(s->value, "none"))
-		return s->opt->def ? strtoll(s->opt->def, NULL, 10) : INT_MAX;
-	if (isdigit((unsigned char)*s->value))
-		n = strtoll(s->value, &end, 10);
-	if (n < some || *end || n > INT_MAX)
-		bad(s->where, "%s must be a whole number%s%s, not \"%s\"", s->opt->name,
-			some ? " above 0" : "", jobs ? ", or max" : "", s->value);
-	return n;
-}
-
+/* Index of the value among the words of an ENUM, or of a BOOL's. */
 static int
 one_of(const struct setting *s)
 {
 	struct list words = { 0 };
 	size_t i;
 
-	list_words(&words, s->opt->arg, ", ");
+	list_words(&words, s->opt->type == BOOL ? "no yes false true" : s->opt->arg, ", ");
 	i = find_word((const char *const *)words.v, words.n, s->value);
 	if (i == words.n)
-		bad(s->where, "%s must be one of: %s (not \"%s\")", s->opt->name, s->opt->arg,
-			s->value);
+		unfit(s);
 	list_free(&words);
 	return (int)i;
-}
-
-static bool
-yes(const struct setting *s)
-{
-	if (!s->value || !strcmp(s->value, "yes") || !strcmp(s->value, "true"))
-		return true;
-	if (strcmp(s->value, "no") && strcmp(s->value, "false"))
-		bad(s->where, "%s must be yes or no, not \"%s\"", s->opt->name, s->value);
-	return false;
 }
 
 static void
@@ -304,15 +293,14 @@ apply(struct opts *o, const struct setting *s, bool again)
 
 	switch (s->opt->type) {
 	case BOOL:
-		*(bool *)at = yes(s);
+		*(bool *)at = !s->value || one_of(s) % 2;
 		break;
 	case INT:
+	case COUNT:
 	case JOBS:
-		*(int64_t *)at = count(s);
-		break;
 	case DURATION:
 	case SIZE:
-		*(int64_t *)at = with_unit(s);
+		*(int64_t *)at = number(s);
 		break;
 	case ENUM:
 		*(int *)at = one_of(s);
@@ -594,52 +582,58 @@ read_words(struct reading *r, char **words)
 }
 
 static void
-add_suite(struct plan *p, const char *name, int line_number)
+add_suite(struct plan *p, const char *name, const char *where)
 {
 	struct suite *s;
 
 	p->suites = grow(p->suites, &p->capsuites, p->nsuites + 1, sizeof(*p->suites));
 	s = memset(&p->suites[p->nsuites++], 0, sizeof(*s));
 	s->name = str("%s", name);
-	s->where = line_number;
+	s->where = where;
 }
 
 static void
-begin_suite(struct reading *r, char *line, int line_number, const char *where)
+begin_suite(struct reading *r, char *line, const char *where)
 {
-	struct plan *p = r->plan;
-	char *end = strchr(line, ']'), *name;
-	size_t i;
+	char *end = strchr(line, ']'), *name = line + 7;
+	const struct suite *s = r->plan->suites;
 
-	if (!starts(line, "[suite ") || !end || end[1] || end == line + 7)
+	if (!starts(line, "[suite ") || !end || end[1])
 		bad(where, "expected [suite NAME], got \"%s\"", line);
 	*end = '\0';
-	name = line + 7 + strspn(line + 7, " ");
+	name += strspn(name, " ");
 	if (!*name || strpbrk(name, " \t,"))
 		bad(where, "a suite's name must be one word, not \"%s\"", name);
-	for (i = 0; i < p->nsuites; i++)
-		if (!strcmp(p->suites[i].name, name))
-			bad(where, "duplicate suite \"%s\", first defined at line %d", name,
-				p->suites[i].where);
+	for (; s < r->plan->suites + r->plan->nsuites; s++)
+		if (!strcmp(s->name, name))
+			bad(where, "duplicate suite \"%s\", first defined at %s", name, s->where);
 	r->level = SUITE;
-	add_suite(p, name, line_number);
+	add_suite(r->plan, name, where);
 }
 
-/* One key = value; the value may have come from several lines. */
+/* A [suite], or key = value, from one or several lines; what was read of it goes. */
 static void
-read_key(struct reading *r, char *text, const char *where)
+read_entry(struct reading *r, struct buf *text, const char *where)
 {
 	const struct setting *s;
 	const struct option *o;
-	const char *value;
-	size_t n = strcspn(text, "=");
+	char *value;
+	size_t n;
 
-	if (!text[n])
-		bad(where, "expected key = value, got \"%s\"", text);
-	value = text + n + 1 + strspn(text + n + 1, " \t");
-	while (n && strchr(" \t", text[n - 1]))
-		n--;
-	o = find_option(text, n, where, "key", "");
+	if (!text->n)
+		return;
+	text->n = 0;
+	if (*text->s == '[') {
+		begin_suite(r, text->s, where);
+		return;
+	}
+	value = strchr(text->s, '=');
+	if (!value)
+		bad(where, "expected key = value, got \"%s\"", text->s);
+	for (n = (size_t)(value - text->s); n && strchr(" \t", text->s[n - 1]); n--)
+		;
+	value += 1 + strspn(value + 1, " \t");
+	o = find_option(text->s, n, where, "key", "");
 	if (o->flags & ARGV)
 		bad(where, "%s can only be given on the command line", o->name);
 	if (r->level == SUITE && o->flags & TOP)
@@ -656,41 +650,33 @@ read_key(struct reading *r, char *text, const char *where)
 static void
 read_file(struct reading *r, const char *path)
 {
-	struct buf text = { 0 }, key = { 0 };
-	char *rest, *line, *where, *key_where = NULL;
+	struct buf text = { 0 }, entry = { 0 };
+	char *rest, *line, *where = NULL, *begin = NULL;
 	size_t n;
-	int line_number = 0;
+	int number = 0;
 
 	if (buf_read(&text, path) < 0)
 		bad(path, "%s", errno == EINVAL ? "not a regular file" : strerror(errno));
 	rest = starts(text.s, "\xef\xbb\xbf") ? text.s + 3 : text.s;  /* a BOM */
 	while ((line = next_line(&rest))) {
-		where = str("%s:%d", path, ++line_number);
+		where = str("%s:%d", path, ++number);
 		for (n = strlen(line); n && strchr(" \t\r", line[n - 1]); n--)
 			line[n - 1] = '\0';
 		if (!*line || line[strspn(line, " \t")] == '#')
 			continue;
-		if (strchr(" \t", *line)) {
-			if (!key.n)
-				bad(where, "continuation line without a key");
-			buf_fmt(&key, " %s", line + strspn(line, " \t"));
-			continue;
+		if (!strchr(" \t", *line)) {
+			read_entry(r, &entry, begin);
+			begin = where;
+		} else if (!entry.n) {
+			bad(where, "continuation line without a key");
 		}
-		if (key.n)
-			read_key(r, key.s, key_where);
-		key.n = 0;
-		key_where = where;
-		if (*line == '[')
-			begin_suite(r, line, line_number, where);
-		else
-			buf_str(&key, line);
+		buf_fmt(&entry, "%s%s", entry.n ? " " : "", line + strspn(line, " \t"));
 	}
 	if (rest < text.s + text.n)
-		bad(str("%s:%d", path, line_number), "contains a NUL byte; is it UTF-8 text?");
-	if (key.n)
-		read_key(r, key.s, key_where);
+		bad(where, "contains a NUL byte; is it UTF-8 text?");
+	read_entry(r, &entry, begin);
 	buf_free(&text);
-	buf_free(&key);
+	buf_free(&entry);
 }
 
 /* ---- where the user stands, and the base ---- */
@@ -900,7 +886,7 @@ conf_read(struct plan *p, char **argv)
 	if (p->o.merge && !out)         /* never over the last run's report */
 		p->o.junit = NULL;
 	if (!p->nsuites)
-		add_suite(p, "", 0);
+		add_suite(p, "", NULL);
 	for (i = 0; i < p->nsuites; i++)
 		resolve(&r, &p->suites[i].o, (int)i);
 }
@@ -992,7 +978,7 @@ conf_number(const char *key, const char *value, const char *where)
 	struct setting s = { .value = value, .where = where,
 		.opt = find_option(key, strlen(key), where, "mark", "") };
 
-	return s.opt->type == DURATION ? with_unit(&s) : count(&s);
+	return number(&s);
 }
 
 void

@@ -111,7 +111,7 @@ enum { SPLIT_FILE, SPLIT_SUITE, SPLIT_DIR, SPLIT_TEST };
 struct suite {
 	char *name;             /* "" for the unnamed one */
 	struct opts o;          /* what holds in this suite */
-	int where;              /* its line in prun.conf; 0: it is not there */
+	const char *where;      /* "prun.conf:7", or NULL */
 	bool chosen;            /* by -s */
 	bool no_setup;          /* another suite's setup does for this one */
 };

@@ -69,7 +69,7 @@ conf 'a key in the wrong place' '^prun.conf:3: jobs must be set before the first
 files = t
 jobs = 3
 END
-conf 'a suite twice' '^prun.conf:3: duplicate suite "a", first defined at line 1' <<'END'
+conf 'a suite twice' '^prun.conf:3: duplicate suite "a", first defined at prun.conf:1' <<'END'
 [suite a]
 files = t
 [suite a]
