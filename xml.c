@@ -21,24 +21,23 @@
 #define HELD 32         /* bytes held back, so that no reference is cut */
 #define ATTRIBUTES 256  /* of a tag, at most */
 
-enum charset { RAW, LATIN1, UTF16LE, UTF16BE };
+enum charset { UNKNOWN, RAW, LATIN1, UTF16LE, UTF16BE };
 
 struct reader {
 	int fd;
 	enum charset charset;
+	unsigned unit, high;    /* of UTF-16: bytes of a unit, and 1 before them; half a pair */
 	bool eof, empty;        /* empty: the END of an empty tag is due */
 	const char *const *roots;
 	int64_t limit, most;    /* bytes: of an attribute; of the file */
 	int64_t at;             /* bytes read */
 	char name[64];          /* of the tag, without its prefix */
-	size_t nattrs, nrest;
+	size_t nattrs;
 	struct buf attrs;       /* name NUL value NUL ... */
 	struct sink value;
 	const char *broken;     /* the first thing that was wrong, or NULL */
 	int64_t broken_at;
 	char *s, *end;          /* what is left of the window */
-	unsigned char raw[WINDOW / 4];  /* of another charset */
-	unsigned char rest[4];  /* of a character cut by a read */
 	char window[WINDOW];
 };
 
@@ -174,11 +173,10 @@ put_reference(struct sink *t, const char *s, size_t n)
 	static const char *const named[] = {
 		"&lt;<", "&gt;>", "&amp;&", "&quot;\"", "&apos;'"
 	};
-	static const char digits[] = "0123456789abcdef";
-	const char *digit;
-	unsigned long code = 0, base;
-	size_t i, k, first;
-	char utf8[4];
+	char copy[HELD], utf8[4], *end;
+	unsigned long code;
+	size_t i, k;
+	bool hex;
 
 	for (k = 0; n > 3 && k < LEN(named); k++) {
 		i = s[1] == named[k][1] ? strlen(named[k]) - 1 : SIZE_MAX;
@@ -189,20 +187,14 @@ put_reference(struct sink *t, const char *s, size_t n)
 	}
 	if (n < 4 || s[1] != '#')
 		return 0;
-	base = s[2] == 'x' ? 16 : 10;
-	first = s[2] == 'x' ? 3 : 2;
-	for (i = first; i < n && s[i] != ';'; i++) {
-		digit = strchr(digits, tolower((unsigned char)s[i]));
-		if (!digit || (unsigned long)(digit - digits) >= base)
-			return 0;
-		if (code < 0x200000)
-			code = code * base + (unsigned long)(digit - digits);
-	}
-	if (i == n || i == first)
+	snprintf(copy, sizeof(copy), "%.*s", n < HELD ? (int)n : HELD, s);
+	hex = copy[2] == 'x';
+	code = strtoul(copy + 2 + hex, &end, hex ? 16 : 10);
+	if (!isxdigit((unsigned char)copy[2 + hex]) || *end != ';')
 		return 0;
 	k = encode(utf8, code);
 	put_char(t, utf8, k);
-	return i + 1;
+	return (size_t)(end + 1 - copy);
 }
 
 /* How many bytes from s on need no thought: ASCII but controls, < > &. */
@@ -307,9 +299,9 @@ xml_attribute(struct buf *b, const char *name, const char *value)
 
 /* ---- the reader ---- */
 
-/* Converts n bytes of another charset into at most three times as many. */
-static size_t
-convert(struct reader *r, const unsigned char *in, size_t n, char *to)
+/* Appends a byte of another charset to the window, in UTF-8. */
+static void
+convert(struct reader *r, unsigned char byte)
 {
 	/* windows-1252's 0x80 to 0x9f, which Latin-1 reports mean as well */
 	static const unsigned short cp1252[32] = {
@@ -318,28 +310,29 @@ convert(struct reader *r, const unsigned char *in, size_t n, char *to)
 		0x90, 0x2018, 0x2019, 0x201c, 0x201d, 0x2022, 0x2013, 0x2014,
 		0x2dc, 0x2122, 0x161, 0x203a, 0x153, 0x9d, 0x17e, 0x178
 	};
-	size_t i = 0, made = 0, wide = r->charset == LATIN1 ? 1 : 2, hi = r->charset == UTF16LE;
-	unsigned long c, low;
+	unsigned c = byte;
 
-	for (; i + wide <= n; i += wide) {
-		c = wide == 1 ? in[i] : (unsigned long)in[i + hi] << 8 | in[i + !hi];
-		if (wide == 1 && c >= 0x80 && c < 0xa0)
-			c = cp1252[c - 0x80];
-		if (c >= 0xd800 && c < 0xdc00) {
-			if (i + 3 >= n && !r->eof)
-				break;
-			low = i + 3 < n ? (unsigned long)in[i + 2 + hi] << 8 : 0;
-			low |= i + 3 < n ? in[i + 2 + !hi] : 0;
-			if (low >= 0xdc00 && low < 0xe000) {
-				c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
-				i += 2;
-			}
-		}
-		made += encode(to + made, c);
+	if (r->charset == RAW) {        /* the first bytes, by which it was found */
+		*r->end++ = (char)byte;
+		return;
 	}
-	r->nrest = n - i;
-	memcpy(r->rest, in + i, r->nrest);
-	return made;
+	if (r->charset == LATIN1) {
+		c = c >= 0x80 && c < 0xa0 ? cp1252[c - 0x80] : c;
+	} else if (!r->unit) {
+		r->unit = 0x100 | c;
+		return;
+	} else {
+		c = r->charset == UTF16LE ? c << 8 | (r->unit & 0xff) : (r->unit & 0xff) << 8 | c;
+		r->unit = 0;
+		if (r->high && c >= 0xdc00 && c < 0xe000)
+			c = 0x10000 + ((r->high - 0xd800) << 10) + (c - 0xdc00);
+		else if (r->high)
+			r->end += encode(r->end, r->high);
+		r->high = c >= 0xd800 && c < 0xdc00 ? c : 0;
+		if (r->high)
+			return;
+	}
+	r->end += encode(r->end, c);
 }
 
 void
@@ -351,78 +344,69 @@ xml_breaks(struct reader *r, const char *what)
 	r->broken_at = r->at - (r->end - r->s);
 }
 
+bool
+xml_is_file(const char *name)
+{
+	return ends(name, ".xml") || ends(name, ".XML");
+}
+
+/* The charset by the first n bytes, or by the declaration that they are. */
+static enum charset
+find_charset(const unsigned char *s, size_t n)
+{
+	static const char *const latin[] = {
+		"iso-8859-1", "iso_8859-1", "latin1", "latin-1", "windows-1252", "cp1252"
+	};
+	char head[200], *name;
+	size_t i;
+
+	if (n >= 2 && (!memcmp(s, "\xff\xfe", 2) || !memcmp(s, "<\0", 2)))
+		return UTF16LE;
+	if (n >= 2 && (!memcmp(s, "\xfe\xff", 2) || !memcmp(s, "\0<", 2)))
+		return UTF16BE;
+	for (i = 0; i < n && i < sizeof(head) - 1; i++) /* a NUL ends it, which is well */
+		head[i] = (char)tolower(s[i]);
+	head[i] = '\0';
+	name = strstr(head, "<?xml");
+	name = name ? strstr(name, "encoding") : NULL;
+	if (name)
+		name += 8 + strspn(name + 8, " =\"'");
+	for (i = 0; name && i < LEN(latin); i++)
+		if (starts(name, latin[i]))
+			return LATIN1;
+	return RAW;
+}
+
 /* Slides the window and reads more; false at the end of the file. */
 static bool
 fill(struct reader *r)
 {
 	size_t left = (size_t)(r->end - r->s), room = WINDOW - left;
-	ssize_t n;
+	bool direct = r->charset == RAW;
+	unsigned char raw[WINDOW / 16];
+	ssize_t n, i;
 
 	if (r->eof || room < WINDOW / 4)
 		return false;
-	if (r->at > r->most) {
-		xml_breaks(r, "is too long, see report-limit");
-		r->eof = true;
-		return false;
-	}
 	memmove(r->window, r->s, left);
 	r->s = r->window;
 	r->end = r->window + left;
-	if (r->charset != RAW) {
-		memcpy(r->raw, r->rest, r->nrest);
-		room = room / 3 < sizeof(r->raw) ? room / 3 : sizeof(r->raw);
-		room -= r->nrest;
-	}
 	do
-		n = read(r->fd, r->charset == RAW ? r->end : (char *)r->raw + r->nrest, room);
+		n = read(r->fd, direct ? r->end : (char *)raw, direct ? room : sizeof(raw));
 	while (n < 0 && errno == EINTR);
-	if (n < 0 && !r->broken)
-		r->broken = "cannot be read";
-	r->eof = n <= 0;
-	n = n > 0 ? n : 0;
+	if (n < 0)
+		xml_breaks(r, "cannot be read");
+	else if (r->at > r->most)
+		xml_breaks(r, "is too long, see report-limit");
+	r->eof = n <= 0 || r->at > r->most;
+	n = r->eof ? 0 : n;
 	r->at += n;
-	r->end += r->charset == RAW ? (size_t)n : convert(r, r->raw, r->nrest + (size_t)n, r->end);
+	if (r->charset == UNKNOWN)
+		r->charset = find_charset(raw, (size_t)n);
+	for (i = 0; i < n && !direct; i++)
+		convert(r, raw[i]);
+	r->end += direct ? n : 0;
 	return !r->eof;
-}
-
-bool
-xml_is_file(const char *name)
-{
-	size_t n = strlen(name);
-
-	return n > 4 && !strcasecmp(name + n - 4, ".xml");
-}
-
-/* Sets the charset by the first bytes or by the declaration that they are; skips
- * a byte order mark of UTF-8. */
-static void
-find_charset(struct reader *r)
-{
-	static const char *const latin[] = {
-		"iso-8859-1", "iso_8859-1", "latin1", "latin-1", "windows-1252", "cp1252"
-	};
-	char head[200], *s;
-	size_t i, n = (size_t)(r->end - r->s);
-
-	if (n >= 3 && !memcmp(r->s, "\xef\xbb\xbf", 3))
-		r->s += 3;
-	else if (n >= 2 && (!memcmp(r->s, "\xff\xfe", 2) || !memcmp(r->s, "<\0", 2)))
-		r->charset = UTF16LE;
-	else if (n >= 2 && (!memcmp(r->s, "\xfe\xff", 2) || !memcmp(r->s, "\0<", 2)))
-		r->charset = UTF16BE;
-	n = (size_t)(r->end - r->s);
-	n = n < sizeof(head) - 1 ? n : sizeof(head) - 1;
-	for (i = 0; i < n; i++)         /* a NUL ends it, which is well */
-		head[i] = (char)tolower((unsigned char)r->s[i]);
-	head[n] = '\0';
-	s = strstr(head, "<?xml");
-	s = s ? strstr(s, "encoding") : NULL;
-	if (!s || r->charset != RAW)
-		return;
-	s += 8 + strspn(s + 8, " =\"'");
-	for (i = 0; i < LEN(latin); i++)
-		if (starts(s, latin[i]))
-			r->charset = LATIN1;
 }
 
 struct reader *
@@ -442,14 +426,6 @@ xml_open(const char *path, const char *const *roots, int64_t limit, int64_t most
 	r->limit = limit;
 	r->most = most;
 	r->s = r->end = r->window;
-	fill(r);
-	find_charset(r);
-	if (r->charset != RAW) {        /* again, from the start */
-		lseek(r->fd, (unsigned char)*r->s >= 0xfe ? 2 : 0, SEEK_SET);
-		r->s = r->end = r->window;
-		r->eof = false;
-		fill(r);
-	}
 	return r;
 }
 
@@ -515,29 +491,6 @@ skip_past(struct reader *r, const char *word)
 		}
 	}
 	return false;
-}
-
-/* Skips <!DOCTYPE with its internal subset: entities are not for us. */
-static void
-skip_doctype(struct reader *r)
-{
-	int c, quote = 0, depth = 0;
-
-	while ((c = peek(r)) >= 0) {
-		if (!quote && ahead(r, "<!--")) {
-			skip_past(r, "-->");
-			continue;
-		}
-		r->s++;
-		if (quote)
-			quote = c == quote ? 0 : quote;
-		else if (c == '"' || c == '\'')
-			quote = c;
-		else if (c == '[' || c == ']')
-			depth += c == '[' ? 1 : -1;
-		else if (c == '>' && depth <= 0)
-			return;
-	}
 }
 
 static void
@@ -688,7 +641,7 @@ xml_time(const struct reader *r)
 	const char *point = strrchr(s, '.'), *comma = strrchr(s, ',');
 	char text[64], *end, *part = text;
 	size_t n = 0;
-	double v, sum = 0;
+	double v;
 
 	/* The last of these is the decimal point, unless it is there twice. */
 	if (comma && (!point || comma > point))
@@ -699,11 +652,8 @@ xml_time(const struct reader *r)
 		if (s == point || (*s != ',' && *s != '.'))
 			text[n++] = (char)(s == point ? '.' : *s);
 	text[n] = '\0';
-	for (v = strtod(part, &end); *end == ':' && v >= 0; v = strtod(part, &end)) {
-		sum = (sum + v) * 60;
+	for (v = strtod(part, &end); *end == ':' && v >= 0; v = v * 60 + strtod(part, &end))
 		part = end + 1;
-	}
-	v += sum;
 	if (starts(end, "ms"))
 		v /= 1000;
 	if (!(v > 0))                   /* NaN is not, either */
@@ -727,26 +677,41 @@ xml_attributes(struct buf *b, const struct reader *r, const char *skip)
 	buf_add(b, "", 0);
 }
 
-/* Whether the tag ahead is one of a root, or its end. */
-static bool
-begins(struct reader *r)
+/* Reads the name of the tag ahead, less its prefix, and returns its end; the name
+ * is "" where no tag begins: at a bare <. */
+static char *
+read_name(struct reader *r)
 {
-	const char *s, *colon;
-	size_t i, n;
+	size_t n = 0;
+	char *s;
 
-	while (r->end - r->s < (ptrdiff_t)sizeof(r->name) && fill(r))
+	while (r->end - r->s < 4 * (ptrdiff_t)sizeof(r->name) && fill(r))
 		;
 	s = r->s + 1;
 	s += s < r->end && *s == '/';
-	for (n = 0; s + n < r->end && is_name((unsigned char)s[n]); n++)
-		;
-	colon = memchr(s, ':', n);
-	n -= colon ? (size_t)(colon + 1 - s) : 0;
-	s = colon ? colon + 1 : s;
-	for (i = 0; r->roots[i]; i++)
-		if (strlen(r->roots[i]) == n && !memcmp(s, r->roots[i], n))
+	if (s < r->end && strchr("-.0123456789", *s))
+		s = r->end;
+	for (; s < r->end && is_name((unsigned char)*s); s++) {
+		if (*s == ':')          /* a prefix, bound or not */
+			n = 0;
+		else if (n < sizeof(r->name) - 1)
+			r->name[n++] = *s;
+	}
+	r->name[n] = '\0';
+	return s;
+}
+
+/* Whether a tag begins at <, one of a root where only those count. */
+static bool
+at_tag(struct reader *r, bool top)
+{
+	size_t i;
+
+	read_name(r);
+	for (i = 0; top && r->roots && r->roots[i]; i++)
+		if (!strcmp(r->roots[i], r->name))
 			return true;
-	return false;
+	return *r->name && (!top || !r->roots);
 }
 
 /* A start or end tag at '<'; what comes of it. */
@@ -754,16 +719,9 @@ static enum event
 read_tag(struct reader *r)
 {
 	bool end = r->s[1] == '/';
-	size_t n = 0;
 	int c;
 
-	for (r->s += end ? 2 : 1; is_name(peek(r)); r->s++) {
-		if (*r->s == ':')       /* a prefix, bound or not */
-			n = 0;
-		else if (n < sizeof(r->name) - 1)
-			r->name[n++] = *r->s;
-	}
-	r->name[n] = '\0';
+	r->s = read_name(r);
 	r->nattrs = r->attrs.n = 0;
 	if (end)
 		skip_space(r);
@@ -781,15 +739,6 @@ read_tag(struct reader *r)
 	if (end)
 		return END;
 	return peek(r) < 0 && r->broken ? EOD : START;
-}
-
-/* Whether a tag begins here: at < and not a bare one. */
-static bool
-at_tag(const struct reader *r)
-{
-	int c = r->end - r->s > 1 ? (unsigned char)r->s[1] : -1;
-
-	return c == '/' || (is_name(c) && !strchr("-.0123456789", c));
 }
 
 enum event
@@ -814,9 +763,7 @@ xml_next(struct reader *r, bool top)
 			return DATA;
 		} else if (ahead(r, "<?")) {
 			skip_past(r, "?>");
-		} else if (ahead(r, "<!DOCTYPE")) {
-			skip_doctype(r);
-		} else if (top && r->roots ? begins(r) : at_tag(r)) {
+		} else if (at_tag(r, top)) {
 			return read_tag(r);
 		} else if (!top) {
 			return TEXT;    /* a bare < */
@@ -880,18 +827,21 @@ xml_close(struct reader *r)
 
 struct point {
 	enum { PASSED, FAILED, SKIPPED, BROKEN } verdict;
-	bool todo;
 	int level;
-	char *title, *text, *message, *reason;  /* "": unknown */
-	int64_t us;             /* 0: unknown */
+	char *title, *message, *text;   /* NULL: unknown */
+	double ms;              /* 0: unknown */
+};
+
+/* The results at one level of indentation. */
+struct level {
+	int64_t planned, seen, last;    /* last number; -1: there is no plan */
+	const char *odd;                /* what is wrong with a number */
 };
 
 struct tap {
 	struct point *v;
 	size_t n, cap, bytes;
-	/* of the results at each level; planned -1: no plan */
-	int64_t planned[LEVELS + 1], seen[LEVELS + 1], last[LEVELS + 1];
-	const char *odd[LEVELS + 1];    /* what is wrong with a number */
+	struct level at[LEVELS + 1];
 	bool is_tap, plan;
 	bool takes_text;        /* the last point's text goes on */
 	struct buf text;
@@ -904,32 +854,8 @@ struct tap {
 static char *
 keep(struct tap *t, const char *s, size_t n)
 {
-	t->bytes += n + sizeof(struct point);
-	return shown(str("%.*s", (int)n, s));
-}
-
-/* The # of a directive in s, or its end.  A blank stands before it; a TODO is a
- * word, and the first # that there is: neither "opens #todos" nor "as in #12 #
- * TODO" is one, as other harnesses see it. */
-static const char *
-find_directive(const char *s, bool *todo)
-{
-	const char *mark, *word;
-	bool first = true;
-	char before = ' ';
-
-	*todo = false;
-	for (mark = s; *mark; before = *mark++) {
-		if (*mark != '#' || before == '\\')
-			continue;
-		word = mark + 1 + strspn(mark + 1, " \t");
-		*todo = first && !strncasecmp(word, "todo", 4)
-			&& !isalnum((unsigned char)word[4]);
-		if (is_space(before) && (*todo || !strncasecmp(word, "skip", 4)))
-			return mark;
-		*todo = first = false;
-	}
-	return mark;
+	t->bytes += n;
+	return str("%.*s", (int)n, s);
 }
 
 static size_t
@@ -940,30 +866,54 @@ trim(const char *s, size_t n)
 	return n;
 }
 
-/* Takes how long the test took from the end of its name: "# time=12.3ms", of
- * node-tap, or "in 12ms", of bats.  The name's length without it. */
+/* Length of s before the # of a directive, whose reason is in why then; else NULL
+ * is.  A blank stands before it; a TODO is a word, and the first # that there is:
+ * neither "opens #todos" nor "as in #12 # TODO" is one, as other harnesses see it. */
 static size_t
-take_time(struct point *p, const char *s, size_t n)
+find_directive(const char *s, bool *todo, const char **why)
 {
-	size_t from = n;
-	const char *word;
-	char *end;
-	double ms;
+	const char *mark, *word;
+	bool first = true;
 
-	while (from && s[from - 1] != ' ')
-		from--;
-	word = s + from;
-	if (from > 2 && starts(word, "time=") && !memcmp(word - 2, "# ", 2))
-		from -= 2;
-	else if (from > 3 && !memcmp(word - 4, " in ", 4))
-		from -= 4;
-	else
-		return n;
-	ms = strtod(word + (*word == 't' ? 5 : 0), &end);
-	if (end != s + n - 2 || memcmp(end, "ms", 2) || !(ms > 0 && ms < 1e10))
-		return n;
-	p->us = (int64_t)(ms * 1000);
-	return trim(s, from);
+	for (mark = s; *mark; mark++) {
+		if (*mark != '#' || (mark > s && mark[-1] == '\\'))
+			continue;
+		word = mark + 1 + strspn(mark + 1, " \t");
+		*todo = first && !strncasecmp(word, "todo", 4)
+			&& !isalnum((unsigned char)word[4]);
+		*why = word + strcspn(word, " \t");
+		*why += strspn(*why, " \t");
+		if ((mark == s || is_space(mark[-1])) && (*todo || !strncasecmp(word, "skip", 4)))
+			return (size_t)(mark - s);
+		first = false;
+	}
+	*todo = false;
+	*why = NULL;
+	return (size_t)(mark - s);
+}
+
+/* Takes how long the test took from the end of its name: "# time=12.3ms", of
+ * node-tap, or "in 12ms", of bats. */
+static double
+take_time(char *name)
+{
+	static const char *const before[] = { "# time=", "in " };
+	double ms;
+	size_t i;
+	char *s;
+	int n;
+
+	for (i = 0; i < LEN(before); i++)
+		for (s = strstr(name, before[i]); s; s = strstr(s, before[i])) {
+			s += strlen(before[i]);
+			n = 0;
+			sscanf(s, "%lfms%n", &ms, &n);
+			if (!n || s[n] || !(ms > 0 && ms < 1e10))
+				continue;
+			name[trim(name, (size_t)(s - name) - strlen(before[i]))] = '\0';
+			return ms;
+		}
+	return 0;
 }
 
 static void
@@ -971,13 +921,13 @@ add_point(struct tap *t, const struct point *p)
 {
 	t->v = grow(t->v, &t->cap, t->n + 1, sizeof(*t->v));
 	t->v[t->n++] = *p;
+	t->bytes += sizeof(*p);
 }
 
 static void
 add_error(struct tap *t, int level, char *message)
 {
-	struct point p = { .verdict = BROKEN, .level = level, .title = "[plan]", .text = "",
-		.message = message, .reason = "" };
+	struct point p = { BROKEN, level, "[plan]", message, NULL, 0 };
 
 	add_point(t, &p);
 }
@@ -987,8 +937,7 @@ static void
 end_text(struct tap *t)
 {
 	if (t->takes_text && t->text.n)
-		t->v[t->n - 1].text = str("%s", t->text.s);     /* the sink cleans it */
-	t->bytes += t->text.n;
+		t->v[t->n - 1].text = keep(t, t->text.s, t->text.n);
 	t->takes_text = t->message_next = false;
 	t->text.n = t->yaml = 0;
 }
@@ -997,24 +946,22 @@ end_text(struct tap *t)
 static void
 end_level(struct tap *t, int level)
 {
-	int64_t planned = t->planned[level], seen = t->seen[level];
+	struct level *l = &t->at[level];
 
-	if (planned >= 0 && planned != seen)
+	if (l->planned >= 0 && l->planned != l->seen)
 		add_error(t, level, str("%" PRId64 " tests were planned, %" PRId64 " were run",
-			planned, seen));
-	else if (t->odd[level])
-		add_error(t, level, str("%s", t->odd[level]));
-	else if (planned >= 0 && t->last[level] > planned)
+			l->planned, l->seen));
+	else if (l->odd)
+		add_error(t, level, str("%s", l->odd));
+	else if (l->planned >= 0 && l->last > l->planned)
 		add_error(t, level, str("test %" PRId64 " is beyond the plan, 1..%" PRId64,
-			t->last[level], planned));
-	else if (planned < 0 && seen && level == 0)
+			l->last, l->planned));
+	else if (l->planned < 0 && l->seen && level == 0)
 		add_error(t, level, "there is no plan");
-	t->planned[level] = -1;
-	t->seen[level] = t->last[level] = 0;
-	t->odd[level] = NULL;
+	*l = (struct level){ .planned = -1 };
 }
 
-/* Names the points of a subtest after it; whether one of them is bad. */
+/* Names the points of a subtest, from first on, after it; whether one is bad. */
 static bool
 name_subtest(struct tap *t, size_t first, const struct point *parent)
 {
@@ -1027,73 +974,76 @@ name_subtest(struct tap *t, size_t first, const struct point *parent)
 			p->title = str("%s/%s", parent->title, p->title);
 		t->bytes += strlen(p->title);
 		p->level = parent->level;
-		if (parent->todo && p->verdict == FAILED) {
-			p->verdict = PASSED;
-			p->todo = true;
-			p->reason = parent->reason;
+		if (parent->verdict == PASSED && parent->text && p->verdict == FAILED) {
+			p->verdict = PASSED;    /* the parent's TODO is theirs */
+			p->text = parent->text;
 		}
 		is_bad = is_bad || p->verdict == FAILED || p->verdict == BROKEN;
 	}
 	return is_bad;
 }
 
-/* Takes the number of a result from s; returns what follows it. */
+/* Takes the number of a result and what stands before its name from s. */
 static const char *
 read_number(struct tap *t, const char *s, int level)
 {
-	char *end = (char *)s;
-	int64_t id = isdigit((unsigned char)*s) ? strtoll(s, &end, 10) : 0;
+	struct level *l = &t->at[level];
+	char *end = (char *)s + strspn(s, " \t");
+	int64_t id = isdigit((unsigned char)*end) ? strtoll(end, &end, 10) : 0;
 
-	if (level == 0 && id == 1 && t->seen[0] && t->seen[0] == t->planned[0])
+	if (level == 0 && id == 1 && l->seen && l->seen == l->planned)
 		end_level(t, 0);        /* another program's */
-	if (level == 0 && id == 1 && !t->seen[0])
+	if (level == 0 && id == 1 && !l->seen)
 		t->is_tap = true;
-	if (id && id <= t->last[level])
-		t->odd[level] = "a test number is there twice, or out of order";
-	t->last[level] = id ? id : t->last[level];
-	t->seen[level]++;
-	return end + strspn(end, " \t");
+	if (id && id <= l->last)
+		l->odd = "a test number is there twice, or out of order";
+	l->last = id ? id : l->last;
+	l->seen++;
+	end += strspn(end, " \t");
+	return *end == '-' && (!end[1] || end[1] == ' ') ? end + 1 + strspn(end + 1, " ") : end;
+}
+
+/* Sets the point's name from s, less a time and the \ of escapes. */
+static void
+read_title(struct tap *t, struct point *p, const char *s, size_t n)
+{
+	char *from, *to;
+
+	p->title = keep(t, s, trim(s, n));
+	p->ms = take_time(p->title);
+	for (from = to = p->title; *from && to < p->title + TITLE; *to++ = *from++)
+		from += *from == '\\' && from[1] && strchr("#\\", from[1]);
+	*to = '\0';
+	if (!*p->title && t->subtest)
+		p->title = t->subtest;  /* Perl: a subtest that was skipped */
+	if (!*p->title)
+		p->title = str("test %" PRId64, t->at[p->level].seen);
+	t->subtest = NULL;
 }
 
 /* Reads the text behind "ok" or "not ok": 3 - name # SKIP why. */
 static void
 read_point(struct tap *t, const char *s, int level, bool ok)
 {
-	struct point p = { .level = level, .text = "", .message = "" };
-	struct buf name = { 0 };
-	const char *mark;
-	size_t i, n, first;
-	bool is_bad;
+	struct point p = { .level = level, .verdict = ok ? PASSED : FAILED };
+	const char *why;
+	size_t n, first;
+	bool is_bad, todo;
+	int i;
 
 	end_text(t);
-	for (i = LEVELS; i > (size_t)level; i--)
-		end_level(t, (int)i);
-	s = read_number(t, s + strspn(s, " \t"), level);
-	if (*s == '-' && (!s[1] || s[1] == ' '))
-		s += 1 + strspn(s + 1, " ");
-	mark = find_directive(s, &p.todo);
-	if (!ok)
-		p.verdict = p.todo ? PASSED : FAILED;
-	else if (*mark && !p.todo)
+	for (i = LEVELS; i > level; i--)
+		end_level(t, i);
+	s = read_number(t, s, level);
+	n = find_directive(s, &todo, &why);
+	if (todo) {
+		p.verdict = PASSED;
+		p.text = str("TODO %s", keep(t, why, strlen(why)));
+	} else if (why && ok) {
 		p.verdict = SKIPPED;
-	n = trim(s, (size_t)(mark - s));
-	n = take_time(&p, s, n);
-	for (i = 0; i < n && name.n < TITLE; i++) {
-		i += s[i] == '\\' && i + 1 < n && strchr("#\\", s[i + 1]);
-		buf_char(&name, s[i]);
+		p.message = keep(t, why, strlen(why));
 	}
-	mark += *mark == '#';
-	mark += strspn(mark, " \t");
-	mark += strcspn(mark, " \t");
-	mark += strspn(mark, " \t");
-	p.reason = keep(t, mark, strlen(mark));
-	p.title = keep(t, name.n ? name.s : "", name.n);
-	buf_free(&name);
-	if (!*p.title && t->subtest)
-		p.title = t->subtest;   /* Perl: a subtest that was skipped */
-	if (!*p.title)
-		p.title = str("test %" PRId64, t->seen[level]);
-	t->subtest = NULL;
+	read_title(t, &p, s, n);
 	for (first = t->n; first && t->v[first - 1].level > level; first--)
 		;
 	is_bad = name_subtest(t, first, &p);
@@ -1108,6 +1058,7 @@ read_point(struct tap *t, const char *s, int level, bool ok)
 static bool
 read_plan(struct tap *t, const char *s, int level)
 {
+	struct level *l = &t->at[level];
 	int64_t planned;
 	char *end;
 
@@ -1117,16 +1068,16 @@ read_plan(struct tap *t, const char *s, int level)
 	end += strspn(end, " ");
 	if (*end && *end != '#')
 		return false;           /* 1..5 of something */
-	if (t->planned[level] >= 0 && (level || t->planned[0] != t->seen[0]))
+	if (l->planned >= 0 && (level || l->planned != l->seen))
 		return false;           /* some output */
-	if (t->planned[level] >= 0)
+	if (l->planned >= 0)
 		end_level(t, level);
-	if (level == 0 && planned == 0 && !t->seen[0]) {
+	if (level == 0 && planned == 0 && !l->seen) {
 		read_point(t, str("[plan] %s", *end ? end : "# SKIP"), 0, true);
-		t->seen[0] = 0;
+		l->seen = 0;
 		t->is_tap = true;
 	}
-	t->planned[level] = planned;
+	l->planned = planned;
 	t->plan = t->plan || level == 0;
 	return true;
 }
@@ -1136,34 +1087,36 @@ read_plan(struct tap *t, const char *s, int level)
 static void
 read_text(struct tap *t, const char *line, size_t indent)
 {
+	static const char *const keys[] = { "message: ", "error: " };
+	struct point *p = t->v + (t->n ? t->n - 1 : 0);
 	const char *s = line + indent;
-	struct point *p;
-	double ms;
-	size_t n;
+	bool here = t->message_next || (!t->yaml && *s == '#');
+	size_t i, n;
 
 	if (!t->takes_text)
 		return;
-	p = &t->v[t->n - 1];
 	if (t->text.n < DIAGNOSTICS && p->verdict == FAILED)
 		buf_fmt(&t->text, "%s\n", line);
-	if (t->yaml == indent + 1 && !strcmp(s, "...")) {
+	if (t->yaml == indent + 1 && !strcmp(s, "..."))
 		t->yaml = 0;
-	} else if (!t->yaml && indent && !strcmp(s, "---")) {
+	else if (!t->yaml && indent && !strcmp(s, "---"))
 		t->yaml = indent + 1;
-	} else if (t->yaml && starts(s, "duration_ms: ")) {
-		ms = strtod(s + 13, NULL);
-		p->us = ms > 0 && ms < 1e10 ? (int64_t)(ms * 1000) : 0;
-	} else if (!*p->message && (t->message_next || (*s == '#' && !t->yaml)
-	|| (t->yaml && (starts(s, "message: ") || starts(s, "error: "))))) {
-		s += t->message_next ? 0 : strcspn(s, " \t");
-		s += strspn(s, " \t");
-		t->message_next = t->yaml && !t->message_next && (*s == '|' || *s == '>');
-		n = strlen(s);
-		if (n > 1 && (*s == '"' || *s == '\'') && s[n - 1] == *s)
-			p->message = keep(t, s + 1, n - 2);
-		else if (!t->message_next)
-			p->message = keep(t, s, n);
-	}
+	else if (t->yaml && starts(s, "duration_ms: "))
+		p->ms = strtod(s + 13, NULL);
+	for (i = 0; t->yaml && i < LEN(keys); i++)
+		if (starts(s, keys[i])) {
+			s += strlen(keys[i]);
+			here = true;
+		}
+	s += strspn(s, "# \t");
+	n = strlen(s);
+	if (!here || !n || p->message)
+		return;
+	t->message_next = t->yaml && !t->message_next && (*s == '|' || *s == '>');
+	if (n > 1 && (*s == '"' || *s == '\'') && s[n - 1] == *s)
+		p->message = keep(t, s + 1, n - 2);
+	else if (!t->message_next)
+		p->message = keep(t, s, n);
 }
 
 /* Whether rest, behind "ok", is that of a result: below the first level only with
@@ -1212,19 +1165,22 @@ read_line(struct tap *t, const char *line)
 static void
 read_log(struct tap *t, FILE *f)
 {
+	struct sink clean = { .limit = 0 };
+	bool whole = true, goes_on;
 	char line[16384];
-	bool whole = true, goes_on, first = true;
 	size_t n, i;
 
 	while (t->bytes <= TAP_MAX && fgets(line, sizeof(line), f)) {
 		n = strlen(line);
 		goes_on = n == sizeof(line) - 1 && line[n - 1] != '\n';
-		line[trim(line, n)] = '\0';
+		sink_begin(&clean, INT32_MAX, false);
+		sink_text(&clean, line, trim(line, n), true);
+		sink_end(&clean);
 		if (whole)
-			read_line(t, line + (first && starts(line, "\xef\xbb\xbf") ? 3 : 0));
+			read_line(t, clean.b.s + (starts(clean.b.s, "\xef\xbb\xbf") ? 3 : 0));
 		whole = !goes_on;
-		first = false;
 	}
+	buf_free(&clean.b);
 	end_text(t);
 	t->is_tap = t->is_tap || (t->plan && t->n);
 	for (i = LEVELS; i > 0; i--)
@@ -1234,9 +1190,9 @@ read_log(struct tap *t, FILE *f)
 			t->v[i - 1].title = str("%s/%s", t->subtest, t->v[i - 1].title);
 	if (t->bytes > TAP_MAX || t->bail)
 		add_error(t, 0, t->bail ? t->bail : "too much TAP; the rest was not read");
-	else if (!t->n && t->planned[0] < 0)
+	else if (!t->n && t->at[0].planned < 0)
 		add_error(t, 0, "there is neither a plan nor a test");
-	else if (!t->n || t->planned[0] <= 0 || t->seen[0])
+	else if (!t->n || t->at[0].planned <= 0 || t->at[0].seen)
 		end_level(t, 0);        /* else a number behind the last result */
 }
 
@@ -1244,29 +1200,18 @@ static void
 write_point(struct buf *b, const struct point *p, const char *name)
 {
 	static const char *const element[] = { "system-out", "failure", "skipped", "error" };
-	const char *is = element[p->verdict], *message = p->message, *text = p->text;
-	struct sink sink;
 
 	buf_str(b, "<testcase");
 	xml_attribute(b, "name", p->title);
 	xml_attribute(b, "classname", name);
-	if (p->us > 0)
-		buf_fmt(b, " time=\"%.6f\"", (double)p->us / 1e6);
-	if (p->verdict == SKIPPED)
-		message = p->reason;
-	else if (p->verdict == FAILED && !*message)
-		message = "not ok";
-	else if (p->verdict == PASSED)
-		text = p->todo ? str("TODO %s", p->reason) : "";
-	buf_fmt(b, "><%s", is);
+	if (p->ms > 0 && p->ms < 1e10)
+		buf_fmt(b, " time=\"%.6f\"", p->ms / 1e3);
+	buf_fmt(b, "><%s", element[p->verdict]);
 	if (p->verdict != PASSED)
-		xml_attribute(b, "message", message);
-	memset(&sink, 0, sizeof(sink));
-	sink_begin(&sink, DIAGNOSTICS, true);
-	sink_text(&sink, text, strlen(text), true);
-	sink_end(&sink);
-	buf_fmt(b, ">%s</%s></testcase>\n", sink.b.s, is);
-	buf_free(&sink.b);
+		xml_attribute(b, "message", p->message ? p->message : "not ok");
+	buf_char(b, '>');
+	xml_escape(b, p->text ? p->text : "", false);
+	buf_fmt(b, "</%s></testcase>\n", element[p->verdict]);
 }
 
 int
@@ -1276,7 +1221,7 @@ xml_from_tap(const char *log, const char *path, const char *name, int64_t ms)
 	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
 	struct tap t = { .bytes = 0 };
 	struct buf b = { 0 };
-	int64_t us = 0;
+	bool timed = false;
 	size_t i;
 
 	if (!f) {
@@ -1284,18 +1229,18 @@ xml_from_tap(const char *log, const char *path, const char *name, int64_t ms)
 		return 0;
 	}
 	for (i = 0; i <= LEVELS; i++)
-		t.planned[i] = -1;
+		t.at[i].planned = -1;
 	read_log(&t, f);
 	fclose(f);                      /* only read from */
-	name = shown(name);
 	for (i = 0; i < t.n; i++)
-		us += t.v[i].us;
+		timed = timed || t.v[i].ms > 0;
+	name = shown(name);
 	buf_str(&b, "<testsuite");
 	xml_attribute(&b, "name", name);
-	if (!us)                        /* no case says how long it took */
+	if (!timed)
 		buf_fmt(&b, " time=\"%.3f\"", (double)ms / 1000);
 	buf_str(&b, ">\n");
-	for (i = 0; i < t.n && t.is_tap; i++)
+	for (i = 0; i < t.n; i++)
 		write_point(&b, &t.v[i], name);
 	buf_str(&b, "</testsuite>\n");
 	if (t.is_tap)
