@@ -420,7 +420,6 @@ xml_open(const char *path, const char *const *roots, int64_t limit, int64_t most
 	if (fd < 0)
 		return NULL;
 	r = xcalloc(1, sizeof(*r));
-	memset(r, 0, offsetof(struct reader, window));
 	r->fd = fd;
 	r->roots = roots;
 	r->limit = limit;
