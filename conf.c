@@ -568,15 +568,12 @@ read_words(struct reading *r, char **words)
 			bad("PRUNFLAGS", "\"%s\" is not an option", *words);
 		} else {
 			list_add(&p->paths, *words);
-			if (!p->again_at)
-				p->again_at = p->again.n;
 			continue;
 		}
 		if (r->level == COMMAND_LINE)
 			note_words(r, from, words);
 	}
-	if (!p->again_at)
-		p->again_at = p->again.n;
+	p->again_at = p->again.n;
 	for (; *words; words++)
 		list_add(&p->again, *words);
 }
@@ -700,24 +697,31 @@ conf_below(const char *dir, const char *path)
 	return path + n + (path[n] == '/');
 }
 
+/* realpath(3) in scratch memory. */
+static char *
+real(const char *path)
+{
+	char *name = realpath(path, NULL), *copy = name ? str("%s", name) : NULL;
+
+	free(name);
+	return copy;
+}
+
 /* A path with .. or from the root as a name: by the real directory that it is in, whose
  * last component may be a link.  Below the base without it, else absolute. */
 static char *
-real_name(const struct plan *p, const char *path)
+real_name(const struct plan *p, char *path)
 {
 	char *full = str(*path == '/' ? "%s%s" : "%s/%s", *path == '/' ? "" : p->cwd, path);
-	char *last = strrchr(full, '/'), *real;
+	char *last = strrchr(full, '/'), *dir;
 	const char *name;
 
-	if (strcmp(last, "/..") && strcmp(last, "/.") && last[1])
-		*last++ = '\0';
-	else
-		last = "";
-	real = realpath(*full ? full : "/", NULL);
-	if (!real)
-		return str("%s", path);
-	full = str("%s%s%s", strcmp(real, "/") ? real : "", *last || !real[1] ? "/" : "", last);
-	free(real);
+	if (!last[1] || !strcmp(last, "/..") || !strcmp(last, "/."))
+		last += strlen(last);
+	dir = real(str("%.*s/.", (int)(last - full), full));
+	if (!dir)
+		return path;
+	full = str("%s%s", strcmp(dir, "/") || !*last ? dir : "", last);
 	name = conf_below(p->base, full);
 	if (!name)
 		return full;
@@ -769,7 +773,7 @@ conf_named(const struct plan *p, char *name)
 static char *
 first_dir(const struct plan *p)
 {
-	char *path, *real;
+	char *path, *dir;
 
 	if (!p->paths.n || p->o.merge || p->o.clean || p->o.reopen)
 		return p->cwd;
@@ -777,11 +781,9 @@ first_dir(const struct plan *p)
 	path = str("%s/%.*s", *path == '/' ? "" : p->cwd, (int)strcspn(path, "*?["), path);
 	if (strstr(path, "::"))
 		*strstr(path, "::") = '\0';
-	while (!(real = realpath(str("%s/.", path), NULL)) && *path)
+	while (!(dir = real(str("%s/.", path))) && *path)
 		*strrchr(path, '/') = '\0';
-	path = str("%s", real ? real : p->cwd);
-	free(real);
-	return path;
+	return dir ? dir : p->cwd;
 }
 
 /* Whether we may take orders from path: it is ours, root's, or of the owner of the
@@ -806,19 +808,17 @@ is_trusted(const struct plan *p, const char *path)
 
 /* Looks for prun.conf from dir upwards, up to the first directory that holds .git. */
 static char *
-find_file(const struct plan *p, char *dir)
+find_file(const struct plan *p, const char *dir)
 {
-	char *path, *slash;
+	char *path = str("%s/prun.conf", dir);
 
-	for (;;) {
-		path = str("%s/prun.conf", dir);
-		if (access(path, F_OK) == 0 && is_trusted(p, path))
-			return path;
-		slash = strrchr(dir, '/');
+	while (access(path, F_OK) < 0 || !is_trusted(p, path)) {
 		if (!*dir || access(str("%s/.git", dir), F_OK) == 0)
 			return NULL;
-		*slash = '\0';
+		dir = str("%.*s", (int)(strrchr(dir, '/') - dir), dir);
+		path = str("%s/prun.conf", dir);
 	}
+	return path;
 }
 
 /* Finds where we are, the file to read, and the base, and goes there; the file's path
@@ -826,18 +826,16 @@ find_file(const struct plan *p, char *dir)
 static char *
 find_base(struct plan *p)
 {
-	char *path, *dir, *cwd, *tmp = getenv("TMPDIR");
+	char *path, *dir, *tmp = getenv("TMPDIR");
 
 	if (p->o.chdir && chdir(p->o.chdir) < 0)
 		bad("-C", "%s: %s", p->o.chdir, strerror(errno));
-	cwd = realpath(".", NULL);
-	if (!cwd)
+	p->cwd = p->base = real(".");
+	if (!p->cwd)
 		bad("current directory", "%s", strerror(errno));
-	p->cwd = p->base = str("%s", cwd);
-	free(cwd);
 	if (p->o.config)
 		return p->o.config;
-	dir = str("%s", first_dir(p));
+	dir = first_dir(p);
 	path = find_file(p, strcmp(dir, "/") ? dir : "");
 	if (!path)
 		return NULL;
@@ -868,7 +866,6 @@ conf_read(struct plan *p, char **argv)
 	list_add(&p->again, argv[0]);
 	if (flags.n)
 		read_words(&r, flags.v);
-	p->again_at = 0;
 	r.level = COMMAND_LINE;
 	read_words(&r, argv + 1);
 	resolve(&r, &p->o, NOWHERE);

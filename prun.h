@@ -143,8 +143,8 @@ struct plan {
 	struct list locks;      /* names */
 	struct list args;       /* test arguments, after -- */
 	struct list paths;      /* of the command line */
-	struct list again;      /* its words, less the paths */
-	size_t again_at;        /* where among them a path goes */
+	struct list again;      /* its words, less the paths, which go */
+	size_t again_at;        /* here among them */
 	char *cwd;              /* where the user stands; absolute */
 	char *base;             /* where commands run, and what names are relative to */
 	char *conf;             /* the prun.conf in use, or NULL */
