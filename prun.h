@@ -231,16 +231,14 @@ bool plan_wants_pytest(const struct plan *p, const struct suite *s);
 
 /* Reads command line, PRUNFLAGS and prun.conf into p; changes to the base. */
 void conf_read(struct plan *p, char **argv);
-/* Which shard is ours, of how many. */
 void conf_shard(struct plan *p);
 /* What follows dir in path: "" for dir itself; NULL if it is not below dir. */
 const char *conf_below(const char *dir, const char *path);
-/* A path that the user has typed, as a name from the base; and back. */
+/* A path that the user has typed, as a name from the base; back; and to be opened. */
 char *conf_typed(const struct plan *p, char *path);
 char *conf_named(const struct plan *p, char *name);
-/* A path that the user has typed, as it is to be opened; scratch memory. */
 char *conf_path(const struct plan *p, const char *path);
-/* Reads a value as the number that the option key takes. */
+/* A value as the number that the option key takes. */
 int64_t conf_number(const char *key, const char *value, const char *where);
 struct service {
 	char *name, *command;
@@ -255,7 +253,6 @@ void conf_help(FILE *out);
 struct worker;
 struct pg;                      /* a worker's sessions with database servers */
 
-/* Connects when first needed. */
 struct pg *pg_open(struct worker *w, const struct plan *p);
 /* Drops the copies that this worker made, and what dead runs left, if a look 5 s after
  * the first one finds it still; whether that has to be waited for. */
@@ -271,9 +268,8 @@ void pg_begin(struct pg *pg, const struct opts *o, const char *name, const char 
 int pg_clone(struct pg *pg, char **env, char **url, struct buf *why, bool *passing);
 /* Whether the last session was refused because there are too many. */
 bool pg_crowded(const struct pg *pg);
-/* Drops a clone, or what there may be of it; failure is told in notes. */
+/* Drops a clone, or what there may be of it; marks it as kept, so that no run does. */
 int pg_drop(struct pg *pg, char **env);
-/* Marks a clone as kept, so that no run sweeps it. */
 void pg_keep(struct pg *pg, const char *file);
 /* Before setup: notes what dead runs left, and locks the template if there is a setup;
  * after it: copies it for the run's clones, and unlocks. */
@@ -286,34 +282,30 @@ void pg_strangers(struct pg *pg);
 int pg_used(struct pg *pg);
 /* Lists the clone's sessions, what they do and who blocks them. */
 void pg_sessions(struct pg *pg, struct buf *b);
-/* Whether a kept clone is no longer there. */
-bool pg_gone(struct pg *pg, const char *url);
+bool pg_gone(struct pg *pg, const char *url);     /* of a kept clone */
 
 /* ---- sql.c: URLs of databases, and sessions with PostgreSQL ---- */
 
-/* The strings of url_...() are scratch memory. */
 enum url_kind { URL_PG, URL_DSN, URL_FILE, URL_OTHER };
 
 enum url_kind url_kind(const char *url);
-/* What is wrong with a db = URL, or NULL. */
+/* What is wrong with a db = URL, or NULL.  Strings of url_...() are scratch memory. */
 const char *url_check(const char *url);
 /* DSN for libpq or psql with another database; password (psql, whose arguments all can
  * see; may be NULL) is taken out. */
 char *url_admin(const char *url, const char *name, char **password);
-/* Name of the database in a PostgreSQL URL, or NULL. */
-char *url_database(const char *url);
 /* Adds libpq's variables for a URL, if it is PostgreSQL's: PGHOST=... */
 void url_env(const char *url, struct list *env);
-/* Name of the template database. */
+/* The database in a PostgreSQL URL, or NULL; the template database or file; its part of
+ * its clones' names: what needs no quoting anywhere. */
+char *url_database(const char *url);
 char *url_template(const char *url);
-/* The template's part of its clones' names: what needs no quoting anywhere. */
-char *url_stem(const char *url);
-/* Path of a file template, and of its clone in the attempt's directory. */
 char *url_file(const char *url);
-char *url_clone_file(const char *url, const char *name, const char *dir);
-/* Clone's name for a template: <template>_w<index>_<run>[r<n>]. */
+char *url_stem(const char *url);
+/* A clone's name, <template>_w<index>_<run>[r<n>]; its path, in the attempt's directory;
+ * its URL. */
 char *url_clone_name(const char *url, int index, const char *run, int attempt);
-/* URL of a clone for the app; dir is the attempt's. */
+char *url_clone_file(const char *url, const char *name, const char *dir);
 char *url_clone(const char *url, const char *name, const char *dir);
 /* The URL as it may be shown: password as ***. */
 char *url_masked(const char *url);
@@ -362,12 +354,10 @@ struct session {
 bool sql_libpq(void);
 /* Opens the session that db->url says.  heed: a cancel ends it. */
 struct reply sql_open(struct session *db, bool heed);
-/* Never waits for the server, which hears of it in its own time. */
-void sql_close(struct session *db);
+void sql_close(struct session *db);     /* never waits */
 void sql_send(struct session *db, const char *text);
 /* Waits for the reply, which may be late; a session that is lost or cancelled is closed. */
 struct reply sql_reply(struct session *db, int64_t deadline, bool heed);
-/* Sends a statement and waits, whatever is cancelled. */
 struct reply sql_do(struct session *db, const char *text);
 /* An error of an SQLSTATE; of the message its first line. */
 struct reply sql_error(const char *state, const char *message);
@@ -470,16 +460,14 @@ bool proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 void proc_pause(struct worker *w, int64_t deadline);
 /* Whether the deadline has passed (-1: never); orders are read before that is judged. */
 bool proc_late(struct worker *w, int64_t deadline);
-/* The worker's clock, which stands still while prun is stopped. */
-int64_t proc_clock(const struct worker *w);
+int64_t proc_clock(const struct worker *w);     /* stands still while prun is stopped */
 void proc_tell_phase(struct worker *w, enum phase phase);
 void proc_tell(struct worker *w, const struct news *n);
 /* argv of cmd, scratch memory: sh -c only where words do not do; args are "$@". */
 char **proc_argv(const char *cmd, const struct list *args);
 /* Starts a session; -1 with errno of what failed, exec included. */
 int proc_start(struct worker *w, struct proc *p, const struct spawn *s);
-/* Takes the terminal back from what was started with it. */
-void proc_take_terminal(void);
+void proc_take_terminal(void);  /* back, from what was started with it */
 /* Whether the leader is dead; fills status.  Leaves the zombie. */
 bool proc_ended(struct proc *p);
 /* TERM, up to grace_ms (-1: no limit), KILL; then the session is gone and the leader
@@ -500,11 +488,9 @@ void proc_kill(pid_t leader, int sig);
  * with errno, or RUN_STOPPED. */
 int proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
 	bool heed, int64_t grace_ms, struct buf *notes);
-/* Words for how p ended, and for why a program could not be run; scratch. */
 char *proc_how_ended(const struct proc *p);
 char *proc_why_not(const char *prog, int err);
-/* A pipe that no child inherits. */
-int proc_pipe(int fd[2]);
+int proc_pipe(int fd[2]);       /* no child inherits it */
 /* Chooses a free port and holds it by a socket, or -1; whether somebody else listens on
  * it, which ends the hold. */
 int proc_hold(int *port, int *hold);
@@ -536,7 +522,7 @@ void show_say(struct show *s, const char *fmt, ...);
 /* An attempt has ended; again: another will follow.  url: of the kept database. */
 void show_result(struct show *s, const struct file *f, bool again, const char *dir,
 	const char *url);
-/* Draws the workers' lines if they are due; returns when next. */
+/* Draws the workers' lines if they are due; when next. */
 int64_t show_draw(struct show *s, const struct slot_view *v, int n, bool now);
 /* The table and the last lines, and summary.json; cut: by a signal. */
 void show_end(struct show *s, int status, bool cut, int64_t ms, const char *report);
