@@ -1,24 +1,21 @@
 /*
  * pg.c: databases.  Each attempt gets a clone of the suite's template.
  *
- * A worker has one session with a server for its life (sql.c), with the database
- * "postgres"; it holds the run's advisory lock, shared, so that a later run can
- * tell the clones of the dead from those of the living.  While a clone is in use
- * the session is watched, and opened again when it was lost.  Should that take a
- * moment, no other run drops the clone: it must find it without a lock twice,
- * five seconds apart.
+ * A worker has one session with a server for its life (sql.c); it holds the run's
+ * advisory lock, shared, by which a later run tells the clones of the dead from those
+ * of the living.  While a clone is in use the session is watched, and opened again
+ * when it was lost: a run drops only what it has found without a lock twice, five
+ * seconds apart.
  *
- * A clone is CREATE DATABASE ... TEMPLATE, which waits five seconds for the
- * sessions on the template and then fails; while it waits, a second session ends
- * them: CREATE holds the lock that new ones wait for.  A CREATE that is no longer
- * wanted loses its connection.  The server may not have noticed when the clone is
- * dropped, so whoever drops it first ends the session that still creates it.
+ * CREATE DATABASE ... TEMPLATE waits five seconds for the sessions on the template and
+ * then fails; meanwhile a second session ends them.  A CREATE that is no longer wanted
+ * loses its connection; whoever drops the clone first ends what still creates it.
  *
- * Everything that a run made is found by its name, <template>_w<index>_<run>.  A
- * run's id ends in a check over its beginning, so no other database has such a name.
+ * What a run made is found by its name, <template>_w<index>_<run>.  A run's id ends in
+ * a check over its beginning, so no other database has such a name.
  *
- * A template may also be a file or a directory (sqlite:, file:), copied with cp -R
- * into the attempt's directory, or anything that db-clone and db-drop can copy.
+ * A template may also be a file or a directory, copied with cp -R into the attempt's
+ * directory, or anything that db-clone and db-drop can copy.
  */
 #include "prun.h"
 
@@ -30,7 +27,6 @@
 struct pg {
 	struct worker *w;
 	const struct plan *plan;
-	struct sql sql;         /* of all sessions */
 	struct session *sessions;
 	/* what pg_begin() was told; db is NULL where it is not PostgreSQL's */
 	const struct opts *o;
@@ -40,7 +36,6 @@ struct pg {
 	bool crowded;
 	bool unbroken;          /* the session has lived since the clone was made */
 	int64_t cloned_at;
-	struct list copies;     /* of templates, to be dropped at the end */
 	struct list noted;      /* clones that a first look found without a living run */
 	int64_t noted_at;
 	bool undropped;         /* the sweep has met a clone that cannot be dropped */
@@ -77,7 +72,8 @@ pg_begin(struct pg *pg, const struct opts *o, const char *name, const char *dir,
 			;
 		if (!db) {
 			db = xcalloc(1, sizeof(*db));
-			db->t = &pg->sql;
+			db->w = pg->w;
+			db->answer_ms = ANSWER_MS;
 			db->url = xstrdup(url);
 			db->next = pg->sessions;
 			pg->sessions = db;
@@ -136,11 +132,11 @@ watch(void *arg)
 	struct pg *pg = arg;
 	size_t mark = scratch_mark();
 
-	pg->sql.answer_ms = 2000;
+	pg->db->answer_ms = 2000;
 	if (pg->db->open)
 		sql_do(pg->db, "SELECT 1");
 	attach(pg, true);
-	pg->sql.answer_ms = ANSWER_MS;
+	pg->db->answer_ms = ANSWER_MS;
 	pg->w->watch_at = proc_clock(pg->w) + (pg->db->open ? 800 : 200);
 	scratch_release(mark);
 }
@@ -184,7 +180,7 @@ end_sessions(struct pg *pg, const char *name, bool only_name)
 	static const char may_end[] = "(pg_has_role(usesysid, 'USAGE') "
 		"OR pg_has_role('pg_signal_backend', 'USAGE')) AND (NOT rolsuper OR "
 		"current_setting('is_superuser')::bool)";
-	struct session second = { .t = &pg->sql, .url = pg->db->url };
+	struct session second = { .w = pg->w, .url = pg->db->url, .answer_ms = ANSWER_MS };
 	struct reply r = sql_open(&second, false);
 	size_t i;
 
@@ -531,8 +527,6 @@ pg_open(struct worker *w, const struct plan *p)
 
 	pg->w = w;
 	pg->plan = p;
-	pg->sql.w = w;
-	pg->sql.answer_ms = ANSWER_MS;
 	return pg;
 }
 
@@ -547,7 +541,6 @@ pg_close(struct pg *pg)
 		free(db->url);
 		free(db);
 	}
-	list_free(&pg->copies);
 	list_free(&pg->noted);
 	free(pg);
 }
@@ -568,8 +561,7 @@ pg_end(struct pg *pg, struct buf *notes)
 	for (i = 0; i < pg->plan->nsuites; i++) {
 		pg_begin(pg, &s[i].o, NULL, NULL, notes);
 		pg->name = copy_name(pg);
-		if (pg->name && find_word((const char *const *)pg->copies.v, pg->copies.n,
-		pg->name) < pg->copies.n)
+		if (pg->name && pg->db->seen && pg->w->slot == 0)
 			pg_drop(pg, NULL);
 	}
 	if (pg->noted.n)
@@ -683,7 +675,6 @@ pg_setup(struct pg *pg, bool begin, struct buf *why)
 	if (begin)
 		return 0;
 	/* So that no other run's setup changes it under this run. */
-	list_add(&pg->copies, copy);
 	r = copy_database(pg, url_template(pg->o->db), copy);
 	lock_template(pg, "unlock");
 	return r.error ? explain(&r, str("cannot copy database %s",
@@ -756,14 +747,14 @@ pg_sessions(struct pg *pg, struct buf *b)
 
 	if (!pg->db)
 		return;
-	pg->sql.answer_ms = 2000;
+	pg->db->answer_ms = 2000;
 	r = ask(pg, sql_fmt("SELECT concat_ws(', ', " WHO ", state, "
 		"'waits for ' || wait_event_type || ' ' || wait_event, 'blocked by ' || "
 		"nullif(array_to_string(pg_blocking_pids(pid), ' '), ''), "
 		"'for ' || date_trunc('second', now() - coalesce(query_start, "
 		"backend_start))), query FROM pg_stat_activity WHERE datname = %L "
 		"ORDER BY backend_start", pg->name));
-	pg->sql.answer_ms = ANSWER_MS;
+	pg->db->answer_ms = ANSWER_MS;
 	if (r.error)
 		buf_fmt(b, "its database %s cannot be asked: %s\n", pg->name, r.message);
 	else
@@ -778,10 +769,8 @@ pg_gone(struct pg *pg, const char *url)
 	struct reply r;
 	struct stat st;
 
-	if (pg->o->db_clone)
-		return false;           /* who knows */
-	if (!url || !*url)
-		return true;            /* it never was */
+	if (pg->o->db_clone || !url || !*url)
+		return !pg->o->db_clone;        /* of those nobody knows */
 	if (!pg->db)
 		return stat(url_file(url), &st) < 0;
 	r = ask(pg, sql_fmt("SELECT 1 FROM pg_database WHERE datname = %L", pg->name));

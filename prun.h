@@ -331,14 +331,9 @@ struct reply {
 	size_t n;
 };
 
-/* How a worker talks with servers. */
-struct sql {
+struct session {
 	struct worker *w;
 	int64_t answer_ms;      /* how long sql_do() waits for an answer */
-};
-
-struct session {
-	struct sql *t;
 	char *url;              /* what it connects with */
 	bool open, seen;        /* seen: it was open once */
 	void *conn;             /* libpq's, or: */

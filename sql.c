@@ -1,20 +1,16 @@
 /*
- * sql.c: how a database is named and reached: its URL, then a session with
- * PostgreSQL.
+ * sql.c: how a database is named and reached: its URL, then a session with PostgreSQL.
  *
- * A URL is split once, into slices: user:password@, host, path, query.  Userinfo
- * ends at the first @ before a slash; ? and # are legal in a password, and there
- * are no fragments.  A clone's URL has another name in the place of the database,
- * all else byte for byte, because drivers read more into URLs than libpq knows of.
- * What libpq, psql and the environment get is written anew, as a DSN (host='h'
- * dbname='x') of the parameters that libpq knows: so nothing is left in it that
- * libpq could complain of and show with a password.
+ * A URL is split into slices: user:password@, host, path, query.  Userinfo ends at the
+ * first @ before a slash; ? and # are legal in a password, and there are no fragments.
+ * A clone's URL has another name in the place of the database, all else byte for byte,
+ * because drivers read more into URLs than libpq knows of.  What libpq, psql and the
+ * environment get is written anew, as a DSN (host='h' dbname='x') of parameters that
+ * libpq knows: so it finds nothing to complain of, which might show a password.
  *
- * libpq is loaded when first needed.  Where it cannot be, as from a static
- * binary, one psql reads statements from a pipe: both look the same from
- * sql_send() and sql_reply() up.  All waiting is proc_wait()'s, so that orders
- * are heard meanwhile, and nothing here waits for a server without a deadline
- * unless the caller says so.
+ * libpq is loaded when first needed.  Where it cannot be, as from a static binary, one
+ * psql reads statements from a pipe: both look the same from sql_send() up.  All
+ * waiting is proc_wait()'s, so that orders are heard meanwhile.
  */
 #include "prun.h"
 #include <ctype.h>
@@ -568,7 +564,7 @@ scan_error(const char *text)
 static struct reply
 await_fd(struct session *db, int fd, int events, int64_t deadline, bool heed)
 {
-	struct worker *w = db->t->w;
+	struct worker *w = db->w;
 	struct pollfd p = { fd, (short)events, 0 };
 	void (*watch)(void *) = w->watch;
 
@@ -678,7 +674,7 @@ pq_reply(struct session *db, int64_t deadline, bool heed)
 {
 	struct reply r = { 0 }, wait;
 	void *result;
-	int i, k, status, rows, columns;
+	int i, status, columns, fields;
 
 	/* To the last result, NULL: an error comes well before the server is ready
 	 * again, and a statement that is sent in between is not taken. */
@@ -692,13 +688,12 @@ pq_reply(struct session *db, int64_t deadline, bool heed)
 		}
 		result = pq.getResult(db->conn);
 		status = pq.resultStatus(result);
-		rows = pq.ntuples(result);
 		columns = pq.nfields(result);
-		if (status == PQ_TUPLES)
-			r.v = scratch(sizeof(*r.v) * (size_t)(rows * columns + 1));
-		for (i = 0; status == PQ_TUPLES && i < rows; i++)
-			for (k = 0; k < columns; k++)
-				r.v[r.n++] = str("%s", pq.getvalue(result, i, k));
+		fields = pq.ntuples(result) * columns;
+		if (fields)
+			r.v = scratch(sizeof(*r.v) * (size_t)fields);
+		for (i = 0; i < fields; i++)
+			r.v[r.n++] = str("%s", pq.getvalue(result, i / columns, i % columns));
 		if (result && status != PQ_TUPLES && status != PQ_COMMAND)
 			r = scan_error(pq.errorMessage(db->conn));
 		pq.clear(result);
@@ -733,7 +728,7 @@ psql_start(struct session *db)
 	if (proc_pipe(in) == 0 && proc_pipe(out) == 0) {
 		s.in = in[0];
 		s.out = s.err = out[1];
-		failed = proc_start(db->t->w, &db->psql, &s);
+		failed = proc_start(db->w, &db->psql, &s);
 	}
 	if (failed)
 		r = sql_error("58030", str("cannot run psql: %s%s", strerror(errno),
@@ -788,16 +783,16 @@ psql_reply(struct session *db, int64_t deadline, bool heed)
 void
 sql_close(struct session *db)
 {
-	void (*watch)(void *) = db->t->w->watch;
+	void (*watch)(void *) = db->w->watch;
 	struct buf notes = { 0 };
 
-	db->t->w->watch = NULL;
+	db->w->watch = NULL;
 	if (db->conn) {
 		pq.finish(db->conn);
 	} else if (db->open) {
 		close_keep(db->in);     /* psql ends at the end of its input */
 		close_keep(db->out);
-		proc_stop(db->t->w, &db->psql, 1000, false, &notes);
+		proc_stop(db->w, &db->psql, 1000, false, &notes);
 		if (notes.n)
 			warn("psql: %s", notes.s);
 	}
@@ -805,7 +800,7 @@ sql_close(struct session *db)
 	buf_free(&db->text);
 	db->conn = NULL;
 	db->open = false;
-	db->t->w->watch = watch;
+	db->w->watch = watch;
 }
 
 void
@@ -839,7 +834,7 @@ sql_do(struct session *db, const char *sql)
 	struct reply r;
 
 	sql_send(db, sql);
-	r = sql_reply(db, proc_clock(db->t->w) + db->t->answer_ms, false);
+	r = sql_reply(db, proc_clock(db->w) + db->answer_ms, false);
 	if (r.error && r.error->trouble == SQL_LATE) {
 		sql_close(db);
 		r = sql_error("08006", r.message);
@@ -880,8 +875,8 @@ make_fit(struct session *db)
 struct reply
 sql_open(struct session *db, bool heed)
 {
-	int64_t most = db->t->answer_ms < 15000 ? db->t->answer_ms : 15000;
-	int64_t deadline = proc_clock(db->t->w) + most;
+	int64_t most = db->answer_ms < 15000 ? db->answer_ms : 15000;
+	int64_t deadline = proc_clock(db->w) + most;
 	struct reply r;
 
 	db->open = true;
