@@ -605,19 +605,30 @@ enter(int at, const char *name)
 	return d;
 }
 
-/* Removes what is in d; 1 with the name of the first directory that is not
- * empty, 0 when nothing is left. */
+/* Removes what is in d and, with deeper, in its directories; 1 with the name of the
+ * first directory that is not empty then, 0 when nothing is left. */
 static int
-remove_entries(DIR *d, char **name)
+remove_entries(DIR *d, bool deeper, char **name)
 {
 	struct dirent *e;
+	DIR *below;
 
 	while ((e = readdir(d))) {
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")
 		|| remove_entry(dirfd(d), e->d_name) == 0)
 			continue;
-		*name = str("%s", e->d_name);
-		return errno == ENOTEMPTY || errno == EEXIST ? 1 : -1;
+		if (errno != ENOTEMPTY && errno != EEXIST)
+			return -1;
+		/* Else d would have to be read from its beginning for each of them. */
+		below = deeper ? enter(dirfd(d), e->d_name) : NULL;
+		if (below) {
+			remove_entries(below, false, name);
+			closedir(below);
+		}
+		if (!below || remove_entry(dirfd(d), e->d_name) < 0) {
+			*name = str("%s", e->d_name);
+			return 1;
+		}
 	}
 	return 0;
 }
@@ -632,7 +643,7 @@ empty_tree(DIR *d)
 	DIR *from;
 	int r;
 
-	while ((r = remove_entries(d, &name)) > 0 || (r == 0 && depth > 0)) {
+	while ((r = remove_entries(d, true, &name)) > 0 || (r == 0 && depth > 0)) {
 		from = d;
 		if (r > 0) {
 			above = grow(above, &cap, depth + 1, sizeof(*above));

@@ -51,6 +51,7 @@ prctl(int what, ...)
 }
 #endif
 
+static int children = -1;               /* the file that lists ours, Linux only */
 static struct pids inherited;           /* children we had: sh -c 'x & exec prun' */
 
 static bool
@@ -138,26 +139,32 @@ open_self(void)
 static bool
 list_children(struct pids *c, const struct pids *known)
 {
-	char *path = str("/proc/self/task/%ld/children", (long)getpid()), *s;
+	char text[4096], *s;
 	struct buf b = { 0 };
-	bool told;
-	int tries = 2;
+	ssize_t n = 1;
+	int tries;
 	pid_t pid;
 
+	if (children < 0)
+		children = open_regular(str("/proc/self/task/%ld/children", (long)getpid()),
+			O_RDONLY);
 	c->n = 0;
 	/* A child that ends meanwhile can hide others: none is believed twice. */
-	do {
+	for (tries = 0; tries < 2 && !c->n && n >= 0; tries++) {
 		b.n = 0;
-		told = buf_read(&b, path) == 0;
-		for (s = told ? b.s : NULL; s && *s > ' '; s += *s == ' ') {
+		do {
+			n = pread(children, text, sizeof(text), (off_t)b.n);
+			buf_add(&b, text, n > 0 ? (size_t)n : 0);
+		} while (n > 0);
+		for (s = b.s; *s > ' '; s += *s == ' ') {
 			pid = (pid_t)strtol(s, &s, 10);
 			if (!among(pid, known) && !among(pid, &inherited)
 			&& waitpid(pid, NULL, WNOHANG) != pid)
 				proc_add(c, pid);
 		}
-	} while (told && !c->n && --tries);
+	}
 	buf_free(&b);
-	return told;
+	return children >= 0;
 }
 
 void
@@ -224,6 +231,8 @@ proc_become_worker(const char *log, bool terminal)
 	if (!terminal && setsid() < 0)
 		fatal(EXIT_RUN, "setsid:");
 	handle(SIGTTOU, SIG_IGN);
+	close_keep(children);           /* it lists prun's */
+	children = -1;
 	open_self();
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	/* A stopped guardian would guard nothing. */

@@ -133,10 +133,12 @@ static void
 make_env(struct attempt *a)
 {
 	const struct plan *p = a->plan;
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	static long cpus;       /* asking reads a file */
 	const char *db_url = a->f ? a->db_url : a->o->db;
 	size_t i;
 
+	if (!cpus)
+		cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	list_free(&a->env);
 	env_set(a, "PRUN_RUN", p->id);
 	env_set(a, "PRUN_SUITE", a->suite->name);
@@ -672,9 +674,13 @@ stop(struct attempt *a)
 	if (a->nstack || !a->test.ended)        /* else it takes no time */
 		enter(a, STOPPING);
 	if (a->test.ended && !a->w->cancelled && a->out.cause != CAUSE_TIMEOUT) {
-		while (proc_left(a->w, &a->test, NULL) > 0 && !proc_late(a->w, until))
+		for (;;) {
+			leaked = proc_left(a->w, &a->test, &names) > 0;
+			if (!leaked || proc_late(a->w, until))
+				break;
+			names.n = 0;
 			proc_wait(a->w, NULL, 0, until);
-		leaked = proc_left(a->w, &a->test, &names) > 0;
+		}
 		add_lines(&a->notes, "left running by the test, stopped", &names);
 		names.n = 0;
 	}
