@@ -68,6 +68,9 @@ struct place {
 	struct frame *v;
 	size_t n, cap, nkind[KINDS];
 	struct buf path, heads; /* suites' names; their other attributes */
+	/* those of a suite without cases, of which its siblings have the file: Cypress */
+	struct buf sibling;
+	size_t depth;           /* where they are; 0: there is none */
 };
 
 /* The children of a case, or of a suite beside its cases. */
@@ -116,6 +119,7 @@ struct merger {
 	struct body body;       /* of the suite */
 
 	bool collect;           /* failing cases go to retries */
+	bool promote;           /* one of those takes the place of a case that passed */
 	struct testcase *retries;       /* of the attempts that are not the base */
 	size_t nretries, capretries, retry_bytes;
 	bool in_unit;           /* the suite has said of which file of a run it is */
@@ -409,7 +413,7 @@ static void
 add_retries(struct merger *m)
 {
 	static const enum kind as[] = { K_FLAKY, K_FLAKY_ERROR, K_RERUN, K_RERUN_ERROR };
-	struct testcase *c = &m->c, *t;
+	struct testcase *c = &m->c, *t, passed;
 	struct buf outputs = { 0 };
 	int k;
 
@@ -418,6 +422,13 @@ add_retries(struct merger *m)
 		|| strcmp(t->classname.s, c->classname.s))
 			continue;
 		t->used = true;
+		if (m->promote && !is_bad(c)) {
+			passed = *c;
+			*c = *t;
+			*t = passed;
+			t->used = true;
+			continue;
+		}
 		if (t->us >= 0 && !strstr(t->bad_attrs.s, " time=\""))
 			buf_fmt(&t->bad_attrs, " time=\"%.3f\"", (double)t->us / 1e6);
 		set(&outputs, "");
@@ -486,7 +497,8 @@ note_failure(struct merger *m)
 	struct testcase *c = &m->c;
 	struct sink *said = &m->t.inner_text;
 	const struct buf *field[] = { &c->classname, &c->name, &c->file, &c->line, &said->b };
-	char *name = str("\n%s:", m->part->file), *at = c->bad_text.s;
+	static const char *const before[] = { ":", " line ", ", line " };
+	const char *file = m->part->file, *text = c->bad_text.s, *at, *line;
 	int64_t count = m->total.failures + m->total.errors;
 	size_t i;
 
@@ -495,13 +507,15 @@ note_failure(struct merger *m)
 	if (count > NOTES)
 		return;
 	/* A trace has the line that failed, attributes have that of the test. */
-	while ((at = strstr(at, name))) {
-		at += strlen(name);
-		if (*at > '0' && *at <= '9') {
-			set(&c->file, m->part->file);
-			set(&c->line, str("%d", atoi(at)));
+	for (at = strstr(text, file); at; at = strstr(at + 1, file))
+		for (i = 0; i < LEN(before); i++) {
+			line = at + strlen(file) + strlen(before[i]);
+			if (starts(at + strlen(file), before[i]) && *line > '0' && *line <= '9'
+			&& (at == text || at[-1] == '\n' || !*c->line.s)) {
+				set(&c->file, file);
+				set(&c->line, str("%d", atoi(line)));
+			}
 		}
-	}
 	sink_begin(said, m->o->limit, false);
 	sink_text(said, c->bad_text.s, c->bad_text.n, false);
 	sink_end(said);
@@ -770,16 +784,28 @@ read_property(struct merger *m, const struct reader *r)
 	return !*value;
 }
 
+/* Appends to the suite's attributes, which begin at own, the one that from has by
+ * that name, unless they have one. */
+static void
+inherit(struct buf *heads, size_t own, const char *from, const char *name)
+{
+	const char *hit = strstr(from, name);
+	size_t mark = scratch_mark();
+
+	if (hit && !strstr(heads->s + own, name))       /* no value has a quote in it */
+		buf_str(heads, str("%s%.*s\"", name,
+			(int)strcspn(hit + strlen(name), "\""), hit + strlen(name)));
+	scratch_release(mark);
+}
+
 /* Adds name and attributes of a suite; if it does not say when and where it ran,
- * the suite around it may. */
+ * the suite around it may, or one before it. */
 static void
 begin_suite(struct merger *m, const struct reader *r)
 {
-	static const char *const inherited[] = { " timestamp=\"", " hostname=\"", " file=\"" };
+	static const char *const names[] = { " timestamp=\"", " hostname=\"", " file=\"" };
 	struct place *at = &m->at;
-	size_t i, own = at->heads.n, outer = own;
-	struct buf copy = { 0 };
-	const char *hit;
+	size_t i, own = at->heads.n, outer = at->n ? at->v[at->n - 1].suite : 0;
 
 	/* A name that is joined 20,000 times would be read by nobody. */
 	if (*xml_attr(r, "name") && at->path.n < 1000)
@@ -787,19 +813,10 @@ begin_suite(struct merger *m, const struct reader *r)
 	if (!has_room(m, own, CASE_TEXTS))
 		return;
 	xml_attributes(&at->heads, r, " name id tests failures errors skipped disabled time ");
-	if (at->n && at->v[at->n - 1].suite)
-		outer = at->v[at->v[at->n - 1].suite - 1].head;
-	for (i = 0; i < LEN(inherited); i++) {
-		hit = strstr(at->heads.s + outer, inherited[i]);
-		if (!hit || hit >= at->heads.s + own || strstr(at->heads.s + own, inherited[i]))
-			continue;
-		copy.n = 0;             /* the value has no quote in it */
-		buf_add(&copy, hit, strlen(inherited[i]));
-		hit += copy.n;
-		buf_add(&copy, hit, strcspn(hit, "\"") + 1);
-		buf_str(&at->heads, copy.s);
-	}
-	buf_free(&copy);
+	for (i = 0; outer && i < LEN(names); i++)
+		inherit(&at->heads, own, at->heads.s + at->v[outer - 1].head, names[i]);
+	if (at->depth == at->n + 1)
+		inherit(&at->heads, own, at->sibling.s, names[2]);
 }
 
 /* Ends a suite, or all; if it declares failures that none of its cases has, as
@@ -818,9 +835,14 @@ end_suite(struct merger *m, const struct frame *f, bool forced)
 	if (f->kind == K_SUITES)
 		return;
 	head = at->heads.s + f->head;
+	if (at->depth > at->n)
+		at->depth = 0;
 	if (m->ncases == f->ncases && !inner && (strstr(head, " file=\"")
-	|| strstr(head, " timestamp=\"") || strstr(head, " hostname=\"")))
+	|| strstr(head, " timestamp=\"") || strstr(head, " hostname=\""))) {
 		open_suite(m);          /* nobody else says so */
+		set(&at->sibling, head);
+		at->depth = at->n;
+	}
 	close_suite(m);
 	at->path.n = f->path;
 	at->heads.n = f->head;
@@ -970,6 +992,7 @@ read_report(struct merger *m, const char *path, struct buf *why)
 	int64_t byte;
 
 	m->report = path;
+	m->at.depth = 0;
 	m->where = where(path);
 	why->n = 0;
 	if (!r) {
@@ -1062,8 +1085,8 @@ static void
 merger_free(struct merger *m)
 {
 	struct text *t = &m->t;
-	struct buf *all[] = { &m->out.b, &m->at.path, &m->at.heads, &t->outer_text.b,
-		&t->inner_text.b, &t->attrs, &t->message, &t->property, &t->nested };
+	struct buf *all[] = { &m->out.b, &m->at.path, &m->at.heads, &m->at.sibling,
+		&t->outer_text.b, &t->inner_text.b, &t->attrs, &t->message, &t->property, &t->nested };
 	size_t i;
 
 	for (i = 0; i < LEN(all); i++)
@@ -1108,9 +1131,9 @@ add_missing(struct merger *m, enum cause cause, size_t attempt, const char *why,
 }
 
 /* Makes the reports of the base agree with the file's result.  reports: how many
- * there were, -1: one is broken; failed: a case of theirs has. */
+ * there were, -1: one is broken; attempt: that the cause is of; failed: a case has. */
 static void
-synthesise(struct merger *m, int reports, bool failed)
+synthesise(struct merger *m, int reports, size_t attempt, bool failed)
 {
 	const struct part *p = m->part;
 
@@ -1124,29 +1147,35 @@ synthesise(struct merger *m, int reports, bool failed)
 		end_case(m);
 		return;
 	}
-	add_missing(m, p->cause, p->logs.n - 1, p->why ? p->why : cause_name[p->cause],
+	add_missing(m, p->cause, attempt, p->why ? p->why : cause_name[p->cause],
 		p->ms * 1000);
 }
 
-/* Collects the failing cases of all attempts but the base's. */
+/* Collects the failing cases of all attempts, or copies, but the base's. */
 static void
 collect_attempts(struct merger *m, size_t base, struct buf *why)
 {
 	const struct part *p = m->part;
+	/* The last attempt's cause and time are known; the others failed somehow. */
+	enum cause cause = p->cause ? p->cause : CAUSE_EXIT;
 	size_t i, before;
+	int64_t ms;
 
 	m->collect = true;
 	for (i = 0; i < p->reports.n; i++) {
-		if (i == base)
-			continue;
 		before = m->nretries;
-		read_reports(m, p->reports.v[i], why);
-		if (m->nretries > before || !p->synthetic)
+		if (i != base)
+			read_reports(m, p->reports.v[i], why);
+		if (i == base || m->nretries > before || !p->synthetic)
 			continue;
-		/* The last one's cause and time are known; the others failed somehow. */
-		add_missing(m, p->cause ? p->cause : CAUSE_EXIT, i,
-			str("attempt %zu failed", i + 1),
-			i + 1 == p->reports.n ? p->ms * 1000 : -1);
+		ms = i + 1 == p->reports.n ? p->ms : -1;
+		if (p->copies) {
+			cause = p->copies[i]->cause;
+			ms = p->copies[i]->ms;
+		}
+		if (cause)
+			add_missing(m, cause, i, str("%s %zu failed",
+				p->copies ? "copy" : "attempt", i + 1), ms < 0 ? ms : ms * 1000);
 	}
 	m->collect = false;
 }
@@ -1159,6 +1188,7 @@ write_unused(struct merger *m)
 	struct testcase *t;
 	size_t i;
 
+	m->promote = m->part->result >= FAIL;
 	for (i = 0; i < m->nretries; i++) {
 		t = &m->retries[i];
 		if (t->used)
@@ -1166,20 +1196,14 @@ write_unused(struct merger *m)
 		begin_case(m, t->name.s);
 		set(&m->c.classname, t->classname.s);
 		m->c.us = t->us > 0 ? t->us : 0;
-		if (m->part->result >= FAIL) {
-			free_case(&m->c);
-			m->c = *t;
-			memset(t, 0, sizeof(*t));
-			t->used = true;
-		}
-		end_case(m);            /* which finds those that are not used yet */
+		end_case(m);            /* which finds it, and others of that name */
 	}
 }
 
 static void
 merge_part(struct merger *m, const struct part *p)
 {
-	size_t base = p->result < FAIL && p->reports.n ? p->reports.n - 1 : 0;
+	size_t base = 0;
 	size_t mark = scratch_mark();
 	struct buf why = { 0 };
 	int64_t before;
@@ -1189,6 +1213,13 @@ merge_part(struct merger *m, const struct part *p)
 	m->first = true;
 	m->told = m->dropping = false;
 	m->unit = 0;
+	if (p->result < FAIL && p->reports.n)
+		base = p->reports.n - 1;
+	if (p->copies)          /* what the part says is of the first one like it */
+		for (base = 0; base + 1 < p->reports.n; base++)
+			if (p->copies[base]->result == p->result)
+				break;
+	m->promote = p->copies != NULL;
 	collect_attempts(m, base, &why);
 	before = m->total.failures + m->total.errors;
 	if (!p->synthetic) {
@@ -1197,7 +1228,8 @@ merge_part(struct merger *m, const struct part *p)
 	} else {
 		if (p->reports.n)
 			reports = read_reports(m, p->reports.v[base], &why);
-		synthesise(m, reports, m->total.failures + m->total.errors > before);
+		synthesise(m, reports, p->copies ? base : p->logs.n - 1,
+			m->total.failures + m->total.errors > before);
 		if (m->first)           /* NONE: its properties at least */
 			open_suite(m);
 		close_suite(m);

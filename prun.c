@@ -309,7 +309,6 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 	}
 	part->file = shown(f->test);
 	part->suite = shown(f->suite->name);
-	part->copies = f->copy;
 	part->attempts += c->attempts;
 	for (k = 1; k == 1 || k <= c->attempts; k++) {
 		if (p->o.audit && k != o->attempt)
@@ -317,6 +316,11 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 		/* Nobody knows how long the report of a killed attempt takes to read. */
 		if (part->source == 0 && o->result == CANCEL && !o->report)
 			continue;
+		if (f->copy) {
+			part->copies = grow(part->copies, &part->capcopies,
+				part->reports.n + 1, sizeof(*part->copies));
+			part->copies[part->reports.n] = o;
+		}
 		dir = plan_dir(p, f, k);
 		list_add(&part->reports, own_file(p, dir, "junit.xml", part->source));
 		list_add(&part->logs, own_file(p, dir, "test.log", part->source));

@@ -553,7 +553,8 @@ struct part {
 	const char *why;        /* the cause in words, or NULL */
 	int64_t ms;
 	int attempts;
-	bool copies;            /* they are those of repeat */
+	const struct outcome **copies;  /* of repeat: each report's; NULL: attempts */
+	size_t capcopies;
 	bool synthetic;         /* the result counts, not only the reports */
 	const char *input;      /* where it comes from */
 	bool found;             /* in a directory, not named */

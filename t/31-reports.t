@@ -80,6 +80,66 @@ merge where.xml
 has 'a suite without cases keeps its file and time' out.xml '<testsuite name="Root Suite" .*tests="0".* file="cypress/e2e/a.cy.js" timestamp="2026-01-02T03:04:05"'
 has 'a nested suite has those of the outer one, unless it says so' out.xml '<testsuite name="out/in" .* hostname="i" file="tests/OutTest.php">'
 lacks 'and no suite is made for the outer one' out.xml '<testsuite name="out" '
+cat >cypress.xml <<'X'
+<testsuites><testsuite name="Root Suite" file="a.cy.js" tests="0"/><testsuite name="login" file="own.js"><testcase name="a"/></testsuite>
+<testsuite name="logout"><testsuite name="deep"><testcase name="b"/></testsuite></testsuite>
+<testsuite name="Root Suite" file="b.cy.js"/><testsuite name="cart"><testcase name="c"/></testsuite></testsuites>
+X
+merge cypress.xml
+is "Cypress: the file of a suite without cases is that of the ones after it" "$(sed -n 's/^ <testsuite name="\([^"]*\)".* file="\([^"]*\)".*/\1 \2/p' out.xml | tr '\n' ' ')" \
+	'Root Suite a.cy.js login own.js logout/deep a.cy.js Root Suite b.cy.js cart b.cy.js '
+merge cypress.xml counts.xml
+lacks 'but not of those of another report' out.xml '<testsuite name="s" .* file='
+
+# Where a test failed, for those who annotate.
+cat <<'X' | script t/test_place.sh
+cat <<'END'
+1..4
+not ok 1 - yaml
+  ---
+  at: run (/src/t/test_place.sh:31:5)
+  ...
+not ok 2 - perl
+#   at t/test_place.sh line 32.
+not ok 3 - bats
+# (in test file t/test_place.sh, line 33)
+not ok 4 - trace
+#  t/test_place.sh:99
+t/test_place.sh:34: error
+END
+exit 1
+X
+GITHUB_ACTIONS=true "$PRUN" t/test_place.sh >out 2>err
+is 'the place of a failure is found in its text: YAML, Perl, bats, a trace' "$(sed -n 's/^::error file=\([^,]*\),line=\([0-9]*\).*/\1 \2/p' out | tr '\n' ' ')" \
+	't/test_place.sh 31 t/test_place.sh 32 t/test_place.sh 33 t/test_place.sh 34 '
+
+# The copies of --repeat are one file: each test once.
+cat <<'X' | script t/test_copies.sh
+n=0
+until mkdir "$tries/$((n += 1))" 2>/dev/null; do :; done
+bad() { [ $n != "$1" ] || echo "<failure message='copy $n'/>"; }
+[ $n != 3 ] || { echo "copy $n says nothing"; exit 3; }
+{
+	echo '<testsuite name="s"><testcase name="good"/>'
+	echo "<testcase name='once'>$(bad 2)</testcase>"
+	echo "<testcase name='twice'>$(bad 2; bad 4)</testcase>"
+	echo "<testcase name='other'>$(bad 4)</testcase></testsuite>"
+} >"$PRUN_JUNIT"
+[ $((n % 2)) = 1 ]
+X
+mkdir tries
+tries=$PWD/tries
+export tries
+run -j1 --repeat=5 -o copies.xml t/test_copies.sh
+is 'a repeated file that failed once fails' $status 1
+is 'and its report has each test once, failed if any copy failed' "$(sed -n 's/^  <testcase name="\([^"]*\)" [^>]*>\(<\([a-zA-Z]*\)\)\{0,1\}.*/\1 \3/p' copies.xml | sed 's|/testcase||; s/ $//' | sort)" '[exit] failure
+good
+once failure
+other failure
+twice failure'
+has 'what failed twice has the second as a rerun' copies.xml '^<rerunFailure message="copy 4"'
+lacks 'and nothing is flaky' copies.xml 'flaky'
+is 'a copy that failed without a report has the end of its own log' "$(grep -c '^copy 3 says nothing' copies.xml)" 1
 
 # Times.
 n=0
