@@ -25,12 +25,9 @@ char *
 plan_dir(const struct plan *p, const struct file *f, int attempt)
 {
 	const char *base = strrchr(f->path, '/');
-	char *dir, *s;
+	/* As results.jsonl has the name. */
+	char *dir = str("%s/%d-%.100s", p->dir, f->index, shown(base ? base + 1 : f->path)), *s;
 
-	if (f->dir)
-		dir = str("%s/%s", p->dir, f->dir);
-	else
-		dir = str("%s/%d-%.100s", p->dir, f->index, base ? base + 1 : f->path);
 	for (s = dir + strlen(p->dir) + 1; *s; s++)
 		if ((unsigned char)*s <= ' ' || (unsigned char)*s >= 0x7f
 		|| strchr("/\\\"'`$:*?", *s))

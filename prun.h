@@ -124,7 +124,6 @@ struct file {
 	struct suite *suite;
 	int index;
 	int copy;               /* from 1, with repeat; else 0 */
-	char *dir;              /* of its first attempt, in a run that was read back */
 	int64_t timeout_ms;
 	int64_t retries;
 	bool alone;

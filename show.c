@@ -282,39 +282,32 @@ named_path(const struct file *f)
 }
 
 /* FILE::CLASS::NAME of a failing test of pytest, else NULL.  Its report has the
- * file and the classes with dots between, from a root that we do not know. */
+ * module and the classes with dots between, from a root that we do not know. */
 static char *
-pytest_id(const struct plan *p, const struct file *f, char *const note[FIELDS])
+pytest_id(const struct file *f, char *const note[FIELDS])
 {
-	const char *test = f->suite->o.test, *rest = NULL;
-	char *module, *s, *id;
-	size_t n;
+	const char *test = f->suite->o.test, *slash = strrchr(f->path, '/');
+	char *name = str("%s", slash ? slash + 1 : f->path), *id = named_path(f);
+	char *s = str(".%s.", note[CLASS]), *rest = NULL;
 
-	if (!ends(f->path, ".py") || (test && !strstr(test, "pytest"))
+	if (!ends(name, ".py") || (test && !strstr(test, "pytest"))
 	|| strlen(note[NAME]) >= NAME_CUT)
 		return NULL;
-	module = str("%s/%.*s", p->base, (int)strlen(f->path) - 3, f->path);
-	for (s = module; (s = strchr(s, '/')); s++)
-		*s = '.';
-	for (s = module; s && !rest; s = strchr(s, '.')) {
-		n = strlen(++s);
-		if (starts(note[CLASS], s) && (!note[CLASS][n] || note[CLASS][n] == '.'))
-			rest = note[CLASS] + n;
-	}
+	name[strlen(name) - 3] = '\0';
+	while ((s = strstr(s, str(".%s.", name))))
+		rest = s += strlen(name) + 1;
 	if (!rest)
 		return NULL;
-	for (id = named_path(f); *rest; rest += n) {
-		n = strcspn(++rest, ".");
-		id = str("%s::%.*s", id, (int)n, rest);
-	}
-	return str("%s::%s", id, note[NAME]);
+	for (; *rest; rest++)
+		id = str(*rest == '.' ? "%s::" : "%s%c", id, *rest);
+	return str("%s%s", id, note[NAME]);
 }
 
 /* A failing test: its name, where it failed if that is known, and why; its id. */
 static char *
 show_failure(struct show *s, const struct file *f, char *const note[FIELDS])
 {
-	char *id = pytest_id(s->plan, f, note), *name = id, *at = "", *source = note[SOURCE];
+	char *id = pytest_id(f, note), *name = id, *at = "", *source = note[SOURCE];
 
 	if (!id)
 		name = str("%s%s%s", note[CLASS], *note[CLASS] ? " " : "", note[NAME]);
@@ -530,9 +523,8 @@ show_phases(const struct plan *p, const struct outcome *o)
 static void
 json_file(struct buf *b, const struct file *f)
 {
-	fill(b, "{'index':%d,'suite':%s,'file':%s", f->index, f->suite->name, f->test);
-	if (f->copy)
-		fill(b, ",'copy':%d", f->copy);
+	fill(b, "{'index':%d,'suite':%s,'path':%s,'copy':%d,'file':%s", f->index,
+		f->suite->name, f->path, f->copy, f->test);
 }
 
 static void
@@ -596,24 +588,21 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 static char *
 json_value(const char *object, const char *key)
 {
-	const char *s = strstr(object, str("\"%s\":", key)), *end;
-	char *value, *to;
+	const char *s = strstr(object, str("\"%s\":", key));
+	struct buf b = { 0 };
+	char *value;
 
 	if (!s)
 		return "";
 	s += strlen(key) + 3;
 	if (*s != '"')
 		return str("%.*s", (int)strcspn(s, ",}]"), s);
-	for (end = ++s; *end && *end != '"'; end++)
-		if (*end == '\\' && end[1])
-			end++;
-	value = to = str("%.*s", (int)(end - s), s);
-	for (; s < end; s++) {
-		if (*s == '\\')
-			s++;
-		*to++ = *s;
+	for (s++; *s && *s != '"'; s++) {
+		s += *s == '\\' && s[1];
+		buf_char(&b, *s);
 	}
-	*to = '\0';
+	value = str("%s", b.n ? b.s : "");
+	buf_free(&b);
 	return value;
 }
 
@@ -631,11 +620,11 @@ milliseconds(const char *text)
 	return s > 0 && s < 1e9 ? (int64_t)(s * 1000 + 0.5) : 0;
 }
 
-/* The files of the plan: {"index":0,"suite":"","file":"t/a.sh"} */
+/* The files of the plan: {"index":0,"suite":"","file":"t/a.sh", ... } */
 static void
 read_planned(struct plan *p, struct record **records, const char *line)
 {
-	const char *s, *node;
+	const char *s;
 	struct file *f;
 	size_t n = 0;
 
@@ -653,8 +642,7 @@ read_planned(struct plan *p, struct record **records, const char *line)
 		f->suite = &p->suites[p->nfiles++];
 		f->suite->name = json_value(s, "suite");
 		f->test = json_value(s, "file");
-		node = strstr(f->test, "::");
-		f->path = node ? str("%.*s", (int)(node - f->test), f->test) : f->test;
+		f->path = json_value(s, "path");
 	}
 }
 
@@ -662,7 +650,7 @@ static void
 read_ended(struct plan *p, struct record *records, const char *object)
 {
 	long i = json_long(object, "index"), attempt = json_long(object, "attempt");
-	char *message, *dir = json_value(object, "dir"), *phases, *value;
+	char *message, *phases, *value;
 	struct outcome *o;
 	int k;
 
@@ -689,12 +677,6 @@ read_ended(struct plan *p, struct record *records, const char *object)
 	o->notes = true;        /* they may be there, or else: */
 	message = json_value(object, "message");
 	snprintf(o->why, sizeof(o->why), "%s%.190s", *message ? "! " : "", message);
-	/* The name may hold what JSON cannot: the directory's is safe. */
-	if (!*dir || *dir == '.' || strchr(dir, '/'))
-		return;                 /* prun has not written that */
-	p->files[i].dir = dir;
-	if (o->attempt > 1 && strrchr(dir, '-'))
-		*strrchr(dir, '-') = '\0';
 }
 
 int
