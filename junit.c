@@ -1086,7 +1086,8 @@ merger_free(struct merger *m)
 {
 	struct text *t = &m->t;
 	struct buf *all[] = { &m->out.b, &m->at.path, &m->at.heads, &m->at.sibling,
-		&t->outer_text.b, &t->inner_text.b, &t->attrs, &t->message, &t->property, &t->nested };
+		&t->outer_text.b, &t->inner_text.b, &t->attrs, &t->message, &t->property,
+		&t->nested };
 	size_t i;
 
 	for (i = 0; i < LEN(all); i++)
