@@ -104,8 +104,7 @@ handle(int sig, void (*handler)(int))
 	struct sigaction sa = { .sa_handler = handler, .sa_flags = SA_RESTART };
 
 	sigfillset(&sa.sa_mask);
-	if (sigaction(sig, &sa, NULL) < 0)
-		fatal(EXIT_RUN, "sigaction %d:", sig);
+	sigaction(sig, &sa, NULL);      /* a signal that there is: cannot fail */
 }
 
 int
@@ -122,15 +121,12 @@ proc_pipe(int fd[2])
 static void
 open_self(void)
 {
-	int i;
-
 	close_keep(self[0]);
 	close_keep(self[1]);
 	if (proc_pipe(self) < 0)
 		fatal(EXIT_RUN, "pipe:");
-	for (i = 0; i < 2; i++)
-		if (fcntl(self[i], F_SETFL, O_NONBLOCK) < 0)
-			fatal(EXIT_RUN, "fcntl:");
+	fcntl(self[0], F_SETFL, O_NONBLOCK);    /* cannot fail */
+	fcntl(self[1], F_SETFL, O_NONBLOCK);
 }
 
 /* Lists our children, but for the known and those that we had from the start,
@@ -193,8 +189,7 @@ proc_catch(void)
 
 	open_self();
 	for (i = 0; i < CAUGHT; i++) {
-		if (sigaction(sigs[i], NULL, &sa) < 0)
-			fatal(EXIT_RUN, "sigaction %d:", sigs[i]);
+		sigaction(sigs[i], NULL, &sa);
 		/* nohup prun: stays deaf.  An ignored CHLD loses statuses. */
 		if (sa.sa_handler != SIG_IGN || sigs[i] == SIGCHLD)
 			handle(sigs[i], on_signal);
@@ -237,11 +232,8 @@ proc_become_worker(const char *log, bool terminal)
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	/* A stopped guardian would guard nothing. */
 	prctl(PR_SET_PDEATHSIG, SIGCONT, 0, 0, 0);
-	for (fd = 0; terminal && fd < 3; fd++) {
-		prun_fds[fd] = fcntl(fd, F_DUPFD_CLOEXEC, 4);
-		if (prun_fds[fd] < 0)
-			fatal(EXIT_RUN, "fcntl:");
-	}
+	for (fd = 0; terminal && fd < 3; fd++)
+		prun_fds[fd] = fcntl(fd, F_DUPFD_CLOEXEC, 4);   /* -1: child() says so */
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	out = open_regular(log, O_WRONLY | O_CREAT | O_APPEND);
 	/* A worker goes without a log where somebody has put something else. */
@@ -367,41 +359,16 @@ proc_take_terminal(void)
 	tcsetpgrp(prun_fds[0], getpgrp());      /* fails where it is none */
 }
 
-static void
-reset_signals(bool terminal)
-{
-	sigset_t none;
-	size_t i;
-
-	/* A shell ignores INT and QUIT for prun &: tests need them all the same.  HUP is
-	 * ignored still, or caught, which exec ends. */
-	for (i = 1; i < LEN(sigs); i++)
-		handle(sigs[i], SIG_DFL);
-	if (terminal)
-		handle(SIGTSTP, SIG_IGN);       /* no shell would wake it */
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
-/* Gives the child its descriptors 0 to 2, and 3 if it has one more. */
-static int
-set_descriptors(const struct spawn *s)
-{
-	const int own[3] = { s->in, s->out, s->err };
-	const int *from = s->terminal ? prun_fds : own;
-	int i;
-
-	for (i = 0; i < 3; i++)
-		if (dup2(from[i], i) < 0)
-			return -1;
-	/* dup2() onto itself does nothing: close-on-exec has to go, too. */
-	return s->fd && (dup2(s->fd, 3) < 0 || fcntl(3, F_SETFD, 0) < 0) ? -1 : 0;
-}
-
-/* In the child: never returns.  talk: opens the gate, then takes errno of exec. */
+/* In the child: never returns.  talk: opens the gate, then takes errno of what
+ * failed. */
 static void
 child(const struct spawn *s, pid_t parent, int talk)
 {
+	const int own[3] = { s->in, s->out, s->err };
+	const int *from = s->terminal ? prun_fds : own;
+	bool good = true;
+	sigset_t none;
+	size_t i;
 	char c;
 
 	if (!s->terminal) {
@@ -416,17 +383,27 @@ child(const struct spawn *s, pid_t parent, int talk)
 	/* Either died before we asked, or before it could announce us. */
 	if (getppid() != parent || read(talk, &c, 1) != 1)
 		_exit(127);
-	reset_signals(s->terminal);
+	/* A shell ignores INT and QUIT for prun &: tests need them all the same.  HUP is
+	 * ignored still, or caught, which exec ends. */
+	for (i = 1; i < LEN(sigs); i++)
+		handle(sigs[i], SIG_DFL);
+	if (s->terminal)
+		handle(SIGTSTP, SIG_IGN);       /* no shell would wake it */
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (s->fd && talk == 3)
 		talk = fcntl(talk, F_DUPFD_CLOEXEC, 4);
-	if (set_descriptors(s) == 0) {
-		environ = s->env;
-		/* execvp would hand a file without #! to the shell. */
-		if (strchr(s->argv[0], '/'))
-			execve(s->argv[0], s->argv, s->env);
-		else
-			execvp(s->argv[0], s->argv);
-	}
+	for (i = 0; i < 3 && good; i++)
+		good = dup2(from[i], (int)i) >= 0;
+	/* dup2() onto itself does nothing: close-on-exec has to go, too. */
+	if (good && s->fd)
+		good = dup2(s->fd, 3) >= 0 && fcntl(3, F_SETFD, 0) == 0;
+	environ = s->env;
+	/* execvp would hand a file without #! to the shell. */
+	if (good && strchr(s->argv[0], '/'))
+		execve(s->argv[0], s->argv, s->env);
+	else if (good)
+		execvp(s->argv[0], s->argv);
 	_exit(write(talk, &errno, sizeof(errno)) < 0 ? 126 : 127);
 }
 
@@ -596,8 +573,6 @@ signal_session(const struct proc *p, const struct pids *left, struct pids *done,
 static bool
 group_is_gone(struct worker *w, const struct proc *p)
 {
-	int64_t until = proc_clock(w) + 50;
-
 	if (killpg(p->pid, 0) < 0)              /* EPERM: zombies only (macOS) */
 		return true;
 	/* stat is not in POSIX, but in every ps; where it is not, nothing is said. */
@@ -605,8 +580,7 @@ group_is_gone(struct worker *w, const struct proc *p)
 			"$1 == %ld && $2 !~ /^Z/ { n++ } END { exit !NR || n }'",
 			(long)p->pid)) == 0)
 		return true;
-	while (!proc_late(w, until))            /* ps's own end wakes us, too */
-		proc_wait(w, NULL, 0, until);
+	proc_wait(w, NULL, 0, 0);               /* the end of ps is none of the session */
 	return false;
 }
 
@@ -633,10 +607,10 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 		ended = proc_ended(p);  /* asked first: its children are ours from then on */
 		told = list_session(w, p, &left);
 		signal_session(p, &left, &done, killing ? SIGKILL : SIGTERM);
-		if (told || killing)
-			ended = ended && !left.n;
-		else
-			ended = ended && (!patient || group_is_gone(w, p));
+		if (ended && (told || killing))
+			ended = !left.n;
+		else if (ended && patient)
+			ended = group_is_gone(w, p);
 		/* Only where we are the subreaper does every end tell itself. */
 		if (!ended)
 			proc_wait(w, NULL, 0, end >= 0 && end < now + 100 ? end : now + 100);
@@ -676,14 +650,6 @@ proc_drain(const struct pids *keep, struct buf *names)
 	free(c.v);
 	free(named.v);
 	return (int)named.n;
-}
-
-void
-proc_kill(pid_t leader, int sig)
-{
-	/* Both: right after fork the group does not exist yet. */
-	kill(leader, sig);
-	killpg(leader, sig);
 }
 
 int
@@ -759,35 +725,35 @@ own_port(int fd)
 	return getsockname(fd, &a.any, &len) < 0 ? -1 : ntohs(a.in.sin_port);
 }
 
-/* A socket bound to *port, or to a free one, which it becomes; -1 with errno. */
-static int
-bind_port(int family, int *port)
-{
-	union address a;
-	socklen_t len = address(&a, family, *port, true);
-	int fd = socket(family, SOCK_STREAM, 0), on = 1, off = 0;
-
-	if (fd < 0)
-		return -1;
-	set_cloexec(fd);
-	if ((family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off,
-			sizeof(off)) < 0)
-	|| setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0
-	|| bind(fd, &a.any, len) < 0) {
-		close_keep(fd);
-		return -1;
-	}
-	*port = own_port(fd);           /* it is bound: cannot fail */
-	return fd;
-}
-
-/* The same for all of IPv6 and IPv4; for IPv4 alone where there is no IPv6. */
+/* A socket bound to *port, or to a free one, which it becomes, of all of IPv6 and
+ * IPv4; of IPv4 alone where there is no IPv6; -1 with errno. */
 static int
 bind_any(int *port)
 {
-	int fd = bind_port(AF_INET6, port);
+	static const int families[] = { AF_INET6, AF_INET };
+	const int on = 1, off = 0;
+	union address a;
+	socklen_t len;
+	int fd = -1, i;
 
-	return fd < 0 && errno != EADDRINUSE ? bind_port(AF_INET, port) : fd;
+	errno = 0;
+	for (i = 0; i < 2 && fd < 0 && errno != EADDRINUSE; i++) {
+		len = address(&a, families[i], *port, true);
+		fd = socket(families[i], SOCK_STREAM, 0);
+		if (fd < 0)
+			continue;
+		set_cloexec(fd);
+		if ((i == 0 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off,
+				sizeof(off)) < 0)
+		|| setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0
+		|| bind(fd, &a.any, len) < 0) {
+			close_keep(fd);
+			fd = -1;
+		}
+	}
+	if (fd >= 0)
+		*port = own_port(fd);
+	return fd;
 }
 
 int
@@ -970,29 +936,18 @@ log_matches(struct readiness *r)
 	return yes;
 }
 
-/* Waits for a newline on PRUN_READY_FD. */
-static bool
-await_newline(const struct readiness *r)
-{
-	char chunk[64];
-	ssize_t n = 1;
-
-	while (n > 0 && await(r, r->fd, POLLIN, r->deadline)) {
-		n = read(r->fd, chunk, sizeof(chunk));
-		if (n > 0 && memchr(chunk, '\n', (size_t)n))
-			return true;
-	}
-	return false;
-}
-
 static bool
 ask(struct readiness *r, struct buf *why)
 {
 	struct spawn command = *r->server;
+	char chunk[64];
+	ssize_t n = 0;
 
 	switch (r->kind) {
 	case READY_FD:
-		return await_newline(r);
+		if (await(r, r->fd, POLLIN, r->deadline))
+			n = read(r->fd, chunk, sizeof(chunk));
+		return n > 0 && memchr(chunk, '\n', (size_t)n);
 	case READY_LOG:
 		return log_matches(r);
 	case READY_COMMAND:
@@ -1017,8 +972,7 @@ proc_ready(struct readiness *r, struct buf *why)
 		wait = 1 + (proc_clock(r->w) - begin) / 50;
 		if (!yes)       /* a fiftieth of the time so far, 1 to 25 ms */
 			await(r, -1, 0, proc_clock(r->w) + (wait < 25 ? wait : 25));
-	} while (!yes && r->kind != READY_FD && !r->w->cancelled && !some_ended(r)
-		&& !proc_late(r->w, r->deadline));
+	} while (!yes && !r->w->cancelled && !some_ended(r) && !proc_late(r->w, r->deadline));
 	if (r->w->cancelled)
 		return CAUSE_CANCELLED;
 	/* An answer for a dead server is not its own. */

@@ -476,8 +476,6 @@ int proc_left(struct worker *w, const struct proc *p, struct buf *names);
  * what has left its session, or was a dead worker's.  names (may be NULL) gets a line
  * for each, twenty at most.  How many there were. */
 int proc_drain(const struct pids *keep, struct buf *names);
-/* Kills a session that its worker left behind. */
-void proc_kill(pid_t leader, int sig);
 /* Runs a command to its end, the deadline or (heed) a cancel; its status, SPAWN_FAILED
  * with errno, or RUN_STOPPED. */
 int proc_run(struct worker *w, const struct spawn *s, int64_t deadline,

@@ -437,8 +437,11 @@ reap_worker(struct run *r, int i)
 	int k;
 
 	read_news(r, i);
-	while (s->sessions.n)
-		proc_kill(s->sessions.v[--s->sessions.n], SIGKILL);
+	for (; s->sessions.n; s->sessions.n--) {
+		kill(s->sessions.v[s->sessions.n - 1], SIGKILL);
+		/* Right after fork there is no group yet. */
+		killpg(s->sessions.v[s->sessions.n - 1], SIGKILL);
+	}
 	for (k = 0; k < r->nslots; k++)
 		proc_add(&keep, r->slots[k].worker.pid);
 	proc_drain(&keep, NULL);
