@@ -951,21 +951,21 @@ end_tag(struct merger *m, struct reader *r)
 static bool
 read_events(struct merger *m, struct reader *r)
 {
-	const struct text *t = &m->t;
+	struct text *t = &m->t;
 	bool seen = false;
+	struct sink *to;
 	enum event e;
 
-	while ((e = xml_next(r, m->at.n == 0)) != EOD) {
+	do {
+		to = t->outer != K_OTHER ? &t->outer_text : NULL;
+		to = t->inner != K_OTHER ? &t->inner_text : to;
+		e = xml_next(r, m->at.n == 0, to);
+		seen = seen || e == START;
 		if (e == START)
 			start_tag(m, r);
 		else if (e == END)
 			end_tag(m, r);
-		else if (t->inner != K_OTHER)
-			xml_text(r, &m->t.inner_text, e);
-		else
-			xml_text(r, t->outer != K_OTHER ? &m->t.outer_text : NULL, e);
-		seen = seen || e == START;
-	}
+	} while (e != EOD);
 	return seen;
 }
 

@@ -440,11 +440,9 @@ is_foreign(const char *path)
 {
 	struct reader *r = xml_open(path, NULL, PROPERTY, INT64_MAX);
 	struct buf end = { 0 };
-	enum event e = r ? TEXT : EOD;
+	enum event e = r ? xml_next(r, true, NULL) : EOD;
 	bool foreign = false;
 
-	while (e == TEXT || e == DATA)
-		e = xml_next(r, true);
 	if (e == START && strcasecmp(xml_name(r), "html")) {
 		buf_tail(&end, path, 1);
 		foreign = end.n && ends(end.s, str("%s>\n", xml_name(r)));
@@ -501,9 +499,7 @@ read_report(const struct part *report, size_t part, struct units *u)
 
 	if (!r)
 		return true;            /* which is told when it is merged */
-	while ((e = xml_next(r, !seen)) != EOD) {
-		if (e == TEXT || e == DATA)
-			xml_text(r, NULL, e);
+	while ((e = xml_next(r, !seen, NULL)) != EOD) {
 		if (e != START)
 			continue;
 		seen = true;

@@ -582,12 +582,12 @@ struct sink {
 	int64_t limit, cut;
 	size_t head;            /* bytes before the cut */
 	bool escape;            /* < > & CR as references */
-	char pending[256];      /* an escape sequence that has not ended */
-	size_t npending;
+	char sequence;          /* state of an escape sequence that began at from */
+	size_t from;
 };
 
-/* TEXT, or DATA in a CDATA section, is to be read by xml_text(). */
-enum event { START, END, TEXT, DATA, EOD };
+enum event { START, END, EOD };
+
 struct reader;
 
 /* sink_text() takes whole characters; raw: & is no reference.  b.s is a string after
@@ -604,8 +604,9 @@ bool xml_is_file(const char *name);
 struct reader *xml_open(const char *path, const char *const *roots, int64_t limit,
 	int64_t most);
 void xml_close(struct reader *r);
-/* What comes next; top: outside of all roots. */
-enum event xml_next(struct reader *r, bool top);
+/* Reads to the next tag, and the text before it into t (NULL: nowhere); top: outside of
+ * all roots. */
+enum event xml_next(struct reader *r, bool top, struct sink *t);
 /* The tag's name, without its prefix; an attribute, "" if it is not there; as a number,
  * and "time" in microseconds, 0 if it is none. */
 const char *xml_name(const struct reader *r);
@@ -614,8 +615,6 @@ int64_t xml_number(const struct reader *r, const char *name);
 int64_t xml_time(const struct reader *r);
 /* Appends the tag's attributes, less those of the list skip: " name id ". */
 void xml_attributes(struct buf *b, const struct reader *r, const char *skip);
-/* Reads text up to the next tag, or to the end of CDATA, into t (NULL: nowhere). */
-void xml_text(struct reader *r, struct sink *t, enum event kind);
 /* Notes what is wrong; the first thing that was, and the byte where, or NULL. */
 void xml_breaks(struct reader *r, const char *what);
 const char *xml_broken(const struct reader *r, int64_t *at);

@@ -792,11 +792,8 @@ add_failure(struct page *page, struct row *row, struct reader *r, const char *te
 		row->result = FAIL;
 	text.limit = listed && page->texts++ < PAGE_TEXTS ? PAGE_TEXT : 0;
 	while (depth && e != EOD) {
-		e = xml_next(r, false);
-		if (e == TEXT || e == DATA)
-			xml_text(r, text.limit ? &text : NULL, e);
-		else
-			depth += e == START ? 1 : -1;
+		e = xml_next(r, false, text.limit ? &text : NULL);
+		depth += e == START ? 1 : -1;
 	}
 	sink_end(&text);
 	message[strcspn(message, "\n")] = '\0';
@@ -816,9 +813,7 @@ read_rows(struct page *page, struct reader *r, const struct part *const *parts)
 	bool seen = false, fresh = true;        /* fresh: the suite has no row yet */
 	enum event e;
 
-	while ((e = xml_next(r, !seen)) != EOD) {
-		if (e == TEXT || e == DATA)
-			xml_text(r, NULL, e);
+	while ((e = xml_next(r, !seen, NULL)) != EOD) {
 		if (e != START)
 			continue;
 		seen = true;

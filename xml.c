@@ -51,7 +51,8 @@ static const char *const reference[] = {
 void
 sink_begin(struct sink *t, int64_t limit, bool escape)
 {
-	t->b.n = t->npending = t->head = 0;
+	t->b.n = t->head = 0;
+	t->sequence = 0;
 	t->limit = limit;
 	t->cut = 0;
 	t->escape = escape;
@@ -86,6 +87,7 @@ cut_middle(struct sink *t)
 	memmove(t->b.s + t->head, t->b.s + to, t->b.n - to + 1);
 	t->b.n -= to - t->head;
 	t->cut += (int64_t)(to - t->head);
+	t->sequence = 0;
 }
 
 static void
@@ -117,38 +119,31 @@ emit_char(struct sink *t, const char *s, size_t n)
 	}
 }
 
-/* A terminal's escape sequence is held back, and vanishes when it is whole: CSI,
- * ESC [ ... final byte, or OSC, ESC ] ... BEL or ESC \.  What only looks like one
- * is text. */
+/* Takes a terminal's escape sequence out again when it is whole: CSI, ESC [ ... final
+ * byte, or OSC, ESC ] ... BEL or ESC \.  What only looks like one is text. */
 static void
 put_char(struct sink *t, const char *s, size_t n)
 {
 	unsigned char c = (unsigned char)*s;
-	size_t i, held = t->npending;
-	bool csi = held > 1 && t->pending[1] == '[', osc = held > 1 && !csi;
-	bool goes_on = c == 27, whole = false;
+	bool csi = t->sequence == '[', osc = t->sequence == ']' || t->sequence == '\\';
 
-	if (csi) {
-		goes_on = c >= ' ' && c < 0x7f;
-		whole = c >= '@';
-	} else if (osc) {
-		goes_on = c >= ' ' || c == 7 || c == 27;
-		whole = c == 7 || (c == '\\' && t->pending[held - 1] == 27);
-	} else if (held) {
-		goes_on = c == '[' || c == ']';
-	}
-	if (goes_on && n == 1 && held < sizeof(t->pending)) {
-		t->pending[held] = (char)c;
-		t->npending = whole ? 0 : held + 1;
+	if ((csi && c >= '@' && c < 0x7f) || (osc && c == 7)
+	|| (t->sequence == '\\' && c == '\\')) {
+		t->b.n = t->from;
+		t->sequence = 0;
 		return;
 	}
-	t->npending = 0;
-	for (i = 0; i < held; i++)
-		emit_char(t, t->pending + i, 1);
-	if (held && c == 27)
-		put_char(t, s, n);      /* another one begins */
-	else
-		emit_char(t, s, n);
+	if (c == 27) {
+		t->from = osc ? t->from : t->b.n;
+		t->sequence = osc ? '\\' : c;  /* which may end it */
+	} else if (t->sequence == 27) {
+		t->sequence = c == '[' || c == ']' ? c : 0;
+	} else if (c < ' ' || (csi && c >= 0x7f)) {
+		t->sequence = 0;
+	} else if (osc) {
+		t->sequence = ']';
+	}
+	emit_char(t, s, n);
 }
 
 static size_t
@@ -235,7 +230,7 @@ sink_text(struct sink *t, const char *s, size_t n, bool raw)
 	unsigned c;
 
 	for (i = 0; i < n; i += k) {
-		k = t->npending ? 0 : plain(s + i, n - i);
+		k = t->sequence ? 0 : plain(s + i, n - i);
 		if (k) {
 			emit(t, s + i, k);
 			continue;
@@ -259,10 +254,8 @@ void
 sink_end(struct sink *t)
 {
 	char said[80];
-	size_t i, n;
+	size_t n;
 
-	for (i = 0; i < t->npending; i++)
-		emit_char(t, t->pending + i, 1);
 	buf_add(&t->b, "", 0);
 	if ((int64_t)t->b.n > t->limit)
 		cut_middle(t);
@@ -441,12 +434,6 @@ xml_broken(const struct reader *r, int64_t *at)
 	return r->broken;
 }
 
-static bool
-is_space(int c)
-{
-	return c == ' ' || c == '\n' || c == '\t' || c == '\r';
-}
-
 /* Whether c can stand in a name; a char as unsigned, or -1. */
 static bool
 is_name(int c)
@@ -475,27 +462,10 @@ ahead(struct reader *r, const char *word)
 	return (size_t)(r->end - r->s) >= n && !memcmp(r->s, word, n);
 }
 
-/* Skips to behind word; false when it does not come. */
-static bool
-skip_past(struct reader *r, const char *word)
-{
-	char *hit;
-
-	for (; peek(r) >= 0; r->s++) {
-		hit = memchr(r->s, *word, (size_t)(r->end - r->s));
-		r->s = hit ? hit : r->end - 1;
-		if (ahead(r, word)) {
-			r->s += strlen(word);
-			return true;
-		}
-	}
-	return false;
-}
-
 static void
 skip_space(struct reader *r)
 {
-	while (is_space(peek(r)))
+	while (isspace(peek(r)))
 		r->s++;
 }
 
@@ -559,7 +529,7 @@ read_value(struct reader *r)
 		r->s += peek(r) == quote;
 		return;
 	}
-	while (in_tag(r) && !is_space(*r->s))
+	while (in_tag(r) && !isspace((unsigned char)*r->s))
 		sink_text(&r->value, r->s++, 1, true);
 }
 
@@ -589,7 +559,7 @@ read_attribute(struct reader *r)
 	skip_space(r);
 	if (!in_tag(r))
 		return false;
-	for (; in_tag(r) && !is_space(*r->s) && !strchr("=\"'", *r->s); r->s++)
+	for (; in_tag(r) && !isspace((unsigned char)*r->s) && !strchr("=\"'", *r->s); r->s++)
 		if (n < sizeof(name) - 1)
 			name[n++] = *r->s;
 	name[n] = '\0';
@@ -740,62 +710,48 @@ read_tag(struct reader *r)
 	return peek(r) < 0 && r->broken ? EOD : START;
 }
 
+/* Reads up to word into t, and skips that. */
+static void
+read_past(struct reader *r, struct sink *t, const char *word)
+{
+	for (read_until(r, t, *word, true); !ahead(r, word); read_until(r, t, *word, true)) {
+		if (peek(r) < 0) {
+			xml_breaks(r, "ends in a comment or in CDATA");
+			return;
+		}
+		if (t)
+			sink_text(t, r->s, 1, true);
+		r->s++;
+	}
+	r->s += strlen(word);
+}
+
 enum event
-xml_next(struct reader *r, bool top)
+xml_next(struct reader *r, bool top, struct sink *t)
 {
 	if (r->empty) {
 		r->empty = false;
 		return END;
 	}
+	t = top ? NULL : t;             /* log lines, blanks, another's tags */
 	for (;;) {
-		if (top)                /* log lines, blanks, another's tags */
-			read_until(r, NULL, '<', true);
+		read_until(r, t, '<', top);
 		if (peek(r) < 0)
 			return EOD;
-		if (*r->s != '<')
-			return TEXT;
 		if (ahead(r, "<!--")) {
-			if (!skip_past(r, "-->"))
-				xml_breaks(r, "ends in a comment");
+			read_past(r, NULL, "-->");
 		} else if (ahead(r, "<![CDATA[") && !top) {
 			r->s += 9;
-			return DATA;
+			read_past(r, t, "]]>");
 		} else if (ahead(r, "<?")) {
-			skip_past(r, "?>");
+			read_past(r, NULL, "?>");
 		} else if (at_tag(r, top)) {
 			return read_tag(r);
-		} else if (!top) {
-			return TEXT;    /* a bare < */
 		} else {
-			r->s++;
-		}
-	}
-}
-
-void
-xml_text(struct reader *r, struct sink *t, enum event kind)
-{
-	if (kind == TEXT) {
-		if (*r->s == '<') {
-			if (t)
+			if (t)          /* a bare < */
 				sink_text(t, "<", 1, true);
 			r->s++;
 		}
-		read_until(r, t, '<', false);
-		return;
-	}
-	for (;; r->s++) {
-		read_until(r, t, ']', true);
-		if (ahead(r, "]]>")) {
-			r->s += 3;
-			return;
-		}
-		if (peek(r) < 0) {
-			xml_breaks(r, "ends in a CDATA section");
-			return;
-		}
-		if (t)
-			sink_text(t, "]", 1, true);
 	}
 }
 
@@ -882,7 +838,7 @@ find_directive(const char *s, bool *todo, const char **why)
 			&& !isalnum((unsigned char)word[4]);
 		*why = word + strcspn(word, " \t");
 		*why += strspn(*why, " \t");
-		if ((mark == s || is_space(mark[-1])) && (*todo || !strncasecmp(word, "skip", 4)))
+		if ((mark == s || isspace((unsigned char)mark[-1])) && (*todo || !strncasecmp(word, "skip", 4)))
 			return (size_t)(mark - s);
 		first = false;
 	}
