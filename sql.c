@@ -619,10 +619,9 @@ static const char *const pq_names[] = {
 bool
 sql_libpq(void)
 {
+	/* Not that of macOS, which can crash in a forked process. */
 	static const char *const names[] = {
-		"libpq.so.5", "libpq.so", "libpq.5.dylib",
-		"/opt/homebrew/opt/libpq/lib/libpq.5.dylib",
-		"/usr/local/opt/libpq/lib/libpq.5.dylib"
+		"libpq.so.5", "libpq.so", "/usr/pkg/lib/libpq.so.5"
 	};
 	static int have = -1;
 	const char *wanted = getenv("PRUN_LIBPQ");
