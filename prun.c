@@ -701,7 +701,7 @@ write_history(const struct plan *p, const struct units *u)
 	list_free(&lines);
 }
 
-/* Writes the page of a merged report, if there is to be one. */
+/* Writes the page of a merged report, and the summary of a step on GitHub. */
 static void
 write_page(const struct plan *p, const char *report)
 {
@@ -710,7 +710,7 @@ write_page(const struct plan *p, const char *report)
 	const struct part **files;
 	size_t i, n = 0;
 
-	if (!p->o.html)
+	if (!p->o.html && !getenv("GITHUB_STEP_SUMMARY"))
 		return;
 	read_report(&merged, 0, &u);
 	files = scratch((u.n + 1) * sizeof(*files));
@@ -718,8 +718,8 @@ write_page(const struct plan *p, const char *report)
 		if (u.v[i].is.file)
 			files[n++] = &u.v[i].is;
 	files[n] = NULL;
-	if (show_page(p, report, files) < 0)
-		warn("%s is not written, for %s cannot be read:", p->o.html, report);
+	if (show_page(p, report, files) < 0 && p->o.html)
+		warn("a page needs a report in a file; %s:", report);
 	free(u.v);
 }
 
@@ -819,7 +819,7 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 	const char *report = NULL;
 	size_t i;
 
-	if (p->o.junit || p->o.html || stays) {
+	if (p->o.junit || p->o.html || getenv("GITHUB_STEP_SUMMARY") || stays) {
 		report = write_report(p, records, ms, stays);
 		if (!report) {
 			status = EXIT_RUN;

@@ -24,6 +24,9 @@
 #define PAGE_TEXTS 200          /* failures in the page with their text */
 #define PAGE_TEXT 4096          /* bytes of each */
 #define PAGE_MOST 1500000       /* bytes of the page, then it has no more details */
+#define STEP_MOST 500000        /* the same of GitHub's summary of a step: */
+#define STEP_ROWS 1000          /* files in it at most */
+#define STEP_SLOWEST 5          /* files that passed */
 #define CHUNK 512               /* a pipe takes as much after POLLOUT: _POSIX_PIPE_BUF */
 
 /* as counted in the last line */
@@ -69,11 +72,12 @@ seconds(int64_t ms)
 	return (double)ms / 1000;
 }
 
-/* Formats JSON and HTML: ' is a quote, %s a string of JSON, %h text of HTML, %r text
- * as it is, %d an int, %n an int64_t, %t milliseconds as seconds. */
+/* Formats JSON and HTML: ' is a quote, %s a string of JSON, %h text of HTML or NULL
+ * (on one line: GitHub's Markdown begins again after an empty one), %r text as it is, %d an int, %n an int64_t, %t milliseconds as seconds. */
 static void
 fill(struct buf *b, const char *fmt, ...)
 {
+	const char *text;
 	va_list ap;
 
 	va_start(ap, fmt);
@@ -82,8 +86,8 @@ fill(struct buf *b, const char *fmt, ...)
 			buf_char(b, *fmt == '\'' ? '"' : *fmt);
 		else if (*++fmt == 's')
 			buf_json(b, va_arg(ap, const char *));
-		else if (*fmt == 'h')
-			xml_escape(b, va_arg(ap, const char *), true);
+		else if (*fmt == 'h' && (text = va_arg(ap, const char *)))
+			xml_escape(b, text, true);
 		else if (*fmt == 'r')
 			buf_str(b, va_arg(ap, const char *));
 		else if (*fmt == 'd')
@@ -92,10 +96,18 @@ fill(struct buf *b, const char *fmt, ...)
 			buf_fmt(b, "%" PRId64, va_arg(ap, int64_t));
 		else if (*fmt == 't')
 			buf_fmt(b, "%.3f", seconds(va_arg(ap, int64_t)));
-		else
+		else if (*fmt == '%')
 			buf_char(b, '%');
 	}
 	va_end(ap);
+}
+
+static bool
+on_github(const struct plan *p)
+{
+	const char *actions = getenv("GITHUB_ACTIONS");
+
+	return p->o.github == 0 && actions && !strcmp(actions, "true");
 }
 
 /* "15 passed, 1 failed" */
@@ -716,13 +728,13 @@ struct row {
 	char *name;
 	enum result result;
 	int64_t ms, tests, failed;
+	int number;                     /* in the report */
 	int listed;                     /* failures, in HTML in: */
 	struct buf failures;
-	bool drawn;
 };
 
 struct page {
-	char *dir;                      /* ends in a slash */
+	char *dir;                      /* ends in a slash; NULL: no links */
 	struct row *rows;
 	size_t n, cap;
 	int texts;                      /* failures listed with their text */
@@ -733,18 +745,16 @@ static const char page_head[] =
 	"<meta name=viewport content='width=device-width'><link rel=icon href=data:,>\n"
 	"<style>\n"
 	":root { color-scheme: light dark }\n"
-	"body { font: 15px/1.5 system-ui, sans-serif; max-width: 80rem; margin: auto;\n"
-	"\tpadding: 1rem }\n"
+	"body { font: 15px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 1rem auto }\n"
 	"table { border-collapse: collapse; width: 100%; table-layout: fixed }\n"
 	"th, td { text-align: left; vertical-align: top; padding: .2rem .4rem;\n"
 	"\tborder-top: 1px solid #8885; overflow-wrap: anywhere }\n"
-	"th { width: 4.5rem } th:last-child { width: auto }\n"
+	"th { width: 4.5rem } th:last-child { width: auto } h2 { font-size: 1rem }\n"
 	"pre { background: #8882; padding: .5rem; overflow: auto; max-height: 30rem }\n"
 	"b { color: #d9363e } b.PASS { color: #1f883d }\n"
-	"b.FLAKY, b.SKIP, b.NONE { color: #a26400 }\n"
-	"label { margin-right: 1rem } h2 { font-size: 1rem }\n";
+	"b.FLAKY, b.SKIP, b.NONE { color: #a26400 }\n";
 
-static const char page_script[] =
+static const char page_search[] =
 	"<input type=search placeholder=Search aria-label=Search hidden><script>\n"
 	"var q = document.querySelector('input[type=search]')\n"
 	"q.hidden = false\n"
@@ -766,14 +776,15 @@ add_row(struct page *page, const struct part *part, const char *name)
 	struct row *row;
 
 	page->rows = grow(page->rows, &page->cap, page->n + 1, sizeof(*row));
-	row = &page->rows[page->n++];
-	*row = (struct row){ .part = part, .result = part ? part->result : PASS };
-	if (row->result == RESULTS)
-		row->result = CANCEL;           /* it says nothing that we know */
-	if (part && part->suite && *part->suite)
-		name = str("%s: %s", part->suite, name);
-	row->name = shown(part && part->name ? str("%s: %s", part->name, name) : name);
-	row->ms = part ? part->ms : 0;
+	row = &page->rows[page->n];
+	*row = (struct row){ .part = part, .name = shown(name), .number = (int)page->n++ };
+	if (!part)
+		return row;
+	row->name = shown(str("%s%s%s%s%s", part->name ? part->name : "", part->name ? ": " : "",
+		part->suite ? part->suite : "", part->suite ? ": " : "", name));
+	/* A word that we do not know is no good one. */
+	row->result = part->result < RESULTS ? part->result : CANCEL;
+	row->ms = part->ms;
 	return row;
 }
 
@@ -783,13 +794,12 @@ add_failure(struct page *page, struct row *row, struct reader *r, const char *te
 {
 	bool listed = row->listed++ < TESTS_SHOWN;
 	char *message = attribute(r, "message");
-	struct sink text = { .escape = true };
+	struct sink text = { .limit = 0 };
 	enum event e = START;
 	int depth = 1;
 
 	row->failed += !starts(xml_name(r), "flaky");
-	if (!row->part)
-		row->result = FAIL;
+	row->result = row->part ? row->result : FAIL;
 	text.limit = listed && page->texts++ < PAGE_TEXTS ? PAGE_TEXT : 0;
 	while (depth && e != EOD) {
 		e = xml_next(r, false, text.limit ? &text : NULL);
@@ -798,12 +808,13 @@ add_failure(struct page *page, struct row *row, struct reader *r, const char *te
 	sink_end(&text);
 	message[strcspn(message, "\n")] = '\0';
 	if (listed)
-		fill(&row->failures, "<details><summary>%h: %h</summary><pre>%r</pre></details>\n",
+		fill(&row->failures, "<details><summary>%h: %h</summary><pre>%h</pre></details>\n",
 			shown(test), shown(message), text.b.s);
 	buf_free(&text.b);
 }
 
-/* Reads the rows of a report whose files are parts. */
+/* Reads the rows of a report whose files are parts.  A file can have several suites,
+ * of which the first one says that it is a file. */
 static void
 read_rows(struct page *page, struct reader *r, const struct part *const *parts)
 {
@@ -847,25 +858,7 @@ by_weight(const void *a, const void *b)
 
 	if (!order)
 		order = (t->result == FLAKY) - (s->result == FLAKY);
-	if (!order)
-		order = (t->ms > s->ms) - (t->ms < s->ms);
-	return order;
-}
-
-/* The way from the page to a file; scratch memory. */
-static char *
-link_to(const struct page *page, const char *path)
-{
-	size_t i, same = 0;
-	char *up = "";
-	const char *s;
-
-	for (i = 0; page->dir[i] && page->dir[i] == path[i]; i++)
-		if (path[i] == '/')
-			same = i + 1;
-	for (s = page->dir + same; (s = strchr(s, '/')); s++)
-		up = str("../%s", up);
-	return str("%s%s", up, percent(path + same, "%#?:"));
+	return order ? order : (t->ms > s->ms) - (t->ms < s->ms);
 }
 
 /* Links to what is in the directory of an attempt, and the ends of its logs.  A
@@ -876,8 +869,8 @@ page_files(struct buf *b, const struct page *page, const char *dir)
 	struct list names = { 0 };
 	struct buf tail;
 	struct stat st;
-	char *path;
-	size_t i;
+	char *path, *up;
+	size_t i, k, same;
 
 	if (access(str("%s/../results.jsonl", dir), F_OK) == 0)
 		list_dir(&names, dir);
@@ -886,9 +879,13 @@ page_files(struct buf *b, const struct page *page, const char *dir)
 		tail = (struct buf){ 0 };
 		if (ends(path, ".log") && lstat(path, &st) == 0 && S_ISREG(st.st_mode))
 			buf_tail(&tail, path, 40);
-		fill(b, tail.n ? "<details><summary><a href='%h'>%h</a></summary><pre>%h</pre>"
-			"</details>\n" : "<div><a href='%h'>%h</a>%h</div>\n", link_to(page, path),
-			shown(names.v[i]), tail.n ? tail.s : "");
+		for (k = same = 0; page->dir[k] && page->dir[k] == path[k]; k++)
+			same = path[k] == '/' ? k + 1 : same;
+		for (up = ""; page->dir[k]; k++)
+			up = page->dir[k] == '/' ? str("../%s", up) : up;
+		fill(b, tail.n ? "<details><summary><a href='%h%h'>%h</a></summary><pre>%h</pre>"
+			"</details>\n" : "<div><a href='%h%h'>%h</a>%h</div>\n", up,
+			percent(path + same, "%#?:"), shown(names.v[i]), tail.n ? tail.s : "");
 		buf_free(&tail);
 	}
 	list_free(&names);
@@ -899,18 +896,16 @@ page_files(struct buf *b, const struct page *page, const char *dir)
 static void
 page_rows(struct buf *b, const struct page *page, size_t n, size_t most)
 {
-	const struct row *row;
+	const struct row *row = page->rows, *end = row + n;
 	const char *result;
-	size_t i;
 
 	fill(b, "<table>\n<tr><th>Result<th>Tests<th>Failed<th>Seconds<th>File\n");
-	for (i = 0; i < n; i++) {
-		row = &page->rows[i];
+	for (; row < end; row++) {
 		result = result_name[row->result];
 		fill(b, "<tr class='f %h' id=f%d><td><b class=%h>%h</b><td>%n<td>%n<td>%t<td>%h\n",
-			result, (int)i, result, result, row->tests, row->failed, row->ms,
+			result, row->number, result, result, row->tests, row->failed, row->ms,
 			row->name);
-		if (b->n < most)
+		if (b->n + row->failures.n < most)
 			buf_add(b, row->failures.s, row->failures.n);
 		if (b->n < most && page->dir && row->part && row->part->dir)
 			page_files(b, page, row->part->dir);
@@ -918,28 +913,40 @@ page_rows(struct buf *b, const struct page *page, size_t n, size_t most)
 	buf_str(b, "</table>\n");
 }
 
-/* The line of a worker: "clone=0.000 start=0.120 test=0.400 end=1.300" */
-static void
-draw_bar(struct buf *b, const struct row *row, size_t number, double total)
+/* When a row ended, in seconds since its run began; 0: that is not known. */
+static double
+end_of(const struct row *row)
 {
-	static const char *const names[] = { "clone", "start", "wait", "test", "stop", "end" };
-	static const char *const fills[] = { "#8e6bbf", "#4f86d9", "#8884", "", "#888", NULL };
+	const struct part *p = row->part;
+	bool known = p && p->phases && p->run && p->worker >= 0 && p->worker < 10000;
+	const char *last = known ? strrchr(p->phases, '=') : NULL;
+	double end = last ? strtod(last + 1, NULL) : 0;
+
+	return end > 0 && end < 1e9 ? end : 0;
+}
+
+/* Draws a bar: "clone=0.000 start=0.120 test=0.400 end=1.300" */
+static void
+draw_bar(struct buf *b, const struct row *row, double total)
+{
+	static const char *const names[] = { "clone", "start", "wait", "stop", "test" };
+	static const char *const fills[] = { "#8e6bbf", "#4f86d9", "#8884", "#888",
+		"#2f9e5b", NULL };
 	const char *result = result_name[row->result], *colour = NULL, *s = row->part->phases;
 	double from = 0, to;
 	char name[8];
 	int n;
 
 	fill(b, "<a class='f %h' href='#f%d'><title>%h %h %t s: %h</title>", result,
-		(int)number, row->name, result, row->ms, s);
+		row->number, row->name, result, row->ms, s);
 	for (; sscanf(s, " %7[a-z]=%lf%n", name, &to, &n) == 2; s += n) {
 		if (colour && to > from)
 			buf_fmt(b, "<rect x='%.2f%%' y='%d' width='%.2f%%' height='14' fill='%s'/>",
 				from / total * 100, row->part->worker * 16,
 				(to - from) / total * 100, colour);
-		colour = fills[find_word(names, LEN(names) - 1, name)];
-		if (colour && !*colour)
-			colour = row->result == PASS ? "#2f9e5b" : row->result < FAIL
-				? "#d08a00" : "#e0483e";
+		colour = fills[find_word(names, LEN(names), name)];
+		if (!strcmp(name, "test") && row->result != PASS)
+			colour = row->result < FAIL ? "#d08a00" : "#e0483e";
 		from = to;
 	}
 	buf_str(b, "</a>\n");
@@ -947,70 +954,87 @@ draw_bar(struct buf *b, const struct row *row, size_t number, double total)
 
 /* A drawing for each machine, with a line for each of its workers. */
 static void
-page_timeline(struct buf *b, struct page *page)
+page_timeline(struct buf *b, const struct page *page)
 {
-	struct row *row, *other, *end = page->rows + page->n;
-	const struct part *part;
-	double total = 0.001, at;
-	struct buf bars;
-	int workers;
+	const struct row *row = page->rows, *end = row + page->n;
+	const struct part *part = NULL;
+	struct buf bars = { 0 };
+	double total = 0;
+	int workers = 0;
 
-	for (row = page->rows; row < end; row++) {
-		row->drawn = !row->part || !row->part->run || !row->part->phases
-			|| !strchr(row->part->phases, '=') || row->part->worker < 0
-			|| row->part->worker > 9999;
-		at = row->drawn ? 0 : strtod(strrchr(row->part->phases, '=') + 1, NULL);
-		total = at > total && at < 1e9 ? at : total;
-	}
-	for (row = page->rows; row < end; row++) {
-		if (row->drawn)
+	for (; row < end; row++)
+		total = end_of(row) > total ? end_of(row) : total;
+	for (row = page->rows; row <= end; row++) {
+		if (row < end && end_of(row) <= 0)
 			continue;
-		part = row->part;
-		bars = (struct buf){ 0 };
-		workers = 0;
-		for (other = row; other < end; other++) {
-			if (other->drawn || strcmp(other->part->run, part->run))
-				continue;
-			other->drawn = true;
-			if (other->part->worker >= workers)
-				workers = other->part->worker + 1;
-			draw_bar(&bars, other, (size_t)(other - page->rows), total);
+		if (part && (row == end || strcmp(part->run, row->part->run))) {
+			fill(b, "<h2>%h shard %h: %t s from %h</h2>\n<svg width='100%%' height='%d'>\n"
+				"%r</svg>\n", part->name, part->shard,
+				(int64_t)(total * 1000), part->started, workers * 16, bars.s);
+			bars.n = 0;
+			workers = 0;
 		}
-		fill(b, "<h2>%h shard %h, %d workers, %t s from %h</h2>\n<svg width='100%%' "
-			"height='%d' role=img>\n%r</svg>\n", part->name ? part->name : "",
-			part->shard, workers, (int64_t)(total * 1000), part->started, 16 * workers,
-			bars.s);
-		buf_free(&bars);
+		if (row == end)
+			break;
+		part = row->part;
+		draw_bar(&bars, row, total);
+		workers = part->worker < workers ? workers : part->worker + 1;
 	}
+	buf_free(&bars);
 }
 
 static void
 write_page(const struct plan *p, struct page *page, const int n[RESULTS])
 {
+	char *dir = str("./%s", p->o.html) + (*p->o.html == '/' ? 2 : 0);
 	struct buf b = { 0 };
-	char *dir = str("%s", p->o.html), *slash = strrchr(dir, '/');
+	char *top;
 	int k;
 
-	if (slash)
-		slash[1] = '\0';
-	page->dir = realpath(slash ? dir : ".", NULL);
-	page->dir = str("%s/", page->dir ? page->dir : "");
+	strrchr(dir, '/')[1] = '\0';
+	top = realpath(dir, NULL);
+	page->dir = str("%s/", top ? top : "");
+	free(top);
 	buf_str(&b, page_head);
 	for (k = 0; k < RESULTS; k++)
 		fill(&b, "#%h:checked ~ * .f:not(.%h) { display: none }\n", result_name[k],
 			result_name[k]);
 	buf_str(&b, "</style><h1>");
 	put_counts(&b, n);
-	buf_str(&b, "</h1>\n<input type=radio name=f id=all checked><label for=all>all</label>\n");
+	fill(&b, "</h1>\n<input type=radio name=f id=all checked><label for=all>all</label>\n");
 	for (k = 0; k < RESULTS; k++)
 		if (n[k])
 			fill(&b, "<input type=radio name=f id=%h><label for=%h>%d %h</label>\n",
 				result_name[k], result_name[k], n[k], result_word[k]);
-	buf_str(&b, page_script);
+	buf_str(&b, page_search);
 	page_timeline(&b, page);
+	qsort(page->rows, page->n, sizeof(*page->rows), by_weight);
 	page_rows(&b, page, page->n, PAGE_MOST);
 	if (file_write(p->o.html, b.s, b.n, 0666) < 0)
 		warn("%s:", p->o.html);
+	page->dir = NULL;
+	buf_free(&b);
+}
+
+/* Appends what did not pass, and the slowest, to the summary of the step on GitHub. */
+static void
+write_step(const struct plan *p, struct page *page, const int n[RESULTS])
+{
+	const char *path = getenv("GITHUB_STEP_SUMMARY");
+	int fd = path && on_github(p) ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC,
+		0666) : -1;
+	size_t rows = (size_t)(n[FLAKY] + n[FAIL] + n[TIMEOUT] + n[ERROR] + n[CANCEL]);
+	struct buf b = { 0 };
+
+	fill(&b, "<h3>prun: ");
+	put_counts(&b, n);
+	fill(&b, "</h3>\n");
+	qsort(page->rows, page->n, sizeof(*page->rows), by_weight);
+	rows = rows + STEP_SLOWEST < STEP_ROWS ? rows + STEP_SLOWEST : STEP_ROWS;
+	page_rows(&b, page, rows < page->n ? rows : page->n, STEP_MOST);
+	if (fd >= 0 && write_all(fd, b.s, b.n) < 0)
+		warn("%s:", path);
+	close_keep(fd);
 	buf_free(&b);
 }
 
@@ -1026,11 +1050,11 @@ show_page(const struct plan *p, const char *report, const struct part *const *pa
 		return -1;
 	read_rows(&page, r, parts);
 	xml_close(r);
-	qsort(page.rows, page.n, sizeof(*page.rows), by_weight);
 	for (i = 0; i < page.n; i++)
 		n[page.rows[i].result]++;
 	if (p->o.html)
 		write_page(p, &page, n);
+	write_step(p, &page, n);
 	for (i = 0; i < page.n; i++)
 		buf_free(&page.rows[i].failures);
 	free(page.rows);
@@ -1045,7 +1069,6 @@ show_open(const struct plan *p, const struct record *records)
 	static struct show show;        /* one at a time, never freed */
 	struct show *s = &show;
 	const char *tty = ttyname(1), *term = getenv("TERM");
-	const char *github = getenv("GITHUB_ACTIONS");
 	char *path = str("%s/results.jsonl", p->dir);
 
 	buf_free(&s->out);
@@ -1062,8 +1085,7 @@ show_open(const struct plan *p, const struct record *records)
 	if (s->jsonl_failed)
 		fatal(EXIT_RUN, "%s:", path);
 	/* What tests print is no command of theirs: they cannot know the word. */
-	if (p->o.github == 0 && github && !strcmp(github, "true") && !p->o.clean
-	&& !p->o.reopen) {
+	if (on_github(p) && !p->o.clean && !p->o.reopen) {
 		s->github = str("%016" PRIx64, random_bits());
 		buf_fmt(&s->out, "::stop-commands::%s\n", s->github);
 	}

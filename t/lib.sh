@@ -6,7 +6,7 @@ top=$(cd "${top%/kinds}/.." && pwd)
 PRUN=${PRUN:-$top/prun}
 APP=$top/t/demo/app
 HTTP=$top/t/demo/http
-unset PRUNFLAGS GITHUB_ACTIONS PRUN_LIBPQ
+unset PRUNFLAGS GITHUB_ACTIONS GITHUB_STEP_SUMMARY PRUN_LIBPQ
 tests=0 failed=0
 dir=$(mktemp -d "${TMPDIR:-/tmp}/t.XXXXXX") && dir=$(cd "$dir" && pwd -P) && cd "$dir" || exit 3
 TMPDIR=$dir
