@@ -365,15 +365,14 @@ merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 static bool
 add_run_dir(struct parts *parts, const char *name, const char *path)
 {
-	struct plan *run = xcalloc(1, sizeof(*run));    /* never freed: parts name it */
-	struct record *records;
+	struct plan *run = xcalloc(1, sizeof(*run));
+	struct record *records; /* neither is ever freed: parts name them */
 	bool good = show_read(run, &records, path) == 0;
 
 	if (good)
 		add_run(parts, run, records, name, (int)parts->n + 1);
 	else if (access(str("%s/results.jsonl", path), F_OK) == 0)
 		warn("%s/results.jsonl cannot be read; merging only the reports", path);
-	free(records);
 	return good;
 }
 

@@ -1,0 +1,43 @@
+#!/bin/sh
+# repeat = N: the copies of a file.
+. "${0%/*}/lib.sh"
+
+# The server tells apart who uses it; copy 2 of three fails in one test, copy 3 in another.
+cat <<'END' | script t/test_a.sh
+echo "$PRUN_REPEAT $PRUN_INDEX $PRUN_PORT ${PRUN_DB_URL##*/} $PRUN_DIR" >>seen
+r() { echo "<testcase name='$1'>$([ "$PRUN_REPEAT" = "$2" ] && echo "<failure message='copy $2'/>")</testcase>"; }
+{ echo '<testsuite name="s">'; r one 2; r two 3; r three 9; echo '</testsuite>'; } >"$PRUN_JUNIT"
+case $PRUN_REPEAT in 2 | 3) exit 1 ;; esac
+END
+echo 'exit 0' | script t/test_b.sh
+echo data >app.db
+run -j8 --repeat=3 --db sqlite:///app.db -d run -o r.xml --history=h t
+is 'a copy that fails fails the run' $status 1
+for field in 1 2 3 4 5; do
+	cut -d ' ' -f $field seen | sort -u | wc -l
+done >distinct
+is 'each copy has its number, index, port, clone and directory' "$(tr -d ' \n' <distinct)" 33333
+is 'each is shown by its number' "$(grep -c '^t/test_[ab].sh ([123]/3) ' out)" 6
+is 'the report has each test once' "$(grep -o '<testcase name="[a-z]*"' r.xml | sort | tr '\n' ' ')" \
+	'<testcase name="one" <testcase name="three" <testcase name="two" '
+has 'failed if any copy failed' r.xml '^<testsuites name="prun" tests="4" failures="2" '
+lacks 'and never flaky' r.xml 'flaky'
+ok 'there is no history of them' test ! -e h
+run --merge -o again.xml run
+is 'a run directory is merged in the same way' "$status $(grep -c '<testcase' again.xml) $(grep -c '<failure' again.xml)" '0 4 2'
+
+echo 'exit 1' | script t/test_b.sh
+run --repeat=2 -r 2 t/test_b.sh
+has 'there are no retries' out '^t/test_b.sh \(2/2\) +FAIL'
+echo 'mkdir held && sleep 0.2 && rmdir held' | script t/test_b.sh
+run -j4 --repeat=4 --serial 't/*' t/test_b.sh
+is 'locks hold between copies' $status 0
+run -j1 --repeat=1 t/test_b.sh
+lacks 'one copy is none' out '\(1/1\)'
+for other in --shard=1/2 --audit -i --last-failed; do
+	run --repeat=2 $other t/test_b.sh
+	is "it does not go with $other" "$status $(grep -c '^prun: --repeat: ' err)" '2 1'
+done
+run --repeat=0 t
+is 'none at all is bad use' $status 2
+finish
