@@ -101,8 +101,7 @@ struct text {
 struct merger {
 	const struct merge *o;
 	const struct part *part;
-	const char *report;     /* path of the one being read */
-	const char *where;      /* its directory, from the current one */
+	const char *where;      /* directory of the report, from the current one */
 	struct buf *notes;      /* where failing cases are listed, or NULL */
 	struct output out;
 	struct place at;
@@ -281,7 +280,7 @@ add_own_properties(struct merger *m)
 	m->after_unit = true;
 }
 
-/* Name for what has none: the suites that are open, else the file. */
+/* Name for what has none: the suites that are open, else the file or report. */
 static const char *
 here(const struct merger *m)
 {
@@ -289,7 +288,7 @@ here(const struct merger *m)
 		return m->at.path.s;
 	if (m->part->file)
 		return m->part->file;
-	return m->report ? m->report : "tests";
+	return m->part->reports.n ? m->part->reports.v[0] : "tests";
 }
 
 /* Whether what is read is not written. */
@@ -755,28 +754,20 @@ begin_stack(struct sink *t)
 		sink_begin(t, t->limit, true);
 }
 
-/* The suites from here on are of another file of a run. */
-static void
-begin_unit(struct merger *m)
-{
-	const struct part *p = m->part;
-
-	m->in_unit = m->after_unit = true;
-	m->dropping = m->unit < p->nreplaced && p->replaced[m->unit];
-	m->unit++;
-	if (p->name)
-		add_property(&m->body.child[K_PROPS], "prun.name", p->name);
-}
-
 /* A property; true if its text is the value. */
 static bool
 read_property(struct merger *m, const struct reader *r)
 {
 	const char *name = xml_attr(r, "name"), *value = xml_attr(r, "value");
+	const struct part *p = m->part;
 	struct body *to;
 
-	if (!m->in_unit && starts(name, "prun."))
-		begin_unit(m);
+	if (!m->in_unit && starts(name, "prun.")) {     /* from here on it is of another file */
+		m->in_unit = m->after_unit = true;
+		m->dropping = m->unit < p->nreplaced && p->replaced[m->unit];
+		m->unit++;
+		add_property(&m->body.child[K_PROPS], "prun.name", p->name);
+	}
 	set(&m->t.property, name);
 	to = *value ? find_room(m) : NULL;
 	if (to)
@@ -991,8 +982,8 @@ read_report(struct merger *m, const char *path, struct buf *why)
 	const char *broken;
 	int64_t byte;
 
-	m->report = path;
 	m->at.depth = 0;
+	set(&m->at.heads, "");
 	m->where = where(path);
 	why->n = 0;
 	if (!r) {
@@ -1048,19 +1039,6 @@ read_reports(struct merger *m, const char *path, struct buf *why)
 /* ---- the merger ---- */
 
 static void
-merger_init(struct merger *m, const struct merge *o, const struct part *part, int fd)
-{
-	memset(m, 0, sizeof(*m));
-	m->o = o;
-	m->part = part;
-	m->out.fd = fd;
-	m->first = true;
-	m->t.outer = m->t.inner = K_OTHER;
-	set(&m->at.heads, "");
-	set(&m->t.attrs, "");
-}
-
-static void
 free_case(struct testcase *c)
 {
 	struct buf *all[] = { &c->classname, &c->name, &c->file, &c->line, &c->attrs,
@@ -1105,11 +1083,10 @@ junit_count(const char *path, const char *file, struct counts *c, struct buf *no
 {
 	struct part part = { .file = file };
 	struct merge o = { .limit = 1 << 20 };
-	struct merger m;
+	struct merger m = { .o = &o, .part = &part, .notes = notes, .first = true, .out.fd = -1,
+		.t.outer = K_OTHER, .t.inner = K_OTHER };
 	int n;
 
-	merger_init(&m, &o, &part, -1);
-	m.notes = notes;
 	n = read_reports(&m, path, why);
 	*c = m.total;
 	c->failures += c->errors;
@@ -1248,14 +1225,13 @@ junit_merge(const struct merge *o, const struct part *parts, size_t n, const cha
 {
 	char *aside;
 	int fd = file_begin(out, 0666, &aside);
-	struct merger m;
+	struct merger m = { .o = o, .out.fd = fd, .t.outer = K_OTHER, .t.inner = K_OTHER };
 	off_t root_at;
 	size_t i;
 
 	*total = (struct counts){ 0 };
 	if (fd < 0)
 		return -1;
-	merger_init(&m, o, NULL, fd);
 	buf_str(&m.out.b, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites");
 	xml_attribute(&m.out.b, "name", o->name);
 	root_at = leave_room(&m.out);

@@ -821,11 +821,11 @@ trim(const char *s, size_t n)
 	return n;
 }
 
-/* Length of s before the # of a directive, whose reason is in why then; else NULL
- * is.  A blank stands before it; a TODO is a word, and the first # that there is:
- * neither "opens #todos" nor "as in #12 # TODO" is one, as other harnesses see it. */
-static size_t
-find_directive(const char *s, bool *todo, const char **why)
+/* The # of a directive in s, or its end.  A blank stands before it; a TODO is a word,
+ * and the first # that there is: neither "opens #todos" nor "as in #12 # TODO" is one,
+ * as other harnesses see it. */
+static const char *
+find_directive(const char *s, bool *todo)
 {
 	const char *mark, *word;
 	bool first = true;
@@ -836,15 +836,13 @@ find_directive(const char *s, bool *todo, const char **why)
 		word = mark + 1 + strspn(mark + 1, " \t");
 		*todo = first && !strncasecmp(word, "todo", 4)
 			&& !isalnum((unsigned char)word[4]);
-		*why = word + strcspn(word, " \t");
-		*why += strspn(*why, " \t");
-		if ((mark == s || isspace((unsigned char)mark[-1])) && (*todo || !strncasecmp(word, "skip", 4)))
-			return (size_t)(mark - s);
+		if ((*todo || !strncasecmp(word, "skip", 4))
+		&& (mark == s || isspace((unsigned char)mark[-1])))
+			return mark;
 		first = false;
 	}
 	*todo = false;
-	*why = NULL;
-	return (size_t)(mark - s);
+	return mark;
 }
 
 /* Takes how long the test took from the end of its name: "# time=12.3ms", of
@@ -981,24 +979,27 @@ static void
 read_point(struct tap *t, const char *s, int level, bool ok)
 {
 	struct point p = { .level = level, .verdict = ok ? PASSED : FAILED };
-	const char *why;
-	size_t n, first;
+	const char *mark, *why;
 	bool is_bad, todo;
+	size_t first;
 	int i;
 
 	end_text(t);
 	for (i = LEVELS; i > level; i--)
 		end_level(t, i);
 	s = read_number(t, s, level);
-	n = find_directive(s, &todo, &why);
+	mark = find_directive(s, &todo);
+	why = mark + strspn(mark, "# \t");
+	why += strcspn(why, " \t");
+	why += strspn(why, " \t");
 	if (todo) {
 		p.verdict = PASSED;
 		p.text = str("TODO %s", keep(t, why, strlen(why)));
-	} else if (why && ok) {
+	} else if (*mark && ok) {
 		p.verdict = SKIPPED;
 		p.message = keep(t, why, strlen(why));
 	}
-	read_title(t, &p, s, n);
+	read_title(t, &p, s, (size_t)(mark - s));
 	for (first = t->n; first && t->v[first - 1].level > level; first--)
 		;
 	is_bad = name_subtest(t, first, &p);
@@ -1115,25 +1116,19 @@ read_line(struct tap *t, const char *line)
 	}
 }
 
-/* Reads the log's lines, and says what never came.  The rest of a very long line
- * is not looked at. */
+/* Reads the log's lines, and says what never came. */
 static void
 read_log(struct tap *t, FILE *f)
 {
 	struct sink clean = { .limit = 0 };
-	bool whole = true, goes_on;
 	char line[16384];
-	size_t n, i;
+	size_t i;
 
 	while (t->bytes <= TAP_MAX && fgets(line, sizeof(line), f)) {
-		n = strlen(line);
-		goes_on = n == sizeof(line) - 1 && line[n - 1] != '\n';
 		sink_begin(&clean, INT32_MAX, false);
-		sink_text(&clean, line, trim(line, n), true);
+		sink_text(&clean, line, trim(line, strlen(line)), true);
 		sink_end(&clean);
-		if (whole)
-			read_line(t, clean.b.s + (starts(clean.b.s, "\xef\xbb\xbf") ? 3 : 0));
-		whole = !goes_on;
+		read_line(t, clean.b.s + (starts(clean.b.s, "\xef\xbb\xbf") ? 3 : 0));
 	}
 	buf_free(&clean.b);
 	end_text(t);
