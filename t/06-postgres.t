@@ -10,7 +10,6 @@ have psql || skip_all 'no psql'
 "$PYTHON" -m pytest --version >/dev/null 2>&1 || skip_all 'no pytest'
 export PYTHON
 
-sql() { psql -XAtq "$PRUN_TEST_PG" -c "$1"; }
 base=app_$(basename "$dir" | tr 'A-Z.' 'a-z_')
 sql "CREATE DATABASE $base"
 url=${PRUN_TEST_PG%/postgres}/$base

@@ -2,19 +2,10 @@
 # What can go wrong with databases; --clean and --reopen.  Here it is tried through
 # libpq; t/25-databases-psql.t reads this file and does the same through psql.
 # The server is the test's own: it has few prepared transactions.
-if [ ! "${OWN_PG-}" ]; then
-	OWN_PG=yes PG_CONF='max_prepared_transactions = 5'
-	export OWN_PG PG_CONF
-	unset PRUN_TEST_PG
-	exec "${0%/*}/with-pg" "$0"
-fi
+own_pg='max_prepared_transactions = 5'
 . "${0%/*}/lib.sh"
-have psql || skip_all 'no psql'
-[ "${PRUN_TEST_PG-}" ] || skip_all 'no PostgreSQL (t/with-pg starts one)'
+use_postgres
 
-sql() { psql -XAtq "$PRUN_TEST_PG" -c "$1"; }
-server=${PRUN_TEST_PG%/postgres}
-databases() { sql "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1" | tr '\n' ' '; }
 # with VARIABLE=VALUE... -- ARGUMENTS...: run, with these in the environment
 with() {
 	given=

@@ -1,17 +1,9 @@
 #!/bin/sh
 # A server with few connections: fewer files at once.
-if [ ! "${OWN_PG-}" ]; then
-	OWN_PG=yes PG_CONF='max_connections = 6
+own_pg='max_connections = 6
 max_wal_senders = 0'
-	export OWN_PG PG_CONF
-	unset PRUN_TEST_PG
-	exec "${0%/*}/with-pg" "$0"
-fi
 . "${0%/*}/lib.sh"
-have psql || skip_all 'no psql'
-[ "${PRUN_TEST_PG-}" ] || skip_all 'no PostgreSQL (t/with-pg starts one)'
-sql() { psql -XAtq "$PRUN_TEST_PG" -c "$1"; }
-databases() { sql "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1" | tr '\n' ' '; }
+use_postgres
 idle() { [ -z "$(sql "SELECT 1 FROM pg_stat_activity WHERE usename = 'app'")" ]; }
 sql 'CREATE ROLE app LOGIN CREATEDB'
 sql 'CREATE DATABASE app OWNER app'
@@ -19,7 +11,7 @@ url=$(echo "${PRUN_TEST_PG%/postgres}/app" | sed 's/postgres@/app@/')
 i=0
 while [ $((i += 1)) -le 16 ]; do echo 'sleep 0.1' | script "t/test_$i.sh"; done
 
-for way in libpq none; do
+for way in ${ways:-libpq}; do
 	[ $way = libpq ] || { PRUN_LIBPQ=none; export PRUN_LIBPQ; }
 	await idle
 	run -j8 --db "$url" t

@@ -4,7 +4,6 @@
 have psql || skip_all 'no psql'
 [ "${PRUN_TEST_PGDATA-}" ] || skip_all 'no PostgreSQL of our own (t/with-pg starts one)'
 
-sql() { psql -XAtq "$PRUN_TEST_PG" -c "$1"; }
 app=pooled_$$
 databases() { sql "SELECT replace(datname, '$app', 'app') FROM pg_database WHERE datname LIKE '$app%' ORDER BY 1" | tr '\n' ' '; }
 sql "CREATE ROLE $app LOGIN CREATEDB"

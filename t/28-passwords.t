@@ -4,7 +4,6 @@
 . "${0%/*}/lib.sh"
 have psql || skip_all 'no psql'
 [ "${PRUN_TEST_PGDATA-}" ] || skip_all 'no PostgreSQL of our own (t/with-pg starts one)'
-sql() { psql -XAtq "$PRUN_TEST_PG" -c "$1"; }
 at=${PRUN_TEST_PG##*@}
 at=${at%/postgres}
 template=secret_$$

@@ -1,18 +1,9 @@
 #!/bin/sh
 # A CREATE DATABASE that is no longer wanted: cancelled, its worker killed, its server
 # frozen, its psql stopped.
-if [ ! "${OWN_PG-}" ]; then
-	OWN_PG=yes
-	export OWN_PG
-	unset PRUN_TEST_PG
-	exec "${0%/*}/with-pg" "$0"
-fi
+own_pg='#'
 . "${0%/*}/lib.sh"
-have psql || skip_all 'no psql'
-[ "${PRUN_TEST_PG-}" ] || skip_all 'no PostgreSQL (t/with-pg starts one)'
-sql() { psql -XAtq "$PRUN_TEST_PG" -c "$1"; }
-server=${PRUN_TEST_PG%/postgres}
-databases() { sql "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1" | tr '\n' ' '; }
+use_postgres
 sql 'CREATE DATABASE app'
 app=$server/app
 echo 'touch up; exec sleep 3000.4' | script t/test_a.sh
@@ -40,7 +31,7 @@ begin() {
 workers() { ps -A -o pid= -o ppid= | awk -v p=$run '$2 == p { print $1 }'; }
 frozen() { echo "$postmaster"; ps -A -o pid= -o ppid= | awk -v p="$postmaster" '$2 == p { print $1 }'; }
 
-for way in ${ways:-libpq psql}; do
+for way in ${ways:-libpq}; do
 	[ $way = libpq ] || { PRUN_LIBPQ=none; export PRUN_LIBPQ; }
 	begin
 	kill -TERM $run
@@ -73,6 +64,8 @@ for way in ${ways:-libpq psql}; do
 done
 
 # psql hangs (it may be held by a debugger).
+PRUN_LIBPQ=none
+export PRUN_LIBPQ
 rm -f up
 "$PRUN" -v --db "$app" t/test_a.sh >out 2>err &
 run=$!

@@ -1,19 +1,10 @@
 #!/bin/sh
 # Isolation is proven: whether the clone was used at all; what a hang was about; what
 # a clone has of its template.
-if [ ! "${OWN_PG-}" ]; then
-	OWN_PG=yes PG_CONF='log_statement = ddl'
-	export OWN_PG PG_CONF
-	unset PRUN_TEST_PG
-	exec "${0%/*}/with-pg" "$0"
-fi
+own_pg='log_statement = ddl'
 . "${0%/*}/lib.sh"
-have psql || skip_all 'no psql'
-[ "${PRUN_TEST_PG-}" ] || skip_all 'no PostgreSQL (t/with-pg starts one)'
-sql() { psql -XAtq "$PRUN_TEST_PG" -c "$1"; }
-server=${PRUN_TEST_PG%/postgres}
+use_postgres
 as() { echo "$server/$2" | sed "s/postgres@/$1@/"; }
-databases() { sql "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1" | tr '\n' ' '; }
 idle() { [ "$(sql "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'app_w%'")" = 0 ]; }
 version=$(sql 'SHOW server_version_num')
 sql 'CREATE DATABASE app'
@@ -27,7 +18,7 @@ echo 'exec psql -XAtq "$OTHER_URL" -c "SELECT 1"' | script t/test_other.sh
 OTHER_URL=$app
 export OTHER_URL
 
-for way in ${ways:-libpq psql}; do
+for way in ${ways:-libpq}; do
 	[ $way = libpq ] || { PRUN_LIBPQ=none; export PRUN_LIBPQ; }
 	if [ "$version" -ge 140000 ]; then
 		run -v --db "$app" t/test_other.sh

@@ -1,6 +1,14 @@
 # What the tests share: TAP, a directory of their own, and prun to try.
 # Each test is named by the sentence that it proves.
 
+# A test file that sets own_pg, to lines for postgresql.conf, gets a server of its own.
+if [ "${own_pg+set}" ] && [ "${PG_CONF-}" != "$own_pg" ]; then
+	PG_CONF=$own_pg
+	export PG_CONF
+	unset PRUN_TEST_PG
+	exec "${0%/*}/with-pg" "$0"
+fi
+
 top=${0%/*}
 top=$(cd "${top%/kinds}/.." && pwd)
 PRUN=${PRUN:-$top/prun}
@@ -118,6 +126,16 @@ alive() {
 	done
 }
 gone() { survivors=$(alive "$1"); echo "$survivors"; [ -z "$survivors" ]; }
+
+# use_postgres: skips the file where there is none; $server is the URL without a database.
+use_postgres() {
+	have psql || skip_all 'no psql'
+	[ "${PRUN_TEST_PG-}" ] || skip_all 'no PostgreSQL (t/with-pg starts one)'
+	server=${PRUN_TEST_PG%/postgres}
+}
+sql() { psql -XAtq "$PRUN_TEST_PG" -c "$1"; }
+# Those of a server of the test's own.
+databases() { sql "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1" | tr '\n' ' '; }
 
 finish() {
 	echo "1..$tests"
