@@ -40,6 +40,8 @@ struct option {
 static const struct option table[] = {
 	{ "jobs", JOBS, TOP | LIMITED | 'j', AT(jobs), "N|max",
 		"Run up to N files at once. Default: CPU count", NULL },
+	{ "ahead", INT, TOP, AT(ahead), "N|auto",
+		"Make up to N more stacks ready while tests run", "0" },
 	{ "config", PATH, ARGV | 'f', AT(config), "FILE",
 		"Read FILE instead of prun.conf", NULL },
 	{ "chdir", PATH, ARGV | 'C', AT(chdir), "DIR", "Change to DIR first", NULL },
@@ -241,6 +243,8 @@ number(const struct setting *s)
 	}
 	if (o->type == JOBS && !strcmp(s->value, "max"))
 		return INT_MAX;
+	if (!strcmp(o->name, "ahead") && !strcmp(s->value, "auto"))
+		return AHEAD_AUTO;
 	if (isdigit((unsigned char)*s->value) || *s->value == '.')
 		n = strtod(s->value, &end);
 	for (i = 0; i < LEN(units); i++)

@@ -590,7 +590,7 @@ pg_clone(struct pg *pg, char **env, char **url, struct buf *why, bool *passing)
 		*passing = r.error->trouble >= SQL_PASSING;
 		/* Where it is crowded, it is for another worker. */
 		again = *passing && tries < 3
-			&& !(pg->crowded && tries && pg->plan->workers > 1);
+			&& !(pg->crowded && tries && (pg->plan->workers > 1 || pg->plan->o.ahead));
 		if (again)
 			proc_pause(pg->w, proc_clock(pg->w) + (500 << tries));
 		if (!again || pg->w->cancelled)
@@ -737,6 +737,17 @@ pg_used(struct pg *pg)
 	if (r.n)
 		return 1;
 	return pg->db && pg->unbroken && !r.error ? 0 : -1;
+}
+
+int
+pg_room(struct pg *pg)
+{
+	struct reply r = { 0 };
+
+	if (pg->db)
+		r = ask(pg, sql_fmt("SELECT current_setting('max_connections')::int * 7 / 10 / "
+			"(1 + count(*)) FROM pg_stat_activity WHERE datname = %L", pg->name));
+	return r.n ? (int)strtol(r.v[0], NULL, 10) : 0;
 }
 
 void

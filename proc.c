@@ -268,6 +268,8 @@ read_order(struct worker *w)
 		w->cancel_by = proc_clock(w) + o.ms;
 	} else if (o.type == ORDER_PAUSED) {
 		w->paused_ms += o.ms;
+	} else if (o.type == ORDER_GO) {
+		w->go = true;
 	} else {
 		w->next = o;
 		w->ordered = true;

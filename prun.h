@@ -86,7 +86,7 @@ struct proc {
 
 /* Every option's value (conf.c).  Durations in ms, sizes in bytes, -1: none. */
 struct opts {
-	int64_t jobs, retries, workers, max_worker_restart;
+	int64_t jobs, ahead, retries, workers, max_worker_restart;
 	int64_t timeout_ms, ready_timeout_ms, grace_ms;
 	int64_t log_limit, report_limit;
 	int keep, db_unused, db_strategy, split, server_failure, server_exit;
@@ -104,6 +104,7 @@ struct opts {
 	struct list suite, files, exclude, db_env, url_env, port_env, env;
 	struct list unset, serial, alone, lock, ports, service;
 };
+enum { AHEAD_AUTO = -1 };
 enum { STRATEGY_AUTO, STRATEGY_WAL_LOG, STRATEGY_FILE_COPY };
 enum { KEEP_FAILED, KEEP_RUN, KEEP_ALWAYS, KEEP_NEVER };
 enum { SPLIT_FILE, SPLIT_SUITE, SPLIT_DIR, SPLIT_TEST };
@@ -152,7 +153,7 @@ struct plan {
 	size_t all;             /* files in all shards */
 	bool incomplete;        /* nothing was found somewhere: see no-tests */
 	int64_t median_ms;      /* of what the history knows */
-	int workers;            /* how many attempts run side by side */
+	int workers;            /* how many tests run side by side */
 	char id[9];             /* of the run */
 	char started[21];       /* when it began, UTC */
 	int64_t began;          /* the same by the clock of outcomes */
@@ -173,6 +174,7 @@ struct outcome {
 	bool notes;             /* there is a file of notes to read */
 	bool fatal;             /* the run cannot go on */
 	bool crowded;           /* the database server has no room for this worker */
+	int room;               /* for as many such clones, or 0; see pg_room() */
 	int service;            /* that died or was not ready, from 1; 0: the server */
 	int slot;               /* of the worker */
 	int64_t begin, ms;
@@ -279,6 +281,9 @@ int pg_clean(struct pg *pg, bool list, struct buf *why);
 void pg_strangers(struct pg *pg);
 /* Whether anybody but us has connected to the clone; -1 where that is not known. */
 int pg_used(struct pg *pg);
+/* How many clones that are used as this one is now would take 70 % of the server's
+ * connections; 0 where that is not known. */
+int pg_room(struct pg *pg);
 /* Lists the clone's sessions, what they do and who blocks them. */
 void pg_sessions(struct pg *pg, struct buf *b);
 bool pg_gone(struct pg *pg, const char *url);     /* of a kept clone */
@@ -362,7 +367,7 @@ char *sql_fmt(const char *fmt, ...);
 
 /* Talk between prun and its workers: fixed-size records in pipes. */
 enum order_type {
-	ORDER_SETUP, ORDER_RUN, ORDER_DROP, ORDER_CANCEL, ORDER_PAUSED, ORDER_QUIT
+	ORDER_SETUP, ORDER_RUN, ORDER_DROP, ORDER_CANCEL, ORDER_PAUSED, ORDER_GO, ORDER_QUIT
 };
 
 struct order {
@@ -401,6 +406,7 @@ struct worker {
 	bool cancelled;         /* the attempt under way is to end */
 	int64_t cancel_by;      /* and by when; all graces end then */
 	int64_t paused_ms;      /* how long ^Z has stood still in all */
+	bool go;                /* the test of the attempt under way may begin */
 	bool ordered;           /* next holds an order not yet taken */
 	struct order next;
 	struct pids pids;       /* leaders started and not reaped */

@@ -21,6 +21,8 @@ struct slot {
 	bool busy;              /* an order is under way */
 	bool parked;            /* the database server has no room for it */
 	bool quits;             /* it was told to exit */
+	bool testing;           /* its test was told to begin, and has not ended */
+	int turn;               /* of its attempt, from 1 */
 	struct order order;
 };
 
@@ -34,7 +36,11 @@ struct run {
 	struct slot *slots;
 	struct slot_view *views;
 	struct pollfd *fds;
-	int nslots;
+	int nslots, most;       /* workers now, and with all that may be ahead */
+	int room;               /* for stacks, on the database server; 0: not known */
+	int turns, begun;       /* attempts, and tests that have begun */
+	int testing;            /* tests under way */
+	bool freed;             /* an attempt has ended */
 	int *order;             /* files in the order of their turn; -1: had it */
 	size_t first;           /* in order: all before it are -1 */
 	struct order *drops;    /* clones to be dropped */
@@ -140,6 +146,78 @@ give_up(struct run *r, const char *why)
 	cancel(r, r->p->o.grace_ms);
 }
 
+/* ---- stacks that are ready ahead of their turn ---- */
+
+static bool
+mentions_worker(const struct opts *o)
+{
+	const char *const commands[] = { o->test, o->server, o->ready, o->after, o->db_clone };
+	size_t i;
+	bool yes = false;
+
+	for (i = 0; i < LEN(commands); i++)
+		yes = yes || (commands[i] && strstr(commands[i], "PRUN_WORKER"));
+	for (i = 0; i < o->env.n + o->service.n; i++)
+		yes = yes || strstr(i < o->env.n ? o->env.v[i] : o->service.v[i - o->env.n],
+			"PRUN_WORKER");
+	return yes;
+}
+
+/* How many stacks may be ready beyond the tests that run. */
+static int
+most_ahead(const struct plan *p)
+{
+	int64_t n = p->o.ahead, most = (sysconf(_SC_OPEN_MAX) - 24) / 2 - p->workers;
+	const struct opts *o;
+	size_t i;
+
+	for (i = 0; i < p->nsuites && p->o.ahead == AHEAD_AUTO; i++) {
+		o = &p->suites[i].o;
+		if (mentions_worker(o))
+			return 0;
+		if (o->server || o->db || o->service.n)
+			n = p->workers;
+	}
+	if (n > (int64_t)p->nfiles - p->workers)
+		n = (int64_t)p->nfiles - p->workers;
+	if (sysconf(_SC_OPEN_MAX) > 0 && n > most)
+		n = most;
+	return n < 0 || p->o.audit ? 0 : (int)n;
+}
+
+/* Lets tests begin, as many as there are jobs, those first whose turn came first.
+ * With ahead = auto there is another worker when a place has been left free. */
+static void
+begin_tests(struct run *r)
+{
+	struct slot *s, *first;
+
+	do {
+		first = NULL;
+		for (s = r->slots; s < r->slots + r->nslots; s++)
+			if (r->views[s - r->slots].phase == PREPARED && !s->testing
+			&& (!first || s->turn < first->turn))
+				first = s;
+		if (first && r->testing < r->p->workers) {
+			first->testing = true;
+			r->testing++;
+			r->begun++;
+			order(r, (int)(first - r->slots), ORDER_GO, 0, 0, 0);
+		}
+	} while (first && r->testing < r->p->workers);
+	if (r->freed && !first && r->nslots < r->most && r->first < r->p->nfiles
+	&& (!r->room || r->nslots < r->room) && start_worker(r, r->nslots) == 0)
+		r->nslots++;
+	r->freed = false;
+}
+
+static void
+end_test(struct run *r, struct slot *s)
+{
+	r->testing -= s->testing;
+	s->testing = false;
+}
+
 /* ---- results ---- */
 
 static bool
@@ -219,6 +297,7 @@ give_back(struct run *r, int slot, const struct outcome *o)
 	if (!left || r->stopping)
 		return false;
 	r->slots[slot].parked = true;
+	r->most = 0;                    /* auto grows no more */
 	show_say(r->show, "prun: the database server has no connection left: %d at once (see "
 		"max_connections)", left);
 	while (r->order[k] >= 0)
@@ -295,6 +374,10 @@ take_result(struct run *r, int slot, const struct outcome *o)
 	bool again, audit = r->p->o.audit;
 
 	occupy(r, f, false);
+	end_test(r, &r->slots[slot]);
+	r->freed = true;
+	if (o->room && (!r->room || o->room < r->room))
+		r->room = o->room;
 	if (o->crowded && give_back(r, slot, o))
 		return;
 	again = wants_another(r, f, o);
@@ -390,6 +473,9 @@ take_news(struct run *r, int i, const struct news *n)
 	case NEWS_PHASE:
 		r->views[i].phase = n->phase;
 		r->views[i].file = n->o.file;
+		/* With -x only when it is known that no test has failed. */
+		if (n->phase == STOPPING && !r->p->o.fail_fast)
+			end_test(r, s);
 		if (n->phase == WAITING)
 			show_say(r->show, "prun: waiting for the setup of another run");
 		return false;
@@ -564,10 +650,13 @@ give_work(struct run *r, int i)
 		order(r, i, ORDER_DROP, r->drops[r->ndrops].file,
 			r->drops[r->ndrops].attempt, 0);
 	} else {
-		f = r->stopping ? NULL : next_file(r);
+		/* The first stacks come before any that are ahead. */
+		f = r->stopping || (r->running >= r->p->workers && r->begun < r->p->workers)
+			? NULL : next_file(r);
 		if (!f)
 			return;
 		occupy(r, f, true);
+		r->slots[i].turn = ++r->turns;
 		order(r, i, ORDER_RUN, f->index, r->records[f->index].attempts + 1, 0);
 	}
 }
@@ -580,6 +669,8 @@ hand_out(struct run *r)
 	struct slot *s;
 	size_t i;
 
+	if (!r->stopping)
+		begin_tests(r);
 	for (s = r->slots; s < r->slots + r->nslots; s++) {
 		/* With nobody else at work there is room for one that is parked. */
 		if (s->worker.pid && !s->busy && (!s->parked || !r->running))
@@ -789,9 +880,10 @@ zeroed(size_t n, size_t size)
 int
 run_files(const struct plan *p, struct record *records, struct show *show, int *sig)
 {
-	size_t n = (size_t)p->workers, k;
+	int ahead = most_ahead(p), i;
+	size_t n = (size_t)(p->workers + ahead), k;
 	struct run r = {
-		.p = p, .records = records, .show = show, .nslots = p->workers,
+		.p = p, .records = records, .show = show, .most = p->workers + ahead,
 		.order = plan_order(p, p->o.shuffle), .deadline = -1,
 		.held = zeroed(p->locks.n, sizeof(*r.held)),
 		.in_suite = zeroed(p->nsuites, sizeof(*r.in_suite)),
@@ -799,7 +891,6 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 		.fds = zeroed(n + 1, sizeof(*r.fds))
 	};
 	struct record *c;
-	int i;
 
 	/* Until it has run, a file's result is that it did not. */
 	for (k = 0; k < p->nfiles; k++) {
@@ -811,13 +902,14 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 		if (p->o.audit)
 			c->rounds = xcalloc((size_t)p->o.audit + 1, sizeof(*c->rounds));
 	}
-	for (i = 0; i < r.nslots && start_worker(&r, i) == 0; i++)
-		;
-	if (i == 0)
+	if (ahead && p->o.ahead == AHEAD_AUTO)
+		n -= (size_t)ahead - 1;
+	while ((size_t)r.nslots < n && start_worker(&r, r.nslots) == 0)
+		r.nslots++;
+	if (r.nslots == 0)
 		fatal(EXIT_RUN, "cannot start a worker:");
-	if (i < r.nslots)
-		show_say(show, "prun: only %d at once: %s", i, strerror(errno));
-	r.nslots = i;
+	if (r.nslots < p->workers)
+		show_say(show, "prun: only %d at once: %s", r.nslots, strerror(errno));
 	while (goes_on(&r) && hand_out(&r))
 		await_news(&r, show_draw(show, r.views, r.nslots, false));
 	quit(&r);
@@ -827,7 +919,7 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 	proc_drain(NULL, NULL);
 	list_clones(&r);
 	end_files(&r);
-	for (i = 0; i < p->workers; i++)
+	for (i = 0; i < r.nslots; i++)
 		free(r.slots[i].sessions.v);
 	free(r.drops);
 	free(r.order);

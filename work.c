@@ -42,6 +42,7 @@ struct attempt {
 	size_t ours;
 	struct proc test;
 	bool cloned;
+	int64_t waited;         /* for its turn, with its stack ready */
 	const char *why;        /* the cause in words, or NULL */
 	struct buf notes;
 };
@@ -291,7 +292,8 @@ clone(struct attempt *a)
 	make_env(a);
 	a->cloned = true;
 	failed = pg_clone(a->pg, a->env.v, &a->db_url, &why, &passing);
-	if (failed && pg_crowded(a->pg) && a->plan->workers > 1 && !a->w->cancelled) {
+	if (failed && pg_crowded(a->pg) && (a->plan->workers > 1 || a->plan->o.ahead)
+	&& !a->w->cancelled) {
 		a->out.crowded = true;
 		a->cloned = false;      /* another worker makes it */
 	}
@@ -360,17 +362,40 @@ start_member(struct attempt *a, size_t i)
 	return a->out.cause == CAUSE_NONE;
 }
 
+/* The stack is ready: waits until prun says that the test may begin. */
+static bool
+await_go(struct attempt *a)
+{
+	int64_t begin = proc_clock(a->w);
+	size_t dead = a->nstack;
+
+	enter(a, PREPARED);
+	while (!a->w->go && !a->w->cancelled && dead == a->nstack) {
+		proc_wait(a->w, NULL, 0, -1);
+		dead = dead_member(a, a->o->server_exit);
+	}
+	a->waited += proc_clock(a->w) - begin;
+	if (a->w->cancelled)
+		return fails(a, CAUSE_CANCELLED, "");
+	if (dead < a->nstack)
+		fails(a, CAUSE_SERVER_DIED, str("%s died before the test began: %s",
+			a->stack[dead].title, proc_how_ended(&a->procs[dead])));
+	return dead == a->nstack;
+}
+
 /* Starts the stack once, each member when the one before it is ready. */
 static bool
 start_stack(struct attempt *a)
 {
 	size_t i;
 
+	if (a->nstack)
+		enter(a, STARTING);
 	for (i = 0; i < a->nstack; i++)
 		if (!start_member(a, i))
 			return false;
 	a->out.service = 0;
-	return true;
+	return await_go(a);
 }
 
 static void
@@ -398,17 +423,18 @@ release_ports(struct attempt *a)
 /*
  * A server that dies at once may have found its port taken: that costs other
  * ports, three times.  Or it may not be able to bind a port that is held for it:
- * the stack gets one more try with the ports released.
+ * the stack gets one more try with the ports released.  And one if it dies while
+ * it waits for its turn.
  */
 static bool
 serve(struct attempt *a)
 {
-	bool released = a->ports[0].hold < 0;
+	bool released = a->ports[0].hold < 0, waited = false;
 	int lost = 0, status, taken;
 
-	if (a->nstack)
-		enter(a, STARTING);
 	for (;;) {
+		a->out.cause = CAUSE_NONE;
+		a->why = NULL;
 		make_env(a);
 		if (a->nstack)
 			write_env(a);
@@ -418,6 +444,13 @@ serve(struct attempt *a)
 			break;
 		status = a->procs[dead_member(a, false)].status;
 		stop_stack(a);
+		if (a->out.began[PREPARED] >= a->out.began[STARTING]) {
+			if (waited)
+				break;
+			waited = true;
+			buf_fmt(&a->notes, "- %s; started again\n", a->why);
+			continue;
+		}
 		taken = release_ports(a);
 		/* It went to the background, or the shell could not run it. */
 		if (status == 0 || status == 126 || status == 127 || (released && !taken))
@@ -433,9 +466,9 @@ serve(struct attempt *a)
 				"its port released: does it set SO_REUSEADDR?\n");
 			released = true;
 		}
-		a->out.cause = CAUSE_NONE;
 	}
-	a->out.fatal = !a->w->cancelled && a->o->server_failure == 0;
+	a->out.fatal = !a->out.began[PREPARED] && !a->w->cancelled
+		&& a->o->server_failure == 0;
 	return false;
 }
 
@@ -608,7 +641,7 @@ look(struct attempt *a)
 {
 	struct counts c = { 0 };
 	struct buf why = { 0 };
-	int64_t ms = proc_clock(a->w) - a->out.begin;
+	int64_t ms = proc_clock(a->w) - a->out.begin - a->waited;
 	struct stat st;
 	int reports = 0;
 
@@ -622,6 +655,8 @@ look(struct attempt *a)
 	a->out.failed = c.failures;
 	a->out.skipped = c.skipped;
 	a->out.status = a->test.status;
+	if (a->plan->o.ahead == AHEAD_AUTO && a->out.tested && a->db_url)
+		a->out.room = pg_room(a->pg);
 	if (!a->out.tested || !a->test.ended)
 		fails(a, CAUSE_SPAWN, "the test was not run to its end");
 	if (a->out.cause == CAUSE_NONE)
@@ -671,8 +706,7 @@ stop(struct attempt *a)
 	struct buf names = { 0 };
 	bool leaked = false;
 
-	if (a->nstack || !a->test.ended)        /* else it takes no time */
-		enter(a, STOPPING);
+	enter(a, STOPPING);
 	if (a->test.ended && !a->w->cancelled && a->out.cause != CAUSE_TIMEOUT) {
 		for (;;) {
 			leaked = proc_left(a->w, &a->test, &names) > 0;
@@ -758,7 +792,7 @@ tell_result(struct attempt *a)
 	if (b.n && !a->out.notes)
 		snprintf(a->out.why, sizeof(a->out.why), "%s", b.s);
 	n.o = a->out;
-	n.o.ms = proc_clock(a->w) - a->out.begin;
+	n.o.ms = proc_clock(a->w) - a->out.begin - a->waited;
 	n.o.began[IDLE] = proc_clock(a->w);
 	proc_tell(a->w, &n);
 	buf_free(&b);
@@ -805,6 +839,7 @@ new_attempt(const struct attempt *self, const struct file *f, int number, char *
 	a.dir = dir;
 	a.out.result = ERROR;
 	a.w->file = f->index;
+	a.w->go = false;
 	a.out.file = f->index;
 	a.out.attempt = number;
 	a.out.slot = a.w->slot;
