@@ -27,6 +27,7 @@ struct parts {
 /* A file of a run, or an empty shard of one, as a part of a merge tells it. */
 struct unit {
 	struct part is;         /* strings in scratch memory, or NULL */
+	char *file;             /* its suite and path; "": an empty shard */
 	size_t part, number;    /* which of that part's units it is */
 	int shard, shards;
 	bool replaced;
@@ -523,17 +524,13 @@ static int
 by_file(const void *a, const void *b)
 {
 	const struct unit *s = a, *t = b;
-	int order = compare(s->is.suite, t->is.suite);
+	int order = strcmp(s->file, t->file);
 
-	if (!order)
-		order = compare(s->is.file, t->is.file);
 	if (!order)
 		order = compare(s->is.name, t->is.name);
 	if (!order)
 		order = compare(s->is.started, t->is.started);
-	if (order)
-		return order;
-	return s->part < t->part ? -1 : s->part > t->part;
+	return order ? order : (int)s->part - (int)t->part;
 }
 
 /* All files and shards that the parts tell of.  What was found in a directory
@@ -558,6 +555,8 @@ read_units(struct parts *parts, struct units *u)
 		v = &u->v[i];
 		if (!v->is.shard || sscanf(v->is.shard, "%d/%d", &v->shard, &v->shards) != 2)
 			v->shard = v->shards = 1;
+		v->file = v->is.file ? str("%s\n%s", v->is.suite
+			? v->is.suite : "", v->is.file) : "";
 	}
 	if (u->n)
 		qsort(u->v, u->n, sizeof(*u->v), by_file);
@@ -655,8 +654,7 @@ check_files(const struct plan *p, struct parts *parts, struct units *u)
 	for (i = 1; i < u->n; i++) {
 		a = &u->v[i - 1];
 		b = &u->v[i];
-		if (!b->is.file || !same_name(a, b) || compare(a->is.suite, b->is.suite)
-		|| compare(a->is.file, b->is.file))
+		if (!*b->file || !same_name(a, b) || strcmp(a->file, b->file))
 			continue;
 		if (!p->o.rerun && twice++ < 10)
 			tell_twice(b->is.file, a, b);
@@ -679,20 +677,19 @@ write_history(const struct plan *p, const struct units *u)
 {
 	enum result worst = PASS;
 	struct list lines = { 0 };
-	const struct part *v, *next;
+	const struct unit *v;
 	int64_t most = 0;
 	size_t i;
 
 	for (i = 0; i < u->n; i++) {
-		v = &u->v[i].is;
-		next = i + 1 < u->n ? &u->v[i + 1].is : NULL;
-		if (!v->file || u->v[i].replaced || v->result == RESULTS)
+		v = &u->v[i];
+		if (!*v->file || v->replaced || v->is.result == RESULTS)
 			continue;
-		most = v->ms > most ? v->ms : most;
-		worst = v->result > worst ? v->result : worst;
-		if (next && !compare(v->file, next->file) && !compare(v->suite, next->suite))
+		most = v->is.ms > most ? v->is.ms : most;
+		worst = v->is.result > worst ? v->is.result : worst;
+		if (i + 1 < u->n && !strcmp(v->file, v[1].file))
 			continue;
-		list_add(&lines, plan_history_line(most, worst, v->suite, v->file));
+		list_add(&lines, plan_history_line(most, worst, v->is.suite, v->is.file));
 		most = 0;
 		worst = PASS;
 	}
@@ -886,7 +883,6 @@ die(int sig)
 static int
 run(struct plan *p, bool aside)
 {
-	int64_t begin = clock_ms();
 	time_t now = time(NULL);
 	struct record *records;
 	struct show *show;
@@ -904,20 +900,18 @@ run(struct plan *p, bool aside)
 		make_parents("-o", p->o.junit);
 		make_parents("--html", p->o.html);
 		make_parents("--history", p->o.history);
-		find_setups(p);
 	}
-	p->began = begin;
+	p->began = clock_ms();
 	strftime(p->started, sizeof(p->started), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
 	make_dir(p);
 	/* They last as long as the process, with what run.c puts into them. */
-	records = scratch(p->nfiles * sizeof(*records) + 1);
-	memset(records, 0, p->nfiles * sizeof(*records));
+	records = scratch(p->nfiles * sizeof(*records));
 	show = show_open(p, records);
 	if (!p->o.quiet && !aside)
 		show_say(show, "%s\n%s", config_line(p), headline(p));
 	status = run_files(p, records, show, &sig);
 	if (!aside)
-		status = finish(p, records, show, status, sig, clock_ms() - begin);
+		status = finish(p, records, show, status, sig, clock_ms() - p->began);
 	else if (remove_tree(p->dir) < 0)
 		warn("%s could not be removed:", p->dir);
 	sig = drain(show, sig ? clock_ms() + 1000 : -1, sig);
@@ -948,7 +942,6 @@ clean_mode(struct plan *p)
 		refuse_foreign(path);
 		close(lock_run(path, false));
 	}
-	find_setups(p);
 	if (dbs)
 		status = run(p, true);
 	for (i = 0; i < p->paths.n; i++) {
@@ -1010,13 +1003,6 @@ find_attempt(struct plan *p)
 	if (*suite)
 		list_add(&p->o.suite, suite);
 	buf_free(&env);
-}
-
-static int
-reopen_mode(struct plan *p)
-{
-	find_setups(p);
-	return run(p, true);
 }
 
 /* How many workers the descriptors suffice for: two each, and some. */
@@ -1088,6 +1074,7 @@ main(int argc, char **argv)
 		else if (plan_wants_setup(&p) && !p.o.reopen)
 			collect(&p);
 		plan_make(&p);
+		find_setups(&p);
 		p.workers = count_workers(&p);
 		if (p.o.interactive && p.nfiles != 1)
 			bad("-i", "needs exactly one file, got %zu", p.nfiles);
@@ -1096,7 +1083,7 @@ main(int argc, char **argv)
 		if (p.o.clean)
 			status = clean_mode(&p);
 		else if (p.o.reopen)
-			status = reopen_mode(&p);
+			status = run(&p, true);
 		else if (p.o.list)
 			print_plan(&p);
 		else if (p.nfiles || p.all)
