@@ -21,12 +21,10 @@
 #define LEFT_SHOWN 5            /* of what one attempt left */
 #define NAME_CUT 500            /* longer ones are cut in the notes */
 #define ANNOTATIONS 10          /* GitHub shows no more of a step */
-#define PAGE_TEXTS 200          /* failures in the page with their text */
+#define PAGE_TEXTS 200          /* failures in the page with their text: */
 #define PAGE_TEXT 4096          /* bytes of each */
 #define PAGE_MOST 1500000       /* bytes of the page, then it has no more details */
-#define STEP_MOST 500000        /* the same of GitHub's summary of a step: */
-#define STEP_ROWS 1000          /* files in it at most */
-#define STEP_SLOWEST 5          /* files that passed */
+#define STEP_MOST 440000        /* the same of the summary of a step, which has 1 MB */
 #define CHUNK 512               /* a pipe takes as much after POLLOUT: _POSIX_PIPE_BUF */
 
 /* as counted in the last line */
@@ -50,6 +48,7 @@ struct show {
 	bool jsonl_failed;      /* a line could not be written to it */
 	bool colours;           /* on a terminal */
 	bool screen;            /* and lines redrawn in place below the others */
+	uint32_t *told;         /* hashes of what was said of each file's failure */
 	char *github;           /* the word that ends stop-commands, or NULL */
 	int annotated;
 	int lines;              /* of workers, on the screen now */
@@ -72,8 +71,9 @@ seconds(int64_t ms)
 	return (double)ms / 1000;
 }
 
-/* Formats JSON and HTML: ' is a quote, %s a string of JSON, %h text of HTML or NULL
- * (on one line: GitHub's Markdown begins again after an empty one), %r text as it is, %d an int, %n an int64_t, %t milliseconds as seconds. */
+/* Formats JSON and HTML: ' is a quote, %s a string of JSON, %h text of HTML or NULL, %r
+ * text as it is, %d an int, %n an int64_t, %t milliseconds as seconds.  %h has no empty
+ * lines, after which GitHub would read Markdown. */
 static void
 fill(struct buf *b, const char *fmt, ...)
 {
@@ -182,11 +182,12 @@ title(const struct show *s, const struct file *f)
 static char *
 word(const struct show *s, enum result result, int width)
 {
-	int colour = result == PASS ? 32 : result < FAIL ? 33 : 31;
+	int colour = result < FAIL ? 33 : 31;
 
 	if (!s->colours)
 		return str("%-*s", width, result_name[result]);
-	return str("\033[%dm%-*s\033[m", colour, width, result_name[result]);
+	return str("\033[%dm%-*s\033[m", result == PASS ? 32 : colour, width,
+		result_name[result]);
 }
 
 void
@@ -207,19 +208,41 @@ show_say(struct show *s, const char *fmt, ...)
 	show_write(s);
 }
 
+/* A line below the others, which does not wrap: it would be one too many to go up. */
 static void
-draw_slot(struct show *s, const struct slot_view *v, int64_t now, int width)
+draw_line(struct show *s, const char *line, int width)
 {
-	char *line = str("%s%-7s %s  %.0fs", s->screen ? "  " : "running: ",
-		phase_name[v->phase], v->file < 0 ? "" : title(s, &s->plan->files[v->file]),
-		seconds(now - v->since));
 	size_t n = strlen(line);
 
-	/* A line that wraps would be one too many to go up; not inside a character. */
 	while (s->screen && n && (n >= (size_t)width || (line[n] & 0xc0) == 0x80))
-		n--;
+		n--;                    /* not inside a character */
 	buf_fmt(&s->out, "%.*s\n", (int)n, line);
 	s->lines += s->screen;
+}
+
+/* How far the run is; how long it will take only if the history knows all the rest. */
+static char *
+progress(const struct show *s, const struct slot_view *v, int n, int64_t now)
+{
+	const struct plan *p = s->plan;
+	int64_t left = 0;
+	bool known = true;
+	int failed = 0, i;
+
+	for (i = 0; i < (int)p->nfiles; i++) {
+		if (s->records[i].ended) {
+			failed += s->records[i].o.result >= FAIL;
+			continue;
+		}
+		left += p->files[i].expect_ms;
+		known = known && p->files[i].expect_ms >= 0;
+	}
+	for (i = 0; i < n; i++)
+		left -= v[i].phase == IDLE ? 0 : now - v[i].since;
+	left /= p->workers;
+	return str("  %d/%zu files, %d failed, %.0fs%s", s->done, p->nfiles, failed,
+		seconds(now - p->began), known && left > 1000 ? str(", about %.0fs left",
+		seconds(left)) : "");
 }
 
 int64_t
@@ -241,8 +264,13 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 		ws = (struct winsize){ .ws_col = 80, .ws_row = 24 };
 	erase(s);
 	for (i = 0; i < n; i++)
-		if (v[i].phase != IDLE && (!s->screen || s->lines < ws.ws_row - 2))
-			draw_slot(s, &v[i], t, ws.ws_col);
+		if (v[i].phase != IDLE && (!s->screen || s->lines < ws.ws_row - 3))
+			draw_line(s, str("%s%-7s %s  %.0fs", s->screen ? "  " : "running: ",
+				phase_name[v[i].phase],
+				v[i].file < 0 ? "" : title(s, &s->plan->files[v[i].file]),
+				seconds(t - v[i].since)), ws.ws_col);
+	if (s->screen)
+		draw_line(s, progress(s, v, n, t), ws.ws_col);
 	s->drawn = t;
 	scratch_release(mark);
 	show_write(s);
@@ -265,23 +293,31 @@ percent(const char *text, const char *set)
 	return s;
 }
 
+/* A command for GitHub, which heeds no other line. */
+static void
+put_command(struct show *s, const char *command)
+{
+	if (s->github)
+		buf_fmt(&s->out, "::%s::\n%s\n::stop-commands::%s\n", s->github, command,
+			s->github);
+}
+
 static void
 annotate(struct show *s, const struct file *f, char *const note[FIELDS])
 {
 	const char *source = *note[SOURCE] ? note[SOURCE] : f->path, *path = source;
 	const char *top = getenv("GITHUB_WORKSPACE");
+	int line = atoi(note[LINE]);
 
-	if (s->annotated++ >= ANNOTATIONS)
+	if (!s->github || s->annotated++ >= ANNOTATIONS)
 		return;
 	if (*path != '/')
 		path = str("%s/%s", s->plan->base, path);
-	top = top ? str("%s/", top) : "";
-	buf_fmt(&s->out, "::%s::\n::error file=%s", s->github,
-		percent(*top && starts(path, top) ? path + strlen(top) : source, "%:,"));
-	if (atoi(note[LINE]) > 0)
-		buf_fmt(&s->out, ",line=%d", atoi(note[LINE]));
-	buf_fmt(&s->out, ",title=%s::%s\n::stop-commands::%s\n", percent(note[NAME], "%:,"),
-		percent(note[MESSAGE], "%"), s->github);
+	if (top && starts(path, str("%s/", top)))
+		source = path + strlen(top) + 1;
+	put_command(s, str("::error file=%s%s,title=%s::%s", percent(source, "%:,"),
+		line > 0 ? str(",line=%d", line) : "", percent(note[NAME], "%:,"),
+		percent(note[MESSAGE], "%")));
 }
 
 /* The path of a file, relative to where the user stands. */
@@ -331,23 +367,21 @@ show_failure(struct show *s, const struct file *f, char *const note[FIELDS])
 	return id;
 }
 
-/* Prints the notes, which it takes apart; the number of failing tests in them,
- * without cases such as [plan], which no test has written, and the id of the last
- * one, or NULL. */
+/* Prints the notes, which it takes apart, unless they are the same as before; the
+ * number of failing tests in them, without cases such as [plan], which no test has
+ * written, and the id of the last one, or NULL. */
 static int
-show_notes(struct show *s, const struct file *f, bool again, char *notes, char **id)
+show_notes(struct show *s, const struct file *f, bool again, bool same, char *notes, char **id)
 {
 	const char *cause = cause_name[s->records[f->index].o.cause];
 	char *line, *v[FIELDS];
 	int tests = 0, ours = 0, i;
 
 	while ((line = next_line(&notes))) {
-		if (starts(line, "! ")) {
-			put_line(s, str("    %s (%s)", line + 2, cause));
-			continue;
-		}
 		if (!starts(line, "x ")) {
-			put_line(s, str("    %s", line + 2));
+			if (!same)
+				put_line(s, str(*line == '!' ? "    %s (%s)" : "    %s",
+					line + 2, cause));
 			continue;
 		}
 		line += 2;
@@ -358,12 +392,12 @@ show_notes(struct show *s, const struct file *f, bool again, char *notes, char *
 				*line++ = '\0';
 		}
 		ours += *v[NAME] == '[';
-		if (++tests <= TESTS_SHOWN)
+		if (++tests <= TESTS_SHOWN && !same)
 			*id = show_failure(s, f, v);
-		if (s->github && !again)
+		if (!again)
 			annotate(s, f, v);
 	}
-	if (tests > TESTS_SHOWN)
+	if (tests > TESTS_SHOWN && !same)
 		buf_fmt(&s->out, "    and %d more\n", tests - TESTS_SHOWN);
 	return tests - ours;
 }
@@ -377,10 +411,12 @@ show_tail(struct show *s, const char *dir, const char *name)
 
 	buf_tail(&b, str("%s/%s.log", dir, name), 15);
 	text = b.s;
+	put_command(s, str("::group::end of the %s log", name));
 	if (b.n)
 		buf_fmt(&s->out, "    end of the %s log:\n", name);
 	while ((line = next_line(&text)))
 		buf_fmt(&s->out, "    | %s\n", line);
+	put_command(s, "::endgroup::");
 	buf_free(&b);
 }
 
@@ -466,7 +502,7 @@ show_details(struct show *s, const struct file *f, bool again, char *notes,
 	const struct outcome *o = &s->records[f->index].o;
 	char *id = NULL, *service = o->service ? f->suite->o.service.v[o->service - 1]
 		: "server";
-	int tests = show_notes(s, f, again, notes, &id);
+	int tests = show_notes(s, f, again, false, notes, &id);
 
 	if (o->cause == CAUSE_SERVER_DIED || o->cause == CAUSE_SERVER_NOT_READY
 	|| o->cause == CAUSE_PORT)
@@ -487,7 +523,7 @@ show_details(struct show *s, const struct file *f, bool again, char *notes,
 
 /* [ 3/16] FAIL  tests/e2e/test_login.py  12 tests, 2 failed  18.7s */
 static void
-show_line(struct show *s, const struct file *f, bool again)
+show_line(struct show *s, const struct file *f, bool again, const char *end)
 {
 	const struct outcome *o = &s->records[f->index].o;
 	struct buf *out = &s->out;
@@ -503,7 +539,7 @@ show_line(struct show *s, const struct file *f, bool again)
 		buf_fmt(out, ", %" PRId64 " failed", o->failed);
 	if (o->report && o->skipped)
 		buf_fmt(out, ", %" PRId64 " skipped", o->skipped);
-	buf_fmt(out, "  %.1fs\n", seconds(o->ms));
+	buf_fmt(out, "  %.1fs%s\n", seconds(o->ms), end);
 }
 
 /* ---- results.jsonl ---- */
@@ -555,9 +591,9 @@ write_plan(struct show *s)
 	struct buf b = { 0 };
 	size_t i;
 
-	fill(&b, "{'prun':%s,'run':%s,'plan':%s,'shard':%s,'audit':%n,'started':%s,'files':[",
-		PRUN_VERSION, p->id, str("%08" PRIx32, p->hash),
-		str("%d/%d", p->shard, p->shards), p->o.audit, p->started);
+	fill(&b, "{'prun':%s,'run':%s,'plan':%s,'shard':%d,'shards':%d,'audit':%n,"
+		"'started':%s,'files':[", PRUN_VERSION, p->id, str("%08" PRIx32, p->hash),
+		p->shard, p->shards, p->o.audit, p->started);
 	for (i = 0; i < p->nfiles; i++) {
 		buf_str(&b, i ? "}," : "");
 		json_file(&b, &p->files[i]);
@@ -618,18 +654,13 @@ json_value(const char *object, const char *key)
 	return value;
 }
 
-static long
-json_long(const char *object, const char *key)
-{
-	return strtol(json_value(object, key), NULL, 10);
-}
-
+/* The same as a number, times scale; 0 if it is none. */
 static int64_t
-milliseconds(const char *text)
+json_number(const char *object, const char *key, int scale)
 {
-	double s = strtod(text, NULL);
+	double n = strtod(json_value(object, key), NULL) * scale;
 
-	return s > 0 && s < 1e9 ? (int64_t)(s * 1000 + 0.5) : 0;
+	return n > -1e15 && n < 1e15 ? (int64_t)(n < 0 ? n - 0.5 : n + 0.5) : 0;
 }
 
 /* The files of the plan: {"index":0,"suite":"","file":"t/a.sh", ... } */
@@ -647,10 +678,10 @@ read_planned(struct plan *p, struct record **records, const char *line)
 	*records = xcalloc(n, sizeof(**records));
 	for (s = line; (s = strstr(s, "{\"index\"")); s++) {
 		(*records)[p->nfiles].o = (struct outcome){ .result = CANCEL, .attempt = 1,
-			.cause = CAUSE_CANCELLED, .why = "! the run ended before this file did" };
+			.cause = CAUSE_CANCELLED, .why = "! the run ended before it did" };
 		f = &p->files[p->nfiles];
 		f->index = (int)p->nfiles;
-		f->copy = (int)json_long(s, "copy");
+		f->copy = (int)json_number(s, "copy", 1);
 		f->suite = &p->suites[p->nfiles++];
 		f->suite->name = json_value(s, "suite");
 		f->test = json_value(s, "file");
@@ -661,41 +692,39 @@ read_planned(struct plan *p, struct record **records, const char *line)
 static void
 read_ended(struct plan *p, struct record *records, const char *object)
 {
-	long i = json_long(object, "index"), attempt = json_long(object, "attempt");
-	char *message, *phases, *value;
+	int64_t i = json_number(object, "index", 1), n = json_number(object, "attempt", 1);
 	struct outcome *o;
+	char *phases;
 	int k;
 
-	if (i < 0 || (size_t)i >= p->nfiles)
+	if (i < 0 || i >= (int64_t)p->nfiles)
 		return;
 	o = &records[i].o;
 	if (p->o.audit && records[i].attempts && o->result >= FAIL)
 		return;                 /* the first failure stands for the file */
-	o->attempt = attempt >= 1 && attempt <= 1000 ? (int)attempt : 1;
-	records[i].attempts = o->attempt;
+	records[i].attempts = o->attempt = n >= 1 && n <= 1000 ? (int)n : 1;
 	/* A word that we do not know is the last one, which is the worst. */
 	o->result = (enum result)find_word(result_name, RESULTS - 1,
 		json_value(object, "result"));
 	o->cause = (enum cause)find_word(cause_name, CAUSES - 1, json_value(object, "cause"));
-	o->status = (int)json_long(object, "status");
-	o->ms = milliseconds(json_value(object, "seconds"));
-	o->slot = (int)json_long(object, "worker");
+	o->status = (int)json_number(object, "status", 1);
+	o->ms = json_number(object, "seconds", 1000);
+	o->slot = (int)json_number(object, "worker", 1);
 	phases = strstr(object, "\"phases\":");
-	for (k = 0; phases && k < PHASES; k++) {
-		value = json_value(phases, phase_name[k]);
-		if (*value)
-			o->began[k] = p->began + milliseconds(value);
-	}
+	for (k = 0; phases && k < PHASES; k++)
+		if (*json_value(phases, phase_name[k]))
+			o->began[k] = p->began + json_number(phases, phase_name[k], 1000);
 	o->notes = true;        /* they may be there, or else: */
-	message = json_value(object, "message");
-	snprintf(o->why, sizeof(o->why), "%s%.190s", *message ? "! " : "", message);
+	snprintf(o->why, sizeof(o->why), "! %.190s", json_value(object, "message"));
+	if (!o->why[2])
+		*o->why = '\0';
 }
 
 int
 show_read(struct plan *p, struct record **records, const char *dir)
 {
 	struct buf b = { 0 };
-	char *text, *end, *line, *shard;
+	char *text, *end, *line;
 	int r = buf_read(&b, str("%s/results.jsonl", dir));
 
 	end = b.n ? strrchr(b.s, '\n') : NULL;
@@ -706,11 +735,10 @@ show_read(struct plan *p, struct record **records, const char *dir)
 	line = line ? line : "";
 	snprintf(p->id, sizeof(p->id), "%s", json_value(line, "run"));
 	p->hash = (uint32_t)strtoul(json_value(line, "plan"), NULL, 16);
-	shard = json_value(line, "shard");
-	p->shard = (int)strtol(shard, &shard, 10);
-	p->shards = (int)strtol(shard + (*shard == '/'), NULL, 10);
+	p->shard = (int)json_number(line, "shard", 1);
+	p->shards = (int)json_number(line, "shards", 1);
 	snprintf(p->started, sizeof(p->started), "%s", json_value(line, "started"));
-	p->o.audit = json_long(line, "audit");
+	p->o.audit = json_number(line, "audit", 1);
 	p->began = 1;           /* 0 is never */
 	read_planned(p, records, line);
 	while ((line = next_line(&text)))
@@ -728,6 +756,7 @@ struct row {
 	char *name;
 	enum result result;
 	int64_t ms, tests, failed;
+	double end;                     /* seconds since the run began; 0: unknown */
 	int number;                     /* in the report */
 	int listed;                     /* failures, in HTML in: */
 	struct buf failures;
@@ -780,11 +809,16 @@ add_row(struct page *page, const struct part *part, const char *name)
 	*row = (struct row){ .part = part, .name = shown(name), .number = (int)page->n++ };
 	if (!part)
 		return row;
-	row->name = shown(str("%s%s%s%s%s", part->name ? part->name : "", part->name ? ": " : "",
-		part->suite ? part->suite : "", part->suite ? ": " : "", name));
+	row->name = shown(str("%s%s%s%s%s", part->name ? part->name : "",
+		part->name ? ": " : "", part->suite ? part->suite : "",
+		part->suite ? ": " : "", name));
 	/* A word that we do not know is no good one. */
 	row->result = part->result < RESULTS ? part->result : CANCEL;
 	row->ms = part->ms;
+	if (part->phases && part->run && part->worker >= 0 && part->worker < 10000)
+		row->end = strtod(strrchr(str("=%s", part->phases), '=') + 1, NULL);
+	if (!(row->end > 0 && row->end < 1e9))
+		row->end = 0;
 	return row;
 }
 
@@ -808,8 +842,8 @@ add_failure(struct page *page, struct row *row, struct reader *r, const char *te
 	sink_end(&text);
 	message[strcspn(message, "\n")] = '\0';
 	if (listed)
-		fill(&row->failures, "<details><summary>%h: %h</summary><pre>%h</pre></details>\n",
-			shown(test), shown(message), text.b.s);
+		fill(&row->failures, "<details><summary>%h: %h</summary><pre>%h</pre>"
+			"</details>\n", shown(test), shown(message), text.b.s);
 	buf_free(&text.b);
 }
 
@@ -883,46 +917,33 @@ page_files(struct buf *b, const struct page *page, const char *dir)
 			same = path[k] == '/' ? k + 1 : same;
 		for (up = ""; page->dir[k]; k++)
 			up = page->dir[k] == '/' ? str("../%s", up) : up;
-		fill(b, tail.n ? "<details><summary><a href='%h%h'>%h</a></summary><pre>%h</pre>"
-			"</details>\n" : "<div><a href='%h%h'>%h</a>%h</div>\n", up,
-			percent(path + same, "%#?:"), shown(names.v[i]), tail.n ? tail.s : "");
+		fill(b, tail.n ? "<details><summary><a href='%h%h'>%h</a></summary>"
+			"<pre>%h</pre></details>\n" : "<div><a href='%h%h'>%h</a>%h</div>\n",
+			up, percent(path + same, "%#?:"), shown(names.v[i]), tail.s);
 		buf_free(&tail);
 	}
 	list_free(&names);
 }
 
-/* The table's first rows; they have their failures as long as b has less than most
- * bytes. */
+/* The table's first rows, with their failures as long as b has less than most bytes. */
 static void
 page_rows(struct buf *b, const struct page *page, size_t n, size_t most)
 {
-	const struct row *row = page->rows, *end = row + n;
+	const struct row *row = page->rows;
 	const char *result;
 
 	fill(b, "<table>\n<tr><th>Result<th>Tests<th>Failed<th>Seconds<th>File\n");
-	for (; row < end; row++) {
+	for (; row < page->rows + n && b->n < 2 * most; row++) {
 		result = result_name[row->result];
-		fill(b, "<tr class='f %h' id=f%d><td><b class=%h>%h</b><td>%n<td>%n<td>%t<td>%h\n",
-			result, row->number, result, result, row->tests, row->failed, row->ms,
-			row->name);
+		fill(b, "<tr class='f %h' id=f%d><td><b class=%h>%h</b><td>%n<td>%n<td>%t"
+			"<td>%h\n", result, row->number, result, result, row->tests,
+			row->failed, row->ms, row->name);
 		if (b->n + row->failures.n < most)
 			buf_add(b, row->failures.s, row->failures.n);
 		if (b->n < most && page->dir && row->part && row->part->dir)
 			page_files(b, page, row->part->dir);
 	}
 	buf_str(b, "</table>\n");
-}
-
-/* When a row ended, in seconds since its run began; 0: that is not known. */
-static double
-end_of(const struct row *row)
-{
-	const struct part *p = row->part;
-	bool known = p && p->phases && p->run && p->worker >= 0 && p->worker < 10000;
-	const char *last = known ? strrchr(p->phases, '=') : NULL;
-	double end = last ? strtod(last + 1, NULL) : 0;
-
-	return end > 0 && end < 1e9 ? end : 0;
 }
 
 /* Draws a bar: "clone=0.000 start=0.120 test=0.400 end=1.300" */
@@ -941,8 +962,8 @@ draw_bar(struct buf *b, const struct row *row, double total)
 		row->number, row->name, result, row->ms, s);
 	for (; sscanf(s, " %7[a-z]=%lf%n", name, &to, &n) == 2; s += n) {
 		if (colour && to > from)
-			buf_fmt(b, "<rect x='%.2f%%' y='%d' width='%.2f%%' height='14' fill='%s'/>",
-				from / total * 100, row->part->worker * 16,
+			buf_fmt(b, "<rect x='%.2f%%' y='%d' width='%.2f%%' height='14' "
+				"fill='%s'/>", from / total * 100, row->part->worker * 16,
 				(to - from) / total * 100, colour);
 		colour = fills[find_word(names, LEN(names), name)];
 		if (!strcmp(name, "test") && row->result != PASS)
@@ -963,13 +984,13 @@ page_timeline(struct buf *b, const struct page *page)
 	int workers = 0;
 
 	for (; row < end; row++)
-		total = end_of(row) > total ? end_of(row) : total;
+		total = row->end > total ? row->end : total;
 	for (row = page->rows; row <= end; row++) {
-		if (row < end && end_of(row) <= 0)
+		if (row < end && row->end <= 0)
 			continue;
 		if (part && (row == end || strcmp(part->run, row->part->run))) {
-			fill(b, "<h2>%h shard %h: %t s from %h</h2>\n<svg width='100%%' height='%d'>\n"
-				"%r</svg>\n", part->name, part->shard,
+			fill(b, "<h2>%h shard %h: %t s from %h</h2>\n<svg width='100%%' "
+				"height='%d'>\n%r</svg>\n", part->name, part->shard,
 				(int64_t)(total * 1000), part->started, workers * 16, bars.s);
 			bars.n = 0;
 			workers = 0;
@@ -984,55 +1005,38 @@ page_timeline(struct buf *b, const struct page *page)
 }
 
 static void
-write_page(const struct plan *p, struct page *page, const int n[RESULTS])
+page_top(struct buf *b, const struct page *page, const int n[RESULTS])
 {
-	char *dir = str("./%s", p->o.html) + (*p->o.html == '/' ? 2 : 0);
-	struct buf b = { 0 };
-	char *top;
 	int k;
 
-	strrchr(dir, '/')[1] = '\0';
-	top = realpath(dir, NULL);
-	page->dir = str("%s/", top ? top : "");
-	free(top);
-	buf_str(&b, page_head);
+	buf_str(b, page_head);
 	for (k = 0; k < RESULTS; k++)
-		fill(&b, "#%h:checked ~ * .f:not(.%h) { display: none }\n", result_name[k],
+		fill(b, "#%h:checked ~ * .f:not(.%h) { display: none }\n", result_name[k],
 			result_name[k]);
-	buf_str(&b, "</style><h1>");
-	put_counts(&b, n);
-	fill(&b, "</h1>\n<input type=radio name=f id=all checked><label for=all>all</label>\n");
+	buf_str(b, "</style><h1>");
+	put_counts(b, n);
+	fill(b, "</h1>\n<input type=radio name=f id=all checked><label for=all>all</label>\n");
 	for (k = 0; k < RESULTS; k++)
 		if (n[k])
-			fill(&b, "<input type=radio name=f id=%h><label for=%h>%d %h</label>\n",
+			fill(b, "<input type=radio name=f id=%h><label for=%h>%d %h</label>\n",
 				result_name[k], result_name[k], n[k], result_word[k]);
-	buf_str(&b, page_search);
-	page_timeline(&b, page);
-	qsort(page->rows, page->n, sizeof(*page->rows), by_weight);
-	page_rows(&b, page, page->n, PAGE_MOST);
-	if (file_write(p->o.html, b.s, b.n, 0666) < 0)
-		warn("%s:", p->o.html);
-	page->dir = NULL;
-	buf_free(&b);
+	buf_str(b, page_search);
+	page_timeline(b, page);
 }
 
-/* Appends what did not pass, and the slowest, to the summary of the step on GitHub. */
+/* Appends what did not pass, and the five slowest, to the summary of GitHub's step. */
 static void
-write_step(const struct plan *p, struct page *page, const int n[RESULTS])
+write_step(const struct page *page, const int n[RESULTS], const char *path)
 {
-	const char *path = getenv("GITHUB_STEP_SUMMARY");
-	int fd = path && on_github(p) ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC,
-		0666) : -1;
-	size_t rows = (size_t)(n[FLAKY] + n[FAIL] + n[TIMEOUT] + n[ERROR] + n[CANCEL]);
+	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+	size_t rows = (size_t)(n[FLAKY] + n[FAIL] + n[TIMEOUT] + n[ERROR] + n[CANCEL] + 5);
 	struct buf b = { 0 };
 
-	fill(&b, "<h3>prun: ");
+	buf_str(&b, "\n<h3>prun: ");
 	put_counts(&b, n);
-	fill(&b, "</h3>\n");
-	qsort(page->rows, page->n, sizeof(*page->rows), by_weight);
-	rows = rows + STEP_SLOWEST < STEP_ROWS ? rows + STEP_SLOWEST : STEP_ROWS;
+	buf_str(&b, "</h3>\n");
 	page_rows(&b, page, rows < page->n ? rows : page->n, STEP_MOST);
-	if (fd >= 0 && write_all(fd, b.s, b.n) < 0)
+	if (fd < 0 || write_all(fd, b.s, b.n) < 0)
 		warn("%s:", path);
 	close_keep(fd);
 	buf_free(&b);
@@ -1042,7 +1046,9 @@ int
 show_page(const struct plan *p, const char *report, const struct part *const *parts)
 {
 	struct reader *r = xml_open(report, NULL, PAGE_TEXT, INT64_MAX);
+	char *dir = str("%s", p->o.html ? p->o.html : ""), *slash = strrchr(dir, '/');
 	struct page page = { .n = 0 };
+	struct buf b = { 0 };
 	int n[RESULTS] = { 0 };
 	size_t i;
 
@@ -1052,12 +1058,22 @@ show_page(const struct plan *p, const char *report, const struct part *const *pa
 	xml_close(r);
 	for (i = 0; i < page.n; i++)
 		n[page.rows[i].result]++;
-	if (p->o.html)
-		write_page(p, &page, n);
-	write_step(p, &page, n);
+	page_top(&b, &page, n);
+	qsort(page.rows, page.n, sizeof(*page.rows), by_weight);
+	if (on_github(p) && getenv("GITHUB_STEP_SUMMARY"))
+		write_step(&page, n, getenv("GITHUB_STEP_SUMMARY"));
+	if (slash)
+		slash[1] = '\0';
+	slash = realpath(slash ? dir : ".", NULL);
+	page.dir = str("%s/", slash ? slash : "");
+	page_rows(&b, &page, page.n, PAGE_MOST);
+	if (p->o.html && file_write(p->o.html, b.s, b.n, 0666) < 0)
+		warn("%s:", p->o.html);
 	for (i = 0; i < page.n; i++)
 		buf_free(&page.rows[i].failures);
 	free(page.rows);
+	free(slash);
+	buf_free(&b);
 	return 0;
 }
 
@@ -1073,6 +1089,7 @@ show_open(const struct plan *p, const struct record *records)
 
 	buf_free(&s->out);
 	*s = (struct show){ .plan = p, .records = records };
+	s->told = scratch((p->nfiles + 1) * sizeof(*s->told));
 	s->fd = tty ? open(tty, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : 1;
 	s->fd = s->fd < 0 ? 1 : s->fd;
 	s->colours = isatty(1) && !getenv("NO_COLOR") && term && strcmp(term, "dumb");
@@ -1098,8 +1115,11 @@ show_result(struct show *s, const struct file *f, bool again, const char *dir, c
 	const struct outcome *o = &s->records[f->index].o;
 	const struct opts *all = &s->plan->o;
 	bool bad = o->result >= FAIL && o->result != CANCEL;
+	/* Copies of a file are one after the other. */
+	uint32_t *told = &s->told[f->index - (f->copy ? f->copy - 1 : 0)], before = *told;
 	struct buf notes = { 0 };
 	char *why = "", *id;
+	bool same;
 
 	if (o->notes)
 		buf_read(&notes, str("%s/notes", dir));
@@ -1108,15 +1128,19 @@ show_result(struct show *s, const struct file *f, bool again, const char *dir, c
 	if (notes.n && starts(notes.s, "! "))
 		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
 	write_result(s, f, why, dir, url);
-	if (!again)
-		s->done++;
+	if (bad)
+		*told = hash(HASH_BEGIN + o->result, notes.n ? notes.s : "");
+	same = bad && *told == before;
+	s->done += !again;
 	if (bad || (!all->quiet && !all->reopen)) {
 		erase(s);
-		show_line(s, f, again);
-		if (bad || (o->result == CANCEL && all->verbose))
+		show_line(s, f, again, same ? "  as before" : "");
+		if (!same && (bad || (o->result == CANCEL && all->verbose)))
 			show_details(s, f, again, notes.s, dir, url);
 		else if (o->result != CANCEL)
-			show_notes(s, f, again, notes.s, &id);
+			show_notes(s, f, again, same, notes.s, &id);
+		if (same && url)
+			put_line(s, str("    %-12s%s", "database", url));
 		show_write(s);
 	}
 	buf_free(&notes);
@@ -1221,23 +1245,11 @@ show_suites(struct show *s, struct buf *summary, struct buf *warnings)
 			buf_fmt(&s->out, "   %.1fs\n", seconds(sums.wall));
 		}
 		if (sums.unused && !sums.connected)
-			buf_fmt(warnings, "warning: %s%sno test connected to its database; does "
-				"the server read %s?\n", suite->name, *suite->name ? ": " : "",
-				suite->o.db_env.n ? suite->o.db_env.v[0] : "PRUN_DB_URL");
+			buf_fmt(warnings, "warning: %s%sno test connected to its database; "
+				"does the server read %s?\n", suite->name,
+				*suite->name ? ": " : "", suite->o.db_env.n
+				? suite->o.db_env.v[0] : "PRUN_DB_URL");
 	}
-}
-
-/* Names the file that has to be split for a faster run: the others would have
- * ended well before it. */
-static void
-show_slowest(struct show *s, const struct sums *all, int64_t ms)
-{
-	int others = s->plan->workers - 1;
-
-	if (s->plan->nfiles > 2 && ms >= 2000 && all->longest > ms * 9 / 10
-	&& others && all->longest * 3 / 4 > (all->ms - all->longest) / others)
-		buf_fmt(&s->out, "the slowest file limits the run: %s, %.1fs\n",
-			title(s, all->slowest), seconds(all->longest));
 }
 
 void
@@ -1261,8 +1273,12 @@ show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 	buf_fmt(&s->out, "\n%zu file%s: ", p->nfiles, plural((int64_t)p->nfiles));
 	put_counts(&s->out, all.n);
 	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));
-	if (!p->o.quiet && !cut)
-		show_slowest(s, &all, ms);
+	/* It has to be split for a faster run: the others would have ended well before. */
+	if (!p->o.quiet && !cut && p->nfiles > 2 && ms >= 2000 && p->workers > 1
+	&& all.longest > ms * 9 / 10
+	&& all.longest * 3 / 4 > (all.ms - all.longest) / (p->workers - 1))
+		buf_fmt(&s->out, "the slowest file limits the run: %s, %.1fs\n",
+			title(s, all.slowest), seconds(all.longest));
 	if (report)
 		put_line(s, str("report: %s", report));
 	if (s->jsonl_failed)
