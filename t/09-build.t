@@ -1,5 +1,6 @@
 #!/bin/sh
-# prun builds with any C99 compiler and any make, and installs.
+# prun builds with any C99 compiler and any make, and installs.  Those that take longest
+# are tried by t/09-build-more.long, which reads this file.
 . "${0%/*}/lib.sh"
 flags='-std=c99 -pedantic -Wall -Wextra -Wshadow -Werror'
 libs=
@@ -8,7 +9,7 @@ echo 'int main(void) { return 0; }' >x.c
 cc -o x x.c -ldl 2>/dev/null && libs=-ldl
 
 # With little optimisation: t/long builds with more.
-for cc in gcc clang tcc musl-gcc; do
+for cc in ${compilers:-gcc tcc}; do
 	have $cc || { skip "no $cc" "$cc builds it without a warning" "$cc: and it runs"; continue; }
 	case $cc in
 	gcc) f="$flags -O1" ;;                  # some of its warnings come with it only
@@ -25,7 +26,7 @@ rm -f x.c
 # shellcheck disable=SC2086
 ok 'cc -o prun *.c works' cc -o prun *.c $libs
 rm -f prun
-for make in make bmake; do
+for make in ${makes:-make}; do
 	have $make || { skip "no $make" "$make builds, installs and uninstalls it"; continue; }
 	# A make above us must not lend us its jobs.
 	ok "$make builds, installs and uninstalls it" env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL sh -c "

@@ -290,6 +290,7 @@ fi
 # ---- nested parallelism
 PYTHON=${PYTHON:-/usr/bin/python3}
 if "$PYTHON" -c 'import xdist' 2>/dev/null; then
+	unset PYTEST_DISABLE_PLUGIN_AUTOLOAD
 	mkdir x
 	for i in 1 2 3 4; do
 		cat >x/test_$i.py <<'END'
