@@ -45,15 +45,13 @@ plan_clone(const struct plan *p, const struct file *f, int attempt)
 static const char *
 playwright_config(void)
 {
-	static const char *config;
-	static bool known;
+	const char *config;
 	glob_t g;
 
-	if (!known && glob("playwright.config.*", 0, NULL, &g) == 0) {
-		config = xstrdup(g.gl_pathv[0]);
-		globfree(&g);
-	}
-	known = true;
+	if (glob("playwright.config.*", 0, NULL, &g) != 0)
+		return NULL;
+	config = str("%s", g.gl_pathv[0]);
+	globfree(&g);
 	return config;
 }
 
@@ -292,16 +290,21 @@ dir_of(const char *path)
 	return str("%.*s", slash == path ? 1 : (int)(slash - path), path);
 }
 
-/* The tests in a directory that something can run, or with split = dir the directories
- * that hold them; says which cannot be. */
+/* The tests at or below a path that something can run, or with split = dir the
+ * directories that hold them; says which cannot be. */
 static void
 find_tests(const struct suite *s, const char *dir, struct list *tests)
 {
 	bool units = s->o.split == SPLIT_DIR;
 	struct list found = { 0 };
 	const char *path, *first = NULL;
+	struct stat st;
 	size_t i, skipped = 0;
 
+	if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode)) {
+		list_add(tests, units ? dir_of(dir) : dir);
+		return;
+	}
 	walk(dir, units ? makes_unit : is_test, &found);
 	sort(&found, by_bytes);
 	for (i = 0; i < found.n; i++) {
@@ -343,9 +346,7 @@ add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 		globfree(&g);
 		return (int)n;
 	}
-	if (!S_ISDIR(st.st_mode) && s->o.split == SPLIT_DIR)
-		path = test = dir_of(path);
-	if (!S_ISDIR(st.st_mode) || s->o.split == SPLIT_SUITE) {
+	if (strcmp(path, test) || s->o.split == SPLIT_SUITE) {
 		add_file(p, s, path, test, earlier);
 		return 1;
 	}
@@ -366,17 +367,12 @@ join_paths(struct plan *p, struct suite *s, size_t first)
 	struct file *f = &p->files[first];
 	struct list found = { 0 };
 	const char *command = NULL, *other;
-	struct stat st;
 	size_t i, k;
 
 	for (i = first + 1; i < p->nfiles; i++)
 		list_add(&f->more, p->files[i].path);
-	for (i = first; i < p->nfiles && !s->o.test; i++) {
-		if (stat(p->files[i].path, &st) == 0 && S_ISDIR(st.st_mode))
-			find_tests(s, p->files[i].path, &found);
-		else
-			list_add(&found, p->files[i].path);
-	}
+	for (i = first; i < p->nfiles && !s->o.test; i++)
+		find_tests(s, p->files[i].path, &found);
 	for (k = 0; k < found.n; k++) {
 		other = default_test(found.v[k]);
 		if (!other || (command && strcmp(command, other)))
@@ -428,17 +424,6 @@ find_files(struct plan *p, struct suite *s, bool typed)
 		p->incomplete = true;
 }
 
-/* Whether path is f or a directory above it, or a glob that matches it. */
-static bool
-covers(const char *path, const struct file *f)
-{
-	size_t n = strlen(path);
-
-	return (!strncmp(path, f->path, n) && (f->path[n] == '\0' || f->path[n] == '/'))
-		|| !strcmp(path, ".")
-		|| (fnmatch(path, f->path, 0) == 0 && access(path, F_OK) < 0);
-}
-
 struct target {
 	char *path, *test;      /* without and with a node */
 	bool hit;
@@ -448,16 +433,19 @@ struct target {
 static bool
 select_file(struct plan *p, struct file f, const struct target *t, size_t first)
 {
-	bool whole = !strcmp(t->path, t->test) && covers(t->path, &f), inside = false;
+	bool there = access(t->path, F_OK) == 0, inside = false, whole;
 	size_t i;
 
-	if (f.suite->o.split == SPLIT_SUITE && access(t->path, F_OK) == 0) {
+	/* it, a directory above it, or a glob */
+	whole = !strcmp(t->path, t->test) && (!strcmp(t->path, ".")
+		|| conf_below(t->path, f.path) || (!there && !fnmatch(t->path, f.path, 0)));
+	if (f.suite->o.split == SPLIT_SUITE && there) {
 		inside = conf_below(f.path, t->path) != NULL;
 		for (i = 0; i < f.more.n && !inside; i++)
 			inside = conf_below(f.more.v[i], t->path) != NULL;
 	}
 	if (f.suite->o.split == SPLIT_DIR && !strcmp(dir_of(t->path), f.path))
-		whole = access(t->path, F_OK) == 0;     /* a file in it */
+		whole = there;          /* a file in it */
 	if (!whole && !inside && strcmp(t->path, f.path))
 		return false;
 	if (!whole) {
@@ -1026,17 +1014,22 @@ plan_history_write(const struct plan *p, struct list *fresh)
 
 /* ---- order and shards ---- */
 
-/* Longest first; what is unknown counts as the median; then plan order. */
+/* Longest first, where what is unknown counts as the median; or shuffled by seed. */
 static struct turn *
-turns(const struct plan *p)
+turns(const struct plan *p, const char *seed)
 {
-	struct turn *t = xcalloc(p->nfiles + 1, sizeof(*t));
-	int64_t ms;
+	struct turn *t = xcalloc(p->nfiles, sizeof(*t));
+	const struct file *f;
 	size_t i;
 
 	for (i = 0; i < p->nfiles; i++) {
-		ms = p->files[i].expect_ms < 0 ? p->median_ms : p->files[i].expect_ms;
-		t[i].ms = ms > 0 ? ms : 1;      /* else files without a history were no load */
+		f = &p->files[i];
+		t[i].ms = f->expect_ms < 0 ? p->median_ms : f->expect_ms;
+		if (t[i].ms <= 0)
+			t[i].ms = 1;    /* else files without a history were no load */
+		if (seed)
+			t[i].ms = hash(HASH_BEGIN, str("%s%s%s-shuffled", f->suite->name,
+				f->test, seed));        /* its end spreads the names' last bits */
 		t[i].file = (int)i;
 	}
 	qsort(t, p->nfiles, sizeof(*t), by_turn);
@@ -1046,27 +1039,15 @@ turns(const struct plan *p)
 int *
 plan_order(const struct plan *p, const char *seed)
 {
-	struct turn *t = turns(p);
-	int *v = xcalloc(p->nfiles + 1, sizeof(*v)), swap;
-	uint64_t x = seed ? hash(HASH_BEGIN, seed) : 0;
+	struct turn *t = turns(p, seed);
+	int *v = xcalloc(p->nfiles, sizeof(*v));
+	bool by_suite = p->workers == 1 && !seed;
 	size_t i, k, n = 0;
 
-	/* with one worker suite by suite */
-	for (k = 0; k < (p->workers == 1 ? p->nsuites : 1); k++)
+	for (k = 0; k < (by_suite ? p->nsuites : 1); k++)
 		for (i = 0; i < p->nfiles; i++)
-			if (p->workers != 1 || p->files[t[i].file].suite == &p->suites[k])
+			if (!by_suite || p->files[t[i].file].suite == &p->suites[k])
 				v[n++] = t[i].file;
-	for (i = p->nfiles; seed && i > 1; i--) {
-		/* xorshift: any order will do, the same for the same seed */
-		x = x ? x : 1;
-		x ^= x << 13;
-		x ^= x >> 7;
-		x ^= x << 17;
-		k = x % i;
-		swap = v[i - 1];
-		v[i - 1] = v[k];
-		v[k] = swap;
-	}
 	free(t);
 	return v;
 }
@@ -1078,7 +1059,7 @@ deal(struct plan *p)
 {
 	int *shard = xcalloc(p->nfiles, sizeof(*shard)), s, least;
 	int64_t *load = xcalloc((size_t)p->shards, sizeof(*load));
-	struct turn *t = turns(p);
+	struct turn *t = turns(p, NULL);
 	size_t i, n = 0, mark = scratch_mark();
 
 	for (i = 0; i < p->nfiles; i++) {
