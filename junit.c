@@ -414,9 +414,11 @@ add_retries(struct merger *m)
 	static const enum kind as[] = { K_FLAKY, K_FLAKY_ERROR, K_RERUN, K_RERUN_ERROR };
 	struct testcase *c = &m->c, *t, passed;
 	struct buf outputs = { 0 };
+	size_t i;
 	int k;
 
-	for (t = m->retries; t < m->retries + m->nretries; t++) {
+	for (i = 0; i < m->nretries; i++) {
+		t = &m->retries[i];
 		if (t->used || strcmp(t->name.s, c->name.s)
 		|| strcmp(t->classname.s, c->classname.s))
 			continue;

@@ -1044,13 +1044,14 @@ static void
 read_text(struct tap *t, const char *line, size_t indent)
 {
 	static const char *const keys[] = { "message: ", "error: " };
-	struct point *p = t->v + (t->n ? t->n - 1 : 0);
+	struct point *p;
 	const char *s = line + indent;
 	bool here = t->message_next || (!t->yaml && *s == '#');
 	size_t i, n;
 
 	if (!t->takes_text)
 		return;
+	p = &t->v[t->n - 1];
 	if (t->text.n < DIAGNOSTICS && p->verdict == FAILED)
 		buf_fmt(&t->text, "%s\n", line);
 	if (t->yaml == indent + 1 && !strcmp(s, "..."))

@@ -75,7 +75,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		list_free(&part.reports);
 	}
 	/* What we have written, we read, and count as we did. */
-	must(junit_count(out, NULL, &counted, &notes, &why) == 1, "its own output is broken");
+	must(junit_count(out, "t/fuzz.py", &counted, &notes, &why) == 1,
+		"its own output is broken");
 	must(counted.tests == total.tests && counted.failures == total.failures + total.errors
 		&& counted.skipped == total.skipped, "its own output counts otherwise");
 	if (n < 65536) {
