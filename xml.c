@@ -196,31 +196,16 @@ put_reference(struct sink *t, const char *s, size_t n)
 static size_t
 plain(const char *s, size_t n)
 {
-	static const uint64_t ones = UINT64_C(0x0101010101010101);
-	uint64_t v, hit;
+	size_t i = 0;
 	unsigned char c;
-	size_t i = 0, end;
 
-	/* Eight at a time.  A byte is hit when it is above 0x7f, below 0x20 or one of
-	 * three; a newline, and a borrow that hits one too many, are sorted out by the
-	 * second loop. */
-	for (;;) {
-		for (; i + 8 <= n; i += 8) {
-			memcpy(&v, s + i, 8);
-			hit = v | (v - ones * 0x20) | ((v ^ ones * '<') - ones)
-				| ((v ^ ones * '>') - ones) | ((v ^ ones * '&') - ones);
-			if (hit & ones * 0x80)
-				break;
-		}
-		for (end = i + 8 < n ? i + 8 : n; i < end; i++) {
-			c = (unsigned char)s[i];
-			if ((c < ' ' && c != '\n' && c != '\t') || c >= 0x80 || c == '<'
-			|| c == '>' || c == '&')
-				return i;
-		}
-		if (i == n)
-			return n;
+	for (; i < n; i++) {
+		c = (unsigned char)s[i];
+		if (c >= 0x80 || c == '<' || c == '>' || c == '&'
+		|| (c < ' ' && c != '\n' && c != '\t'))
+			break;
 	}
+	return i;
 }
 
 void
@@ -783,7 +768,7 @@ xml_close(struct reader *r)
 struct point {
 	enum { PASSED, FAILED, SKIPPED, BROKEN } verdict;
 	int level;
-	char *title, *message, *text;   /* NULL: unknown */
+	const char *title, *message, *text;     /* NULL: unknown */
 	double ms;              /* 0: unknown */
 };
 
@@ -850,18 +835,16 @@ find_directive(const char *s, bool *todo)
 static double
 take_time(char *name)
 {
-	static const char *const before[] = { "# time=", "in " };
+	static const char *const before[] = { "# time=", " in " };
 	double ms;
 	size_t i;
-	char *s;
-	int n;
+	char *s, *end;
 
 	for (i = 0; i < LEN(before); i++)
 		for (s = strstr(name, before[i]); s; s = strstr(s, before[i])) {
 			s += strlen(before[i]);
-			n = 0;
-			sscanf(s, "%lfms%n", &ms, &n);
-			if (!n || s[n] || !(ms > 0 && ms < 1e10))
+			ms = strtod(s, &end);
+			if (strcmp(end, "ms") || !(ms > 0 && ms < 1e10))
 				continue;
 			name[trim(name, (size_t)(s - name) - strlen(before[i]))] = '\0';
 			return ms;
@@ -878,7 +861,7 @@ add_point(struct tap *t, const struct point *p)
 }
 
 static void
-add_error(struct tap *t, int level, char *message)
+add_error(struct tap *t, int level, const char *message)
 {
 	struct point p = { BROKEN, level, "[plan]", message, NULL, 0 };
 
@@ -905,7 +888,7 @@ end_level(struct tap *t, int level)
 		add_error(t, level, str("%" PRId64 " tests were planned, %" PRId64 " were run",
 			l->planned, l->seen));
 	else if (l->odd)
-		add_error(t, level, str("%s", l->odd));
+		add_error(t, level, l->odd);
 	else if (l->planned >= 0 && l->last > l->planned)
 		add_error(t, level, str("test %" PRId64 " is beyond the plan, 1..%" PRId64,
 			l->last, l->planned));
@@ -960,11 +943,11 @@ read_number(struct tap *t, const char *s, int level)
 static void
 read_title(struct tap *t, struct point *p, const char *s, size_t n)
 {
-	char *from, *to;
+	char *title = keep(t, s, trim(s, n)), *from, *to;
 
-	p->title = keep(t, s, trim(s, n));
-	p->ms = take_time(p->title);
-	for (from = to = p->title; *from && to < p->title + TITLE; *to++ = *from++)
+	p->title = title;
+	p->ms = take_time(title);
+	for (from = to = title; *from && to < title + TITLE; *to++ = *from++)
 		from += *from == '\\' && from[1] && strchr("#\\", from[1]);
 	*to = '\0';
 	if (!*p->title && t->subtest)
