@@ -463,6 +463,17 @@ tell_reopened(struct run *r, const char *url)
 
 /* ---- news ---- */
 
+/* Whether a worker's word can be true: nothing is green without a test that has ended
+ * well. */
+static bool
+is_sound(const struct outcome *o, const struct order *given)
+{
+	bool ran = o->tested && !o->cause && (o->result != PASS || !o->status);
+
+	return o->file == given->file && o->attempt == given->attempt
+		&& (ran || o->result > NONE);
+}
+
 /* Takes a piece of news; whether it ends the order that is under way. */
 static bool
 take_news(struct run *r, int i, const struct news *n)
@@ -489,7 +500,10 @@ take_news(struct run *r, int i, const struct news *n)
 		tell_reopened(r, n->o.why);
 		return false;
 	case NEWS_RESULT:
-		take_result(r, i, &n->o);
+		if (is_sound(&n->o, &s->order))
+			take_result(r, i, &n->o);
+		else
+			lose_attempt(r, i, "its worker contradicts itself");
 		return true;
 	case NEWS_DONE:
 		take_done(r, i, n->bad);
