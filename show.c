@@ -402,7 +402,7 @@ show_notes(struct show *s, const struct file *f, bool again, bool same, char *no
 	return tests - ours;
 }
 
-/* The last lines of a log, set off; the heading only if there are any. */
+/* The last lines of a log, set off, if there are any. */
 static void
 show_tail(struct show *s, const char *dir, const char *name)
 {
@@ -411,9 +411,11 @@ show_tail(struct show *s, const char *dir, const char *name)
 
 	buf_tail(&b, str("%s/%s.log", dir, name), 15);
 	text = b.s;
-	put_command(s, str("::group::end of the %s log", name));
-	if (b.n)
+	if (!b.n)
+		return;
+	if (!s->github)
 		buf_fmt(&s->out, "    end of the %s log:\n", name);
+	put_command(s, str("::group::end of the %s log", name));
 	while ((line = next_line(&text)))
 		buf_fmt(&s->out, "    | %s\n", line);
 	put_command(s, "::endgroup::");
