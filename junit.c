@@ -18,7 +18,7 @@
 
 #define TOTALS 150              /* columns kept free in a start tag */
 #define CHUNK 65536             /* bytes written at once */
-#define LINE 500                /* bytes of a name or message on the screen */
+#define FIELD 500               /* bytes of a name or message on the screen */
 #define NOTES 1000              /* failing cases listed, at most */
 #define REPORT_MAX (30 << 20)   /* bytes; GitLab's limit */
 
@@ -68,9 +68,7 @@ struct place {
 	struct frame *v;
 	size_t n, cap, nkind[KINDS];
 	struct buf path, heads; /* suites' names; their other attributes */
-	/* those of a suite without cases, of which its siblings have the file: Cypress */
-	struct buf sibling;
-	size_t depth;           /* where they are; 0: there is none */
+	struct buf sibling;     /* those of one without cases: the next have its file (Cypress) */
 };
 
 /* The children of a case, or of a suite beside its cases. */
@@ -79,14 +77,16 @@ struct body {
 	bool full;              /* there was no room for an element */
 };
 
+/* Of a case; what begins with BAD_ is of its first failure or error. */
+enum { CLASS, NAME, PATH, LINE, ATTRS, BAD_ATTRS, BAD_TEXT, CASE_BUFS };
+
 struct testcase {
 	bool open, not_run;     /* not_run: its attributes say so */
 	bool used;              /* of another attempt: it is written */
 	bool todo;              /* its failure is known, and skipped */
 	bool hanging;           /* it has no name in a report that a time-out cut */
-	struct buf classname, name, file, line, attrs;
+	struct buf b[CASE_BUFS];
 	struct body body;
-	struct buf bad_attrs, bad_text; /* of its first failure or error */
 	int64_t us;
 };
 
@@ -392,8 +392,8 @@ add_result(struct testcase *c, enum kind kind, const char *attrs, const char *me
 	if (to->n == from && kind != K_SKIPPED)
 		buf_str(to, kind_name[kind]);
 	if (first) {
-		set(&c->bad_attrs, attrs);
-		set(&c->bad_text, to->s + from);
+		set(&c->b[BAD_ATTRS], attrs);
+		set(&c->b[BAD_TEXT], to->s + from);
 	}
 	buf_fmt(to, "</%s>\n", kind_name[kind]);
 }
@@ -419,8 +419,8 @@ add_retries(struct merger *m)
 
 	for (i = 0; i < m->nretries; i++) {
 		t = &m->retries[i];
-		if (t->used || strcmp(t->name.s, c->name.s)
-		|| strcmp(t->classname.s, c->classname.s))
+		if (t->used || strcmp(t->b[NAME].s, c->b[NAME].s)
+		|| strcmp(t->b[CLASS].s, c->b[CLASS].s))
 			continue;
 		t->used = true;
 		if (m->promote && !is_bad(c)) {
@@ -430,13 +430,13 @@ add_retries(struct merger *m)
 			t->used = true;
 			continue;
 		}
-		if (t->us >= 0 && !strstr(t->bad_attrs.s, " time=\""))
-			buf_fmt(&t->bad_attrs, " time=\"%.3f\"", (double)t->us / 1e6);
+		if (t->us >= 0 && !strstr(t->b[BAD_ATTRS].s, " time=\""))
+			buf_fmt(&t->b[BAD_ATTRS], " time=\"%.3f\"", (double)t->us / 1e6);
 		set(&outputs, "");
 		for (k = K_OUT; k <= K_ERR; k++)
 			add_element(&outputs, (enum kind)k, &t->body.child[k]);
-		add_rerun(c, as[2 * is_bad(c) + !t->body.child[K_FAILURE].n], t->bad_attrs.s,
-			t->bad_text.s, outputs.s);
+		add_rerun(c, as[2 * is_bad(c) + !t->body.child[K_FAILURE].n], t->b[BAD_ATTRS].s,
+			t->b[BAD_TEXT].s, outputs.s);
 	}
 	buf_free(&outputs);
 }
@@ -451,7 +451,7 @@ collect_case(struct merger *m)
 		return;
 	m->retries = grow(m->retries, &m->capretries, m->nretries + 1, sizeof(m->c));
 	m->retries[m->nretries++] = m->c;
-	m->retry_bytes += sizeof(m->c) + m->c.bad_text.n;
+	m->retry_bytes += sizeof(m->c) + m->c.b[BAD_TEXT].n;
 	for (k = 0; k <= K_ERR; k++)
 		m->retry_bytes += m->c.body.child[k].n;
 	memset(&m->c, 0, sizeof(m->c));
@@ -465,10 +465,10 @@ write_case(struct merger *m)
 	int k;
 
 	buf_str(b, "  <testcase");
-	xml_attribute(b, "name", c->name.s);
-	xml_attribute(b, "classname", c->classname.s);
+	xml_attribute(b, "name", c->b[NAME].s);
+	xml_attribute(b, "classname", c->b[CLASS].s);
 	buf_fmt(b, " time=\"%" PRId64 ".%06" PRId64 "\"%s>", c->us / 1000000, c->us % 1000000,
-		c->attrs.s);
+		c->b[ATTRS].s);
 	for (k = 0; k <= K_ERR; k++)
 		if (k == K_PROPS || k >= K_OUT)
 			add_element(b, (enum kind)k, &child[k]);
@@ -482,13 +482,14 @@ write_case(struct merger *m)
 /* Appends the first line of s for the screen, without tabs: they are between
  * such fields. */
 static void
-add_field(struct buf *b, const char *s)
+add_field(struct buf *b, const char *s, char end)
 {
-	char *line = str("%.*s", LINE, s + strspn(s, " \t\n")), *tab;
+	char *line = str("%.*s", FIELD, s + strspn(s, " \t\n")), *tab;
 
 	while ((tab = strchr(line, '\t')))
 		*tab = ' ';
 	buf_safe(b, line, strcspn(line, "\n"));
+	buf_char(b, end);
 }
 
 /* Lists a failing case in the notes. */
@@ -497,9 +498,8 @@ note_failure(struct merger *m)
 {
 	struct testcase *c = &m->c;
 	struct sink *said = &m->t.inner_text;
-	const struct buf *field[] = { &c->classname, &c->name, &c->file, &c->line, &said->b };
 	static const char *const before[] = { ":", " line ", ", line " };
-	const char *file = m->part->file, *text = c->bad_text.s, *at, *line;
+	const char *file = m->part->file, *text = c->b[BAD_TEXT].s, *at, *line;
 	int64_t count = m->total.failures + m->total.errors;
 	size_t i;
 
@@ -512,19 +512,18 @@ note_failure(struct merger *m)
 		for (i = 0; i < LEN(before); i++) {
 			line = at + strlen(file) + strlen(before[i]);
 			if (starts(at + strlen(file), before[i]) && *line > '0' && *line <= '9'
-			&& (at == text || at[-1] == '\n' || !*c->line.s)) {
-				set(&c->file, file);
-				set(&c->line, str("%d", atoi(line)));
+			&& (at == text || at[-1] == '\n' || !*c->b[LINE].s)) {
+				set(&c->b[PATH], file);
+				set(&c->b[LINE], str("%d", atoi(line)));
 			}
 		}
 	sink_begin(said, m->o->limit, false);
-	sink_text(said, c->bad_text.s, c->bad_text.n, false);
+	sink_text(said, c->b[BAD_TEXT].s, c->b[BAD_TEXT].n, false);
 	sink_end(said);
 	buf_str(m->notes, "x ");
-	for (i = 0; i < LEN(field); i++) {
-		add_field(m->notes, field[i]->s);
-		buf_char(m->notes, i + 1 < LEN(field) ? '\t' : '\n');
-	}
+	for (i = CLASS; i <= LINE; i++)
+		add_field(m->notes, c->b[i].s, '\t');
+	add_field(m->notes, said->b.s, '\n');
 }
 
 static void
@@ -547,7 +546,7 @@ end_case(struct merger *m)
 	m->nbad += is_bad(c);
 	c->open = false;
 	if (is_bad(c) && c->todo) {     /* it is known, and told in the output */
-		add_output(&child[K_OUT], c->bad_text.s, "");
+		add_output(&child[K_OUT], c->b[BAD_TEXT].s, "");
 		child[K_FAILURE].n = child[K_ERROR].n = 0;
 	}
 	if (m->collect && is_bad(c))
@@ -575,15 +574,15 @@ begin_case(struct merger *m, const char *name)
 {
 	struct testcase *c = &m->c;
 
-	set(&c->name, *name ? name : "(unnamed)");
-	set(&c->classname, here(m));
-	set(&c->file, "");
-	set(&c->line, "");
-	set(&c->attrs, "");
+	set(&c->b[NAME], *name ? name : "(unnamed)");
+	set(&c->b[CLASS], here(m));
+	set(&c->b[PATH], "");
+	set(&c->b[LINE], "");
+	set(&c->b[ATTRS], "");
 	c->us = 0;
 	c->not_run = c->todo = c->hanging = false;
 	if (m->part->file)
-		xml_attribute(&c->attrs, "file", m->part->file);
+		xml_attribute(&c->b[ATTRS], "file", m->part->file);
 }
 
 /* Whether the report was cut by a time-out: its last case hangs. */
@@ -605,17 +604,17 @@ read_case(struct merger *m, const struct reader *r)
 	c->open = true;
 	c->hanging = is_late(m) && !*xml_attr(r, "name");
 	if (c->hanging)
-		set(&c->name, synthetic[CAUSE_TIMEOUT]);
+		set(&c->b[NAME], synthetic[CAUSE_TIMEOUT]);
 	if (*xml_attr(r, "classname"))
-		set(&c->classname, xml_attr(r, "classname"));
-	set(&c->file, xml_attr(r, "file"));
-	set(&c->line, xml_attr(r, "line"));
+		set(&c->b[CLASS], xml_attr(r, "classname"));
+	set(&c->b[PATH], xml_attr(r, "file"));
+	set(&c->b[LINE], xml_attr(r, "line"));
 	c->us = xml_time(r);
 	c->not_run = find_word(not_run, LEN(not_run), xml_attr(r, "status")) < LEN(not_run)
 		|| !strcmp(xml_attr(r, "result"), "suppressed");
 	if (*xml_attr(r, "file"))
-		c->attrs.n = 0;
-	xml_attributes(&c->attrs, r, " name classname time type ");
+		c->b[ATTRS].n = 0;
+	xml_attributes(&c->b[ATTRS], r, " name classname time type ");
 }
 
 /* A failure or an error of our own. */
@@ -707,13 +706,12 @@ kind_here(const struct merger *m, const char *name)
 	enum kind kind = (enum kind)find_word(kind_name, K_OTHER, name);
 	enum kind outer = m->t.outer;
 
-	if (m->t.inner != K_OTHER)
-		return K_OTHER;
-	if (outer == K_FAILURE || outer == K_ERROR || outer == K_SKIPPED)
+	if (m->t.inner == K_OTHER && outer == K_OTHER)
+		return kind == K_STACK ? K_OTHER : kind;
+	if (m->t.inner != K_OTHER || (kind != K_STACK && kind != K_OUT && kind != K_ERR)
+	|| outer == K_FAILURE || outer == K_ERROR || outer == K_SKIPPED)
 		return K_OTHER;         /* only reruns carry anything but text */
-	if (outer != K_OTHER)
-		return kind == K_STACK || kind == K_OUT || kind == K_ERR ? kind : K_OTHER;
-	return kind == K_STACK ? K_OTHER : kind;
+	return kind;
 }
 
 /* Begins a failure or its like.  GitLab takes its text for something else if its
@@ -736,14 +734,6 @@ begin_result(struct merger *m, const struct reader *r, enum kind kind)
 	if (rename)
 		buf_fmt(&t->attrs, " type=\"type %s\"", type);
 	xml_escape(&t->message, xml_attr(r, "message"), false);
-}
-
-/* Begins a leaf, whose text is wanted. */
-static void
-begin_leaf(struct merger *m, enum kind kind)
-{
-	m->t.inner = kind;
-	sink_begin(&m->t.inner_text, m->o->limit, kind != K_PROP);
 }
 
 /* A stack trace is the text of its rerun, after what text there is. */
@@ -808,7 +798,7 @@ begin_suite(struct merger *m, const struct reader *r)
 	xml_attributes(&at->heads, r, " name id tests failures errors skipped disabled time ");
 	for (i = 0; outer && i < LEN(names); i++)
 		inherit(&at->heads, own, at->heads.s + at->v[outer - 1].head, names[i]);
-	if (at->depth == at->n + 1)
+	if (at->sibling.n)
 		inherit(&at->heads, own, at->sibling.s, names[2]);
 }
 
@@ -828,13 +818,12 @@ end_suite(struct merger *m, const struct frame *f, bool forced)
 	if (f->kind == K_SUITES)
 		return;
 	head = at->heads.s + f->head;
-	if (at->depth > at->n)
-		at->depth = 0;
+	if (inner)
+		at->sibling.n = 0;
 	if (m->ncases == f->ncases && !inner && (strstr(head, " file=\"")
 	|| strstr(head, " timestamp=\"") || strstr(head, " hostname=\""))) {
 		open_suite(m);          /* nobody else says so */
 		set(&at->sibling, head);
-		at->depth = at->n;
 	}
 	close_suite(m);
 	at->path.n = f->path;
@@ -900,14 +889,15 @@ start_tag(struct merger *m, const struct reader *r)
 		read_case(m, r);
 		break;
 	case K_PROP:
-		if (read_property(m, r))
-			begin_leaf(m, f.kind);
-		else
+		if (!read_property(m, r)) {
 			f.kind = K_OTHER;
-		break;
+			break;
+		}
+		/* FALLTHROUGH */
 	case K_OUT:
 	case K_ERR:
-		begin_leaf(m, f.kind);
+		m->t.inner = f.kind;
+		sink_begin(&m->t.inner_text, m->o->limit, f.kind != K_PROP);
 		break;
 	case K_STACK:
 		begin_stack(&m->t.outer_text);
@@ -984,7 +974,7 @@ read_report(struct merger *m, const char *path, struct buf *why)
 	const char *broken;
 	int64_t byte;
 
-	m->at.depth = 0;
+	m->at.sibling.n = 0;
 	set(&m->at.heads, "");
 	m->where = where(path);
 	why->n = 0;
@@ -1043,12 +1033,10 @@ read_reports(struct merger *m, const char *path, struct buf *why)
 static void
 free_case(struct testcase *c)
 {
-	struct buf *all[] = { &c->classname, &c->name, &c->file, &c->line, &c->attrs,
-		&c->bad_attrs, &c->bad_text };
 	size_t i;
 
-	for (i = 0; i < LEN(all); i++)
-		buf_free(all[i]);
+	for (i = 0; i < CASE_BUFS; i++)
+		buf_free(&c->b[i]);
 	for (i = 0; i <= K_ERR; i++)
 		buf_free(&c->body.child[i]);
 }
@@ -1173,8 +1161,8 @@ write_unused(struct merger *m)
 		t = &m->retries[i];
 		if (t->used)
 			continue;
-		begin_case(m, t->name.s);
-		set(&m->c.classname, t->classname.s);
+		begin_case(m, t->b[NAME].s);
+		set(&m->c.b[CLASS], t->b[CLASS].s);
 		m->c.us = t->us > 0 ? t->us : 0;
 		end_case(m);            /* which finds it, and others of that name */
 	}
