@@ -97,7 +97,8 @@ for way in ${ways:-libpq}; do
 	# Someone sits on the template.
 	psql -XAtq "$url" -c 'SELECT pg_sleep(60)' >/dev/null 2>&1 &
 	sitter=$!
-	await test -n "$(sql "SELECT 1 FROM pg_stat_activity WHERE datname = '$base'")"
+	sits() { [ "$(sql "SELECT 1 FROM pg_stat_activity WHERE datname = '$base'")" ]; }
+	await sits
 	run tests/e2e/test_1.py -v
 	is 'a session on the template is ended' $status 0
 	has 'and named' out "ended a session on $base: pid [0-9]+, user postgres, psql"
@@ -144,24 +145,22 @@ for way in ${ways:-libpq}; do
 	idle() { [ -z "$(sql "SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid()
 		AND (application_name IN ('prun', 'psql') OR datname LIKE '${base}_w%')")" ]; }
 	await idle              # the server has noticed
-	run --server none --test true tests/e2e/test_1.py
-	is 'and the next run sweeps it' "$status $(databases)" "0 $base"
 	ok 'the leaders of its sessions died with the workers' gone 'sleep 3000[.]2'
-
-	# A server that cannot start: no clone of any file is left.
-	run --server 'exit 3' tests/e2e
-	is 'a server that cannot start leaves no clone' "$status $(databases)" "3 $base"
 	run --db none --setup none --server none --test 'echo "$PRUN_RUN" >dead' tests/e2e/test_1.py
 	dead=$(cat dead)
 	sql "CREATE DATABASE ${base}_w0_$dead"
 	sql "CREATE DATABASE ${base}_w1_$dead"
 	sql "COMMENT ON DATABASE ${base}_w1_$dead IS 'prun keep now x'"
 	sql "CREATE DATABASE ${base}_mine"
-	run tests/e2e/test_1.py
-	is 'what a dead run has left is swept, nothing else' "$(databases | tr '\n' ' ')" \
+	run --server none --test true tests/e2e/test_1.py
+	is 'what dead runs have left is swept by the next one, nothing else' "$(databases | tr '\n' ' ')" \
 		"$base ${base}_mine ${base}_w1_$dead "
 	sql "DROP DATABASE ${base}_mine"
 	sql "DROP DATABASE ${base}_w1_$dead"
+
+	# A server that cannot start: no clone of any file is left.
+	run --server 'exit 3' tests/e2e
+	is 'a server that cannot start leaves no clone' "$status $(databases)" "3 $base"
 	[ $way = libpq ] && run tests/e2e/test_1.py --keep=always &&
 		sql "DROP DATABASE $(databases | grep "^${base}_w0_")"
 done

@@ -29,8 +29,56 @@ sql "CREATE ROLE nobody LOGIN"
 # before 14 passwords are stored otherwise
 sql "SET password_encryption = 'scram-sha-256'; CREATE ROLE locked LOGIN CREATEDB SUPERUSER PASSWORD 's3kr3t'"
 
+# begin NAME ARGUMENTS...: prun in the background; its output in NAME.out, then its
+# status in NAME.status.  What waits five seconds for PostgreSQL does it side by side.
+begin() { (
+	name=$1
+	shift
+	"$PRUN" "$@" >"$name.out" 2>&1 </dev/null
+	echo $? >"$name.status"
+) & }
+# sit DATABASE STATEMENT: a session on a database.
+sit() {
+	psql -XAtq "$server/$1" -c "$2" >/dev/null 2>&1 &
+	await sits "$1"
+}
+sits() { [ "$(sql "SELECT 1 FROM pg_stat_activity WHERE datname = '$1'")" ]; }
+
 for way in ${ways:-libpq}; do
 	[ $way = libpq ] || { PRUN_LIBPQ=none; export PRUN_LIBPQ; }
+
+	# What takes PostgreSQL five seconds each: a superuser sits in the clone, whom
+	# creator may not end; a session on the template with db-terminate = no; a prepared
+	# transaction in the template.
+	for db in sat held prepared; do sql "CREATE DATABASE $db TEMPLATE app"; done
+	sql 'ALTER DATABASE sat OWNER TO creator'
+	cat <<-END | script t/test_sit.sh
+	url=\$(echo "\$PRUN_DB_URL" | sed 's/creator@/postgres@/')
+	touch sit; echo "\$url" >sit; until [ -e sitting ]; do sleep 0.05; done
+	END
+	rm -f sit sitting ./*.status
+	(await test -s sit && exec psql -XAtq "$(cat sit)" -c "\\! touch $dir/sitting" -c 'SELECT pg_sleep(30)' >/dev/null 2>&1) &
+	begin sat -v --db "$(as creator | sed 's/app$/sat/')" t/test_sit.sh
+	sit held 'SELECT pg_sleep(30)'
+	begin held --db "$server/held" --db-terminate=no t/test_a.sh
+	psql -Xq "$server/prepared" -c "BEGIN; PREPARE TRANSACTION 'nothing'"
+	psql -Xq "$server/prepared" -c "BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'in_template'"
+	begin prepared --db "$server/prepared" t/test_a.sh
+	await test -e sitting
+	for db in sat held prepared; do await test -s $db.status; done
+	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'sat_w%' OR datname = 'held'" >/dev/null
+	wait
+	has "$way: 42501: a session that may not be ended leaves the clone, and that is said" sat.out \
+		'cannot drop database.*(sat_w0_[0-9a-z]{8} was not dropped)'
+	run --clean --db "$(as creator | sed 's/app$/sat/')"
+	has 'it can be dropped later' out '^dropped sat_w0_[0-9a-z]{8} \(left by a dead run, '
+	is '55006: with db-terminate=no a session on the template gives status 3' "$(cat held.status)" 3
+	has 'which is named' held.out 'there is a session on held: pid [0-9]*, user postgres, psql'
+	is '55006: a prepared transaction in the template gives status 3' "$(cat prepared.status)" 3
+	has 'and is told' prepared.out 'prepared transaction'
+	psql -Xq "$server/prepared" -c "ROLLBACK PREPARED 'in_template'"
+	psql -Xq "$server/prepared" -c "ROLLBACK PREPARED 'nothing'" 2>/dev/null
+	for db in sat held prepared; do sql "DROP DATABASE $db"; done
 
 	# 42501, in its kinds.
 	run --db "$(as nobody)" t/test_a.sh
@@ -45,21 +93,6 @@ for way in ${ways:-libpq}; do
 	has 'and that is said' out "the clone belongs to the connecting role, not to postgres: must be (member of role|able to SET ROLE) \"postgres\""
 	sql 'ALTER DATABASE app IS_TEMPLATE false'
 	sql 'ALTER DATABASE app OWNER TO creator'
-	# A superuser sits in the clone: creator may not end it.
-	cat <<-END | script t/test_sit.sh
-	url=\$(echo "\$PRUN_DB_URL" | sed 's/creator@/postgres@/')
-	touch sit; echo "\$url" >sit; until [ -e sitting ]; do sleep 0.05; done
-	END
-	rm -f sit sitting
-	(await test -s sit && exec psql -XAtq "$(cat sit)" -c "\\! touch $dir/sitting" -c 'SELECT pg_sleep(30)' >/dev/null 2>&1) &
-	run -v --db "$(as creator)" t/test_sit.sh
-	kill $! 2>/dev/null
-	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'app_w%'" >/dev/null
-	wait
-	has '42501: a session that may not be ended leaves the clone, and that is said' out \
-		'cannot drop database.*(app_w0_[0-9a-z]{8} was not dropped)'
-	run --db "$(as creator)" t/test_a.sh
-	is 'the next run sweeps it' "$status $(databases)" '0 app '
 	sql 'ALTER DATABASE app OWNER TO postgres'
 
 	# 28P01 and the ways to give a password.
@@ -90,12 +123,6 @@ for way in ${ways:-libpq}; do
 	END
 
 	# 55006, in its kinds.
-	sit() { psql -XAtq "$1" -c "$2" >/dev/null 2>&1 & await test -n "$(sleep 0.3; sql "SELECT 1 FROM pg_stat_activity WHERE datname = 'app'")"; }
-	sit "$app" 'SELECT pg_sleep(7)'
-	run --db "$app" --db-terminate=no t/test_a.sh
-	is '55006: with db-terminate=no a session on the template gives status 3' $status 3
-	has 'which is named' out 'there is a session on app: pid [0-9]*, user postgres, psql'
-	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'app'" >/dev/null
 	(while [ ! -e enough ]; do psql -XAtq "$app" -c 'SELECT pg_sleep(0.2)' >/dev/null 2>&1; done) &
 	(while [ ! -e enough ]; do psql -XAtq "$app" -c 'SELECT pg_sleep(0.1)' >/dev/null 2>&1; done) &
 	run --db "$app" t/test_a.sh
@@ -104,7 +131,7 @@ for way in ${ways:-libpq}; do
 	rm enough
 	is '55006: clients that reconnect all the time are outlasted' $status 0
 	# A signal while CREATE waits.
-	sit "$app" 'SELECT pg_sleep(20)'
+	sit app 'SELECT pg_sleep(20)'
 	"$PRUN" --db "$app" --db-terminate=no t/test_a.sh >out 2>err &
 	await sh -c "psql -XAtq '$PRUN_TEST_PG' -c \"SELECT query FROM pg_stat_activity\" | grep -q '^CREATE DATABASE'"
 	before=$(date +%s)
@@ -115,12 +142,6 @@ for way in ${ways:-libpq}; do
 	is 'and nothing is left' "$(databases)" 'app '
 	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'app'" >/dev/null
 	wait
-	psql -Xq "$app" -c "BEGIN; PREPARE TRANSACTION 'in_template'"
-	psql -Xq "$app" -c "BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'in_template2'" 
-	run --db "$app" t/test_a.sh
-	is '55006: a prepared transaction in the template gives status 3' $status 3
-	has 'and is told' out 'prepared transaction'
-	for x in in_template in_template2; do psql -Xq "$app" -c "ROLLBACK PREPARED '$x'" 2>/dev/null; done
 	echo 'psql -Xq "$PRUN_DB_URL" <<-X
 		BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION '"'in_clone'"';
 	X' | script t/test_prep.sh
@@ -275,8 +296,8 @@ for way in ${ways:-libpq}; do
 	has 'and what is left is said' out 'its database app_w0_[0-9a-z]* may be left'
 	await_idle() { [ -z "$(sql "SELECT 1 FROM pg_stat_activity WHERE application_name IN ('prun', 'psql') AND pid <> pg_backend_pid()")" ]; }
 	await await_idle
-	run --db "$app" t/test_a.sh
-	is 'the next run drops it' "$status $(databases)" '0 app '
+	run --clean --db "$app"
+	is 'and can be dropped' "$status $(databases)" '0 app '
 
 	# The server is restarted in mid-run.
 	rm -f two0 go

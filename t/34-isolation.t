@@ -48,7 +48,7 @@ for way in ${ways:-libpq}; do
 	psql -Xq "$DATABASE_URL" -c 'INSERT INTO t VALUES (42)'
 	END2
 	rm -rf run
-	run -d run -t 8s --grace 1s --db "$app" hang
+	run -d run -t 4s --grace 1s --db "$app" hang
 	has "$way: a time-out lists the sessions of the clone" run/0-test_hang.sh/test.log 'holds_it'
 	has "$way: with what they wait for and who blocks them" run/0-test_hang.sh/test.log \
 		'pid [0-9]+, user postgres, psql, 127[.]0[.]0[.]1, active, waits for Lock relation, blocked by [0-9]+, for 00:00:0'
