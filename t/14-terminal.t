@@ -59,6 +59,23 @@ if have tmux; then
 	ok 'and the server is stopped' await gone 'sleep 5000[.]2'
 	$tmux send-keys 'echo shell is $((6 * 7))' Enter
 	ok 'the shell has its terminal again' await screen '^shell is 42'
+	# The debugger reads the terminal, and so does ^C: only it is interrupted.
+	PYTHON=${PYTHON:-/usr/bin/python3}
+	"$PYTHON" -m pytest --version >/dev/null 2>&1 || PYTHON=python3
+	if "$PYTHON" -m pytest --version >/dev/null 2>&1; then
+		mkdir pdb
+		printf 'def test_pdb():\n    breakpoint()\n    assert True\n' >pdb/test_pdb.py
+		$tmux send-keys clear Enter
+		$tmux send-keys "PYTHON='$PYTHON' '$PRUN' -i pdb; echo status is \$?" Enter
+		ok '-i: a breakpoint of pytest has the terminal' await screen '^\(Pdb\)'
+		$tmux send-keys C-c
+		ok '^C at its prompt gives another one' await screen '^\(Pdb\) .*\^C|KeyboardInterrupt'
+		$tmux send-keys c Enter
+		ok 'and the test goes on and passes' await screen '^1 file: 1 passed'
+		ok 'with status 0' await screen '^status is 0'
+	else
+		skip 'no pytest' '-i: a breakpoint of pytest has the terminal'
+	fi
 	rm -f on-terminal
 	$tmux send-keys "'$PRUN' -j2 s" Enter
 	await test -e on-terminal

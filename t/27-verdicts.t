@@ -125,6 +125,14 @@ PYTHON=./no-pytest run --test 'true' py
 is 'nobody asks where test = says how' $status 0
 run -n py
 has 'the shell makes way for pytest, or ^C would end it' out '^    exec "'
+mkdir -p node_modules/.bin spec
+echo 'echo "<testsuite><testcase name=\"x\"/></testsuite>" >"$PRUN_JUNIT"; ps -o args= -p $PPID >parent' |
+	script node_modules/.bin/playwright
+: >playwright.config.js
+: >spec/x.spec.js
+run spec
+has 'so it does for Playwright' parent "$PRUN"
+rm -rf node_modules playwright.config.js
 
 # Exit status 5 is pytest's for no tests; of skipped modules its report has cases.
 echo 'echo "<testsuite><testcase name=\"m\"><skipped/></testcase></testsuite>" >"$PRUN_JUNIT"; exit 5' |
@@ -176,4 +184,6 @@ fi
 run --server 'nosuch-server --port $PRUN_PORT' t/test_good.sh
 is 'a server of which the shell knows nothing: status 3' $status 3
 lacks 'it is tried once' out 'tried once more'
+run -d shell.d --server 'nosuch-server; exit 127' t/test_good.sh
+has 'what the shell says of it is not said in the name of prun' shell.d/0-test_good.sh/server.log '^(/bin/)?sh: .*nosuch-server'
 finish
