@@ -782,7 +782,9 @@ first_dir(const struct plan *p)
 	if (!p->paths.n || p->o.merge || p->o.clean || p->o.reopen)
 		return p->cwd;
 	path = p->paths.v[0];
-	path = str("%s/%.*s", *path == '/' ? "" : p->cwd, (int)strcspn(path, "*?["), path);
+	/* musl's realpath() keeps two slashes at the beginning. */
+	path = str(*path == '/' ? "%s%.*s" : "%s/%.*s", *path == '/' ? "" : p->cwd,
+		(int)strcspn(path, "*?["), path);
 	if (strstr(path, "::"))
 		*strstr(path, "::") = '\0';
 	while (!(dir = real(str("%s/.", path))) && *path)
