@@ -99,20 +99,12 @@ compare(const char *a, const char *b)
 	return strcmp(a ? a : "", b ? b : "");
 }
 
-/* Whether the setup of suite a does for suite b as well. */
-static bool
-does_for(const struct plan *p, const struct suite *a, const struct suite *b)
-{
-	return !a->no_setup && !compare(a->o.setup, b->o.setup) && !compare(a->o.db, b->o.db)
-		&& (plan_wants_pytest(p, a) || !plan_wants_pytest(p, b));
-}
-
 /* Which suites need their setup: those that have a file to run (--clean: all),
  * but one setup is enough for several suites with the same setup and db. */
 static void
 find_setups(struct plan *p)
 {
-	struct suite *s = p->suites, *end = s + p->nsuites, *earlier;
+	struct suite *s = p->suites, *end = s + p->nsuites, *a;
 	size_t i;
 
 	for (i = 0; i < p->nsuites; i++)
@@ -122,8 +114,10 @@ find_setups(struct plan *p)
 	for (; s < end; s++) {
 		if (!s->o.setup && !s->o.db && !plan_wants_pytest(p, s))
 			s->no_setup = true;
-		for (earlier = p->suites; earlier < s; earlier++)
-			if (does_for(p, earlier, s))
+		for (a = p->suites; a < s; a++)
+			if (!a->no_setup && !compare(a->o.setup, s->o.setup)
+			&& !compare(a->o.db, s->o.db)
+			&& (plan_wants_pytest(p, a) || !plan_wants_pytest(p, s)))
 				s->no_setup = true;
 	}
 }
@@ -153,7 +147,6 @@ lock_run(const char *path, bool empty)
 	char head[sizeof(begin) - 1], *name = str("%s/results.jsonl", path);
 	int fd = open_regular(name, O_RDWR | O_NOFOLLOW | (empty ? O_CREAT : 0));
 	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof(head));
-
 	bool ours = n == (ssize_t)sizeof(head) && !memcmp(head, begin, sizeof(head));
 
 	if (fd < 0 && empty && errno != EINVAL)
@@ -199,8 +192,7 @@ static bool
 holds(const char *entry, const char *file)
 {
 	char *real = file ? realpath(file, NULL) : NULL;
-	size_t n = strlen(entry);
-	bool is = real && starts(real, entry) && (!real[n] || real[n] == '/');
+	bool is = real && conf_below(entry, real);
 
 	free(real);
 	return is;
