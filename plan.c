@@ -216,6 +216,7 @@ push_file(struct plan *p, struct file f)
 {
 	p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(f));
 	p->files[p->nfiles] = f;
+	p->by_test = p->by_test || f.suite->o.split == SPLIT_TEST;
 	return &p->files[p->nfiles++];
 }
 
@@ -228,6 +229,7 @@ take_files(struct plan *p, size_t *n)
 	*n = p->nfiles;
 	p->files = NULL;
 	p->nfiles = p->capfiles = 0;
+	p->by_test = false;
 	return all;
 }
 
@@ -465,6 +467,7 @@ static void
 select_paths(struct plan *p)
 {
 	struct target *t = xcalloc(p->paths.n, sizeof(*t));
+	const char *why;
 	struct file *all;
 	size_t i, k, first, n;
 
@@ -480,12 +483,12 @@ select_paths(struct plan *p)
 	for (k = 0; k < p->paths.n; k++) {
 		if (t[k].hit)
 			continue;
-		if (access(t[k].path, F_OK) < 0 && !strpbrk(t[k].path, "*?["))
-			bad(shown(p->paths.v[k]), "%s", strerror(errno));
+		why = "is not in any suite";
 		if (*t[k].path == '/')
-			bad(shown(p->paths.v[k]), "is outside of %s, where the suites are",
-				p->base);
-		bad(shown(p->paths.v[k]), "is not in any suite");
+			why = str("is outside of %s, where the suites are", p->base);
+		if (access(t[k].path, F_OK) < 0 && !strpbrk(t[k].path, "*?["))
+			why = strerror(errno);
+		bad(shown(p->paths.v[k]), "%s", why);
 	}
 	free(t);
 }
@@ -681,17 +684,6 @@ find_locks(struct plan *p, struct file *f)
 
 /* ---- the tests of files ---- */
 
-bool
-plan_wants_setup(const struct plan *p)
-{
-	size_t i;
-
-	for (i = 0; i < p->nfiles; i++)
-		if (p->files[i].suite->o.split == SPLIT_TEST)
-			return true;
-	return false;
-}
-
 static void
 set_all(const struct list *names, const char *value)
 {
@@ -776,7 +768,7 @@ is_whole(const struct file *f, const struct suite *s)
 static size_t
 find_named(const struct plan *p, const struct suite *s, const char *name)
 {
-	size_t i, n, most = 0, best = p->nfiles, mark = scratch_mark();
+	size_t i, n, most = 0, best = p->nfiles;
 	const char *path;
 
 	name = str("/%s", name);        /* whole components end alike */
@@ -789,7 +781,6 @@ find_named(const struct plan *p, const struct suite *s, const char *name)
 			best = i;
 		}
 	}
-	scratch_release(mark);
 	return best;
 }
 
@@ -973,11 +964,10 @@ use_history(struct plan *p)
 	p->nfiles = n;
 	if (p->o.last_failed && !history_path(p))
 		bad("--last-failed", "there is no history; set junit or history, and run once");
-	if (p->o.last_failed && !lines.n)
-		warn("--last-failed: %s has no results yet; run once without --last-failed",
-			shown(history_path(p)));
-	else if (p->o.last_failed && !n)
-		warn("--last-failed: the history has no file that did not pass");
+	if (p->o.last_failed && !n)
+		warn("--last-failed: %s", lines.n ? "the history has no file that did not pass"
+			: str("%s has no results yet; run once without --last-failed",
+			shown(history_path(p))));
 	p->incomplete = p->incomplete || !n;
 	qsort(t, known, sizeof(*t), by_turn);
 	p->median_ms = known ? t[(known - 1) / 2].ms : 0;
@@ -1060,7 +1050,7 @@ deal(struct plan *p)
 	int *shard = xcalloc(p->nfiles, sizeof(*shard)), s, least;
 	int64_t *load = xcalloc((size_t)p->shards, sizeof(*load));
 	struct turn *t = turns(p, NULL);
-	size_t i, n = 0, mark = scratch_mark();
+	size_t i, n = 0;
 
 	for (i = 0; i < p->nfiles; i++) {
 		least = 0;
@@ -1079,7 +1069,6 @@ deal(struct plan *p)
 	if (p->o.plan && strcmp(p->o.plan, str("%08" PRIx32, p->hash)))
 		bad("--plan", "is %s, but here it is %08" PRIx32 ": other files, another history "
 			"or number of shards than where it was made", p->o.plan, p->hash);
-	scratch_release(mark);
 	p->all = p->nfiles;
 	p->nfiles = n;
 	free(shard);

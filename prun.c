@@ -1061,9 +1061,9 @@ main(int argc, char **argv)
 		if (p.o.reopen)
 			find_attempt(&p);
 		plan_find(&p);
-		if (plan_wants_setup(&p) && p.o.list)
+		if (p.by_test && p.o.list)
 			warn("split = test: the tests of a file are asked for when it is run");
-		else if (plan_wants_setup(&p) && !p.o.reopen)
+		else if (p.by_test && !p.o.reopen)
 			collect(&p);
 		plan_make(&p);
 		find_setups(&p);

@@ -151,6 +151,7 @@ struct plan {
 	uint32_t hash;          /* of the suites' and files' names, and their shards */
 	int shard, shards;      /* ours, from 1, of how many */
 	size_t all;             /* files in all shards */
+	bool by_test;           /* a file is to be split into tests: setups come first */
 	bool incomplete;        /* nothing was found somewhere: see no-tests */
 	int64_t median_ms;      /* of what the history knows */
 	int workers;            /* how many tests run side by side */
@@ -212,7 +213,6 @@ void work_run(const struct plan *p, int slot, int orders, int news) NORETURN;
 /* Chooses the suites and finds their files; then splits files into tests, for which the
  * setups may have to be done; then reads history and marks, and keeps the shard's. */
 void plan_find(struct plan *p);
-bool plan_wants_setup(const struct plan *p);
 void plan_collect(struct plan *p);
 void plan_make(struct plan *p);
 /* The files' order, longest first or shuffled by seed, to be freed. */
