@@ -776,14 +776,14 @@ static const char page_head[] =
 	"<meta name=viewport content='width=device-width'><link rel=icon href=data:,>\n"
 	"<style>\n"
 	":root { color-scheme: light dark }\n"
-	"body { font: 15px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 1rem auto }\n"
-	"table { border-collapse: collapse; width: 100%; table-layout: fixed }\n"
-	"th, td { text-align: left; vertical-align: top; padding: .2rem .4rem;\n"
-	"\tborder-top: 1px solid #8885; overflow-wrap: anywhere }\n"
-	"th { width: 4.5rem } th:last-child { width: auto } h2 { font-size: 1rem }\n"
-	"pre { background: #8882; padding: .5rem; overflow: auto; max-height: 30rem }\n"
+	"body { font: 15px/1.5 system-ui; max-width: 80rem; margin: auto; padding: 1rem }\n"
+	"table { border-collapse: collapse; width: 100% } h1, h2 { font-size: 1rem }\n"
+	"th, td { text-align: left; vertical-align: top; padding: .2rem .6rem .2rem 0;\n"
+	"\tborder-top: 1px solid #8885; white-space: nowrap }\n"
+	"td + td + td + td { width: 100%; white-space: normal; overflow-wrap: anywhere }\n"
+	"pre { background: #8882; overflow: auto; max-height: 30rem; white-space: pre-wrap }\n"
 	"b { color: #d9363e } b.PASS { color: #1f883d }\n"
-	"b.FLAKY, b.SKIP, b.NONE { color: #a26400 }\n";
+	"b.FLAKY, b.SKIP, b.NONE { color: #b26a00 }\n";
 
 static const char page_search[] =
 	"<input type=search placeholder=Search aria-label=Search hidden><script>\n"
@@ -934,12 +934,12 @@ page_rows(struct buf *b, const struct page *page, size_t n, size_t most)
 	const struct row *row = page->rows;
 	const char *result;
 
-	fill(b, "<table>\n<tr><th>Result<th>Tests<th>Failed<th>Seconds<th>File\n");
+	fill(b, "<table>\n<tr><th>Result<th>Failed<th>Seconds<th>File\n");
 	for (; row < page->rows + n && b->n < 2 * most; row++) {
 		result = result_name[row->result];
-		fill(b, "<tr class='f %h' id=f%d><td><b class=%h>%h</b><td>%n<td>%n<td>%t"
-			"<td>%h\n", result, row->number, result, result, row->tests,
-			row->failed, row->ms, row->name);
+		fill(b, "<tr class='f %h' id=f%d><td><b class=%h>%h</b><td>%n of %n<td>%t"
+			"<td>%h\n", result, row->number, result, result, row->failed,
+			row->tests, row->ms, row->name);
 		if (b->n + row->failures.n < most)
 			buf_add(b, row->failures.s, row->failures.n);
 		if (b->n < most && page->dir && row->part && row->part->dir)
@@ -991,9 +991,9 @@ page_timeline(struct buf *b, const struct page *page)
 		if (row < end && row->end <= 0)
 			continue;
 		if (part && (row == end || strcmp(part->run, row->part->run))) {
-			fill(b, "<h2>%h shard %h: %t s from %h</h2>\n<svg width='100%%' "
+			fill(b, "<h2>%h shard %h, started %h</h2>\n<svg width='100%%' "
 				"height='%d'>\n%r</svg>\n", part->name, part->shard,
-				(int64_t)(total * 1000), part->started, workers * 16, bars.s);
+				part->started, workers * 16, bars.s);
 			bars.n = 0;
 			workers = 0;
 		}
@@ -1003,6 +1003,9 @@ page_timeline(struct buf *b, const struct page *page)
 		draw_bar(&bars, row, total);
 		workers = part->worker < workers ? workers : part->worker + 1;
 	}
+	if (total > 0)
+		fill(b, "<p>%t s from left to right. Violet: clone, blue: start of the server, "
+			"grey: wait and stop.\n", (int64_t)(total * 1000));
 	buf_free(&bars);
 }
 

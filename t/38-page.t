@@ -32,7 +32,7 @@ has 'and the end of the log' build/page.html 'test.log</a></summary><pre>log &lt
 if have python3; then
 	cat >page.py <<-'END'
 	import html.parser, os, sys, urllib.parse
-	ALLOWED = set("html meta title link style body h1 h2 h3 input label script svg a rect table tr th td b details summary pre div".split())
+	ALLOWED = set("html meta title link style body h1 h2 h3 input label script svg a rect table tr th td b details summary pre div p".split())
 	scripts, links = 0, 0
 	class P(html.parser.HTMLParser):
 	    def handle_starttag(self, tag, attrs):
@@ -70,7 +70,7 @@ run --shard 1/2 -o one.xml t
 run --shard 2/2 -o two.xml t
 run --merge -o all.xml --html all.html one.xml two.xml
 is 'a merge draws the workers of each machine' "$status $(count '^<svg' all.html) $(count '^<tr class' all.html)" '0 2 4'
-is 'and names them' "$(sed -n 's,^<h2>.*shard \([12]/2\): .*,\1,p' all.html | tr '\n' ' ')" '1/2 2/2 '
+is 'and names them' "$(sed -n 's,^<h2>.*shard \([12]/2\)\, .*,\1,p' all.html | tr '\n' ' ')" '1/2 2/2 '
 echo '<testsuite name="plain"><testcase name="a"/><testcase name="b"><error message="m">t</error></testcase></testsuite>' >plain.xml
 run --merge -o other.xml --html other.html plain.xml
 is 'a report of another tool has rows, and no bars' "$(count '^<tr class="f FAIL".*plain' other.html) $(count '<svg' other.html)" '1 0'
