@@ -272,7 +272,8 @@ prepare(struct attempt *a)
 {
 	if (a->w->cancelled)
 		return fails(a, CAUSE_CANCELLED, "");
-	if (mkdir(a->dir, 0777) < 0 || remove_tree(a->tmp) < 0 || mkdir(a->tmp, 0700) < 0)
+	if (remove_tree(a->dir) < 0 || remove_tree(a->tmp) < 0
+	|| mkdir(a->dir, 0777) < 0 || mkdir(a->tmp, 0700) < 0)
 		return fails(a, CAUSE_SPAWN, str("%s: %s", a->dir, strerror(errno)));
 	if (!take_ports(a))
 		return fails(a, CAUSE_PORT, str("no free port: %s", strerror(errno)));
@@ -290,13 +291,11 @@ clone(struct attempt *a)
 		return true;
 	enter(a, CLONING);
 	make_env(a);
-	a->cloned = true;
 	failed = pg_clone(a->pg, a->env.v, &a->db_url, &why, &passing);
-	if (failed && pg_crowded(a->pg) && (a->plan->workers > 1 || a->plan->o.ahead)
-	&& !a->w->cancelled) {
-		a->out.crowded = true;
-		a->cloned = false;      /* another worker makes it */
-	}
+	/* Then another worker makes it. */
+	a->out.crowded = failed && pg_crowded(a->pg) && !a->w->cancelled
+		&& (a->plan->workers > 1 || a->plan->o.ahead);
+	a->cloned = !a->out.crowded;
 	if (failed) {
 		a->out.fatal = !a->w->cancelled && !passing;
 		fails(a, CAUSE_DATABASE, why.s ? why.s : "");
@@ -769,33 +768,33 @@ keep_or_drop(struct attempt *a)
 
 	if (!a->cloned)
 		return;
-	if (r != CANCEL && a->db_url)
-		a->out.kept = keep == KEEP_ALWAYS || keep == KEEP_RUN
-			|| (keep == KEEP_FAILED && r >= FAIL && a->out.tested);
+	a->out.kept = r != CANCEL && a->db_url && (keep == KEEP_ALWAYS || keep == KEEP_RUN
+		|| (keep == KEEP_FAILED && r >= FAIL && a->out.tested));
 	if (a->out.kept)
 		pg_keep(a->pg, a->f->test);
 	else
 		pg_drop(a->pg, a->env.v);
 }
 
+/* Tells prun that an order is done, and in a file what there is to say of it. */
 static void
-tell_result(struct attempt *a)
+tell(struct attempt *a, enum news_type type, const char *path)
 {
-	char *path = str("%s/notes", a->dir);
-	struct news n = { .type = NEWS_RESULT };
+	struct news n = { .type = type, .bad = a->out.cause != CAUSE_NONE };
 	struct buf b = { 0 };
 
-	if (a->why)
+	if (a->why && *a->why)
 		buf_fmt(&b, "! %.*s\n", (int)strcspn(a->why, "\n"), a->why);
 	buf_add(&b, a->notes.s, a->notes.n);
-	a->out.notes = b.n && file_write(path, b.s, b.n, 0666) == 0;
-	if (b.n && !a->out.notes)
-		snprintf(a->out.why, sizeof(a->out.why), "%s", b.s);
 	n.o = a->out;
-	n.o.ms = proc_clock(a->w) - a->out.begin - a->waited;
+	n.o.notes = b.n && file_write(path, b.s, b.n, 0666) == 0;
+	if (b.n && !n.o.notes)
+		snprintf(n.o.why, sizeof(n.o.why), "%s", b.s);
 	n.o.began[IDLE] = proc_clock(a->w);
+	n.o.ms = n.o.began[IDLE] - n.o.begin - a->waited;
 	proc_tell(a->w, &n);
 	buf_free(&b);
+	buf_free(&a->notes);
 }
 
 /* The services, then the server if there is one, and their ports. */
@@ -827,28 +826,27 @@ make_stack(struct attempt *a)
 	a->stack[n].ready = a->o->ready;
 }
 
-/* An attempt at f in the directory dir, of which nothing has happened yet. */
-static struct attempt
-new_attempt(const struct attempt *self, const struct file *f, int number, char *dir)
+/* Begins an attempt at f in the directory dir. */
+static void
+begin(struct attempt *a, const struct file *f, int number, char *dir)
 {
-	struct attempt a = *self;
-
-	a.f = f;
-	a.suite = f->suite;
-	a.o = &f->suite->o;
-	a.dir = dir;
-	a.out.result = ERROR;
-	a.w->file = f->index;
-	a.w->go = false;
-	a.out.file = f->index;
-	a.out.attempt = number;
-	a.out.slot = a.w->slot;
-	a.out.begin = proc_clock(a.w);
-	a.tmp = str("%s/t%d", a.plan->dir, f->index);
-	a.junit = str("%s/junit.xml", dir);
-	a.log = str("%s/test.log", dir);
-	make_stack(&a);
-	return a;
+	a->f = f;
+	a->suite = f->suite;
+	a->o = &f->suite->o;
+	a->dir = dir;
+	a->w->file = f->index;
+	a->w->go = false;
+	a->out.file = f->index;
+	a->out.attempt = number;
+	a->out.slot = a->w->slot;
+	a->out.begin = proc_clock(a->w);
+	a->out.result = ERROR;
+	a->tmp = str("%s/t%d", a->plan->dir, f->index);
+	a->junit = str("%s/junit.xml", dir);
+	a->log = str("%s/test.log", dir);
+	a->db = a->plan->o.reopen ? getenv("PRUN_DB") : plan_clone(a->plan, f, number);
+	pg_begin(a->pg, a->o, a->db, dir, &a->notes);
+	make_stack(a);
 }
 
 static void
@@ -860,15 +858,15 @@ end_attempt(struct attempt *a)
 		close_keep(a->ports[i].hold);
 	list_free(&a->env);
 	buf_free(&a->notes);
+	free(a->db_url);
 }
 
 static void
 attempt(const struct attempt *self, const struct file *f, int number)
 {
-	struct attempt a = new_attempt(self, f, number, plan_dir(self->plan, f, number));
+	struct attempt a = *self;
 
-	a.db = plan_clone(self->plan, f, number);
-	pg_begin(a.pg, a.o, a.db, a.dir, &a.notes);
+	begin(&a, f, number, plan_dir(a.plan, f, number));
 	if (prepare(&a) && clone(&a) && serve(&a))
 		run_test(&a);
 	look(&a);
@@ -882,75 +880,51 @@ attempt(const struct attempt *self, const struct file *f, int number)
 		write_env(&a);
 	if (a.out.result <= NONE && remove_tree(a.tmp) < 0)
 		buf_fmt(&a.notes, "- cannot remove %s: %s\n", a.tmp, strerror(errno));
-	/* Another worker will have it, if there is one. */
-	if (a.out.crowded && (remove_tree(a.dir) < 0 || remove_tree(a.tmp) < 0))
-		warn("%s:", a.dir);
-	tell_result(&a);
-	free(a.db_url);
+	tell(&a, NEWS_RESULT, str("%s/notes", a.dir));
 	end_attempt(&a);
 }
 
 /* ---- orders ---- */
 
-/* Before the suite's first clone: looks for pytest, sweeps, and runs the setup
- * command with the template locked; false with the reason in why. */
-static bool
-set_up(struct attempt *a, struct buf *why)
-{
-	static const char ask[] = "exec \"${PYTHON:-python3}\" -c 'import importlib.util as u; "
-		"raise SystemExit(u.find_spec(\"pytest\") is None)'";
-	char *log = str("%s/setup.log", a->plan->dir);
-	struct pg *pg = a->pg;
-	int status;
-
-	make_env(a);
-	if (plan_wants_pytest(a->plan, a->suite) && run_command(a, ask, log, -1, true) != 0) {
-		buf_str(why, "no pytest for $PYTHON (default: python3): install it, set "
-			"PYTHON to a Python that has it, or set test");
-		return false;
-	}
-	if (pg_setup(pg, true, why) < 0)
-		return false;
-	if (!a->o->setup)
-		return true;
-	status = run_command(a, a->o->setup, log, -1, true);
-	proc_drain(&a->w->pids, NULL);
-	if (status)
-		buf_fmt(why, "setup failed: %s; see %s", how(status), log);
-	return status == 0 && pg_setup(pg, false, why) == 0;
-}
-
-/* Tells prun that an order is done, and what there is to say of it. */
 static void
-tell_done(struct attempt *a, bool failed)
+tell_done(struct attempt *a)
 {
-	char *path = str("%s/notes%d", a->plan->dir, a->w->slot);
-	struct news n = { .type = NEWS_DONE, .bad = failed };
-
-	if (a->notes.n && file_write(path, a->notes.s, a->notes.n, 0666) < 0)
-		warn("%s:", path);
-	proc_tell(a->w, &n);
-	buf_free(&a->notes);
+	tell(a, NEWS_DONE, str("%s/notes%d", a->plan->dir, a->w->slot));
 }
 
-/* Sets a suite up, or with --clean sweeps what there is of it. */
+/* Before a suite's first clone: looks for pytest, sweeps, and runs the setup command
+ * with the template locked.  With --clean it sweeps all that there is of it. */
 static void
 setup(const struct attempt *self, const struct suite *s)
 {
+	static const char ask[] = "exec \"${PYTHON:-python3}\" -c 'import importlib.util as u; "
+		"raise SystemExit(u.find_spec(\"pytest\") is None)'";
 	struct attempt a = *self;
+	char *log = str("%s/setup.log", a.plan->dir);
 	struct buf why = { 0 };
-	bool failed = false;
+	int status;
 
 	a.suite = s;
 	a.o = &s->o;
 	pg_begin(a.pg, a.o, NULL, NULL, &a.notes);
-	if (!a.plan->o.clean)
-		failed = !set_up(&a, &why);
-	else if (a.o->db)
-		failed = pg_clean(a.pg, a.plan->o.list, &why) < 0;
+	make_env(&a);
+	if (a.plan->o.clean) {
+		if (a.o->db && pg_clean(a.pg, a.plan->o.list, &why) < 0)
+			fails(&a, CAUSE_DATABASE, why.s ? why.s : "");
+	} else if (plan_wants_pytest(a.plan, s) && run_command(&a, ask, log, -1, true) != 0) {
+		fails(&a, CAUSE_SPAWN, "no pytest for $PYTHON (default: python3): install it, "
+			"set PYTHON to a Python that has it, or set test");
+	} else if (pg_setup(a.pg, true, &why) == 0 && a.o->setup) {
+		status = run_command(&a, a.o->setup, log, -1, true);
+		proc_drain(&a.w->pids, NULL);
+		if (status)
+			fails(&a, CAUSE_EXIT, str("setup failed: %s; see %s", how(status), log));
+		else
+			pg_setup(a.pg, false, &why);
+	}
 	if (why.n)
-		buf_fmt(&a.notes, "! %s\n", why.s);
-	tell_done(&a, failed);
+		fails(&a, CAUSE_DATABASE, why.s);
+	tell_done(&a);
 	list_free(&a.env);
 	buf_free(&why);
 }
@@ -959,15 +933,15 @@ setup(const struct attempt *self, const struct suite *s)
 static void
 reopen(const struct attempt *self, const struct file *f)
 {
-	struct attempt a = new_attempt(self, f, 1, self->plan->o.reopen);
-	char *log = str("%s/reopen.log", a.dir);
-	size_t dead;
+	struct attempt a = *self;
 	struct news n = { .type = NEWS_OPEN };
+	char *log, *url = getenv("PRUN_DB_URL");
+	size_t dead;
 
+	begin(&a, f, 1, a.plan->o.reopen);
+	a.db_url = url ? xstrdup(url) : NULL;
+	log = str("%s/reopen.log", a.dir);
 	a.stack[a.o->service.n].log = log;
-	a.db = getenv("PRUN_DB");
-	a.db_url = getenv("PRUN_DB_URL");
-	pg_begin(a.pg, a.o, a.db, a.dir, &a.notes);
 	unlink(log);                    /* its earlier lines are not of this server */
 	if (a.o->db && a.db && pg_gone(a.pg, a.db_url)) {
 		fails(&a, CAUSE_DATABASE, str("its database %s is gone", a.db));
@@ -976,22 +950,23 @@ reopen(const struct attempt *self, const struct file *f)
 	} else if (serve(&a)) {
 		snprintf(n.o.why, sizeof(n.o.why), "%s", a.o->server ? a.url : "");
 		proc_tell(a.w, &n);
+		a.out.result = PASS;
 		dead = a.nstack;
 		while (a.nstack && !a.w->cancelled && dead == a.nstack) {
 			proc_wait(a.w, NULL, 0, -1);
 			dead = dead_member(&a, false);
 		}
-		if (dead < a.nstack && !a.w->cancelled)
+		if (dead < a.nstack)
 			fails(&a, CAUSE_SERVER_DIED, str("%s died: %s", a.stack[dead].title,
 				proc_how_ended(&a.procs[dead])));
+		else if (a.nstack)
+			fails(&a, CAUSE_CANCELLED, "");
 	}
 	stop(&a);
 	after(&a);
 	n.type = NEWS_RESULT;
 	n.o = a.out;
-	if (!a.why)
-		n.o.result = a.w->cancelled ? CANCEL : PASS;
-	snprintf(n.o.why, sizeof(n.o.why), "! %s", a.why ? a.why : "stopped");
+	snprintf(n.o.why, sizeof(n.o.why), "! %s", a.why ? a.why : "");
 	proc_tell(a.w, &n);
 	end_attempt(&a);
 }
@@ -1000,18 +975,16 @@ reopen(const struct attempt *self, const struct file *f)
 static void
 drop(const struct attempt *self, const struct file *f, int number)
 {
-	struct attempt a = new_attempt(self, f, number, plan_dir(self->plan, f, number));
+	struct attempt a = *self;
 
-	a.db = plan_clone(a.plan, f, number);
+	begin(&a, f, number, plan_dir(a.plan, f, number));
 	a.url = "http://localhost:0";   /* its server is gone */
 	if (a.db && !a.o->db_clone)
 		a.db_url = xstrdup(url_clone(a.o->db, a.db, a.dir));
-	pg_begin(a.pg, a.o, a.db, a.dir, &a.notes);
 	make_env(&a);
 	if (a.db)
 		pg_drop(a.pg, a.env.v);
-	tell_done(&a, false);
-	free(a.db_url);
+	tell_done(&a);
 	end_attempt(&a);
 }
 
@@ -1022,11 +995,11 @@ end(struct attempt *a)
 	if (pg_waits(a->pg)) {
 		buf_str(&a->notes, "- waiting 5s before dropping databases that another run "
 			"left, in case it is still alive\n");
-		tell_done(a, false);
+		tell_done(a);
 	}
 	pg_end(a->pg, &a->notes);
 	if (a->notes.n)
-		tell_done(a, false);
+		tell_done(a);
 }
 
 void
