@@ -238,19 +238,17 @@ sink_text(struct sink *t, const char *s, size_t n, bool raw)
 void
 sink_end(struct sink *t)
 {
-	char said[80];
-	size_t n;
+	char *tail;
 
 	buf_add(&t->b, "", 0);
 	if ((int64_t)t->b.n > t->limit)
 		cut_middle(t);
 	if (!t->cut)
 		return;
-	n = (size_t)snprintf(said, sizeof(said),
-		"\n[prun: %" PRId64 " bytes cut, see report-limit]\n", t->cut);
-	buf_add(&t->b, said, n);        /* to have the room */
-	memmove(t->b.s + t->head + n, t->b.s + t->head, t->b.n - n - t->head);
-	memcpy(t->b.s + t->head, said, n);
+	tail = xstrdup(t->b.s + t->head);
+	t->b.n = t->head;
+	buf_fmt(&t->b, "\n[prun: %" PRId64 " bytes cut, see report-limit]\n%s", t->cut, tail);
+	free(tail);
 }
 
 void
@@ -423,8 +421,7 @@ xml_broken(const struct reader *r, int64_t *at)
 static bool
 is_name(int c)
 {
-	return c >= 0x80 || (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z')
-		|| (c >= 'a' && c <= 'z') || (c > 0 && strchr("_-.:", c));
+	return c >= 0x80 || isalnum(c) || (c > 0 && strchr("_-.:", c));
 }
 
 /* The next byte without taking it; -1 at the end. */
@@ -536,17 +533,20 @@ find_attribute(const struct reader *r, const char *name)
 static bool
 read_attribute(struct reader *r)
 {
-	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-		"0123456789_-.";
+	bool good = true;       /* it is ASCII, and not one of a namespace */
 	char name[256];
 	size_t n = 0;
+	int c;
 
 	skip_space(r);
 	if (!in_tag(r))
 		return false;
-	for (; in_tag(r) && !isspace((unsigned char)*r->s) && !strchr("=\"'", *r->s); r->s++)
+	for (; in_tag(r) && !isspace(peek(r)) && !strchr("=\"'", *r->s); r->s++) {
+		c = (unsigned char)*r->s;
+		good = good && c < 0x80 && c != ':' && is_name(c);
 		if (n < sizeof(name) - 1)
-			name[n++] = *r->s;
+			name[n++] = (char)c;
+	}
 	name[n] = '\0';
 	skip_space(r);
 	/* All of a tag's attributes together: twice what one may have. */
@@ -558,11 +558,11 @@ read_attribute(struct reader *r)
 		xml_breaks(r, "has a tag that cannot be read");
 	}
 	sink_end(&r->value);
-	/* Not one of a namespace; of one that is there twice the first one wins. */
+	/* Of one that is there twice the first one wins. */
 	if (r->nattrs == ATTRIBUTES)
 		xml_breaks(r, "has a tag with too many attributes");
-	else if (n && strspn(name, letters) == n && !strchr("-.0123456789", *name)
-	&& !starts(name, "xmlns") && !find_attribute(r, name)) {
+	else if (n && good && !strchr("-.0123456789", *name) && !starts(name, "xmlns")
+	&& !find_attribute(r, name)) {
 		buf_add(&r->attrs, name, n + 1);
 		buf_add(&r->attrs, r->value.b.s, r->value.b.n + 1);
 		r->nattrs++;
@@ -1155,7 +1155,6 @@ xml_from_tap(const char *log, const char *path, const char *name, int64_t ms)
 	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
 	struct tap t = { .bytes = 0 };
 	struct buf b = { 0 };
-	bool timed = false;
 	size_t i;
 
 	if (!f) {
@@ -1166,14 +1165,10 @@ xml_from_tap(const char *log, const char *path, const char *name, int64_t ms)
 		t.at[i].planned = -1;
 	read_log(&t, f);
 	fclose(f);                      /* only read from */
-	for (i = 0; i < t.n; i++)
-		timed = timed || t.v[i].ms > 0;
 	name = shown(name);
 	buf_str(&b, "<testsuite");
 	xml_attribute(&b, "name", name);
-	if (!timed)
-		buf_fmt(&b, " time=\"%.3f\"", (double)ms / 1000);
-	buf_str(&b, ">\n");
+	buf_fmt(&b, " time=\"%.3f\">\n", (double)ms / 1000);
 	for (i = 0; i < t.n; i++)
 		write_point(&b, &t.v[i], name);
 	buf_str(&b, "</testsuite>\n");
