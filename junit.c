@@ -218,6 +218,8 @@ add_output(struct buf *to, const char *s, const char *where)
 
 /* ---- limits ---- */
 
+static const char left_out[] = "[prun: elements left out, see report-limit]";
+
 static bool
 has_room(const struct merger *m, size_t used, int texts)
 {
@@ -238,7 +240,7 @@ find_room(struct merger *m)
 	if (has_room(m, used, CASE_TEXTS))
 		return b;
 	if (!b->full)
-		add_output(&b->child[K_OUT], "[prun: elements left out, see report-limit]", "");
+		add_output(&b->child[K_OUT], left_out, "");
 	b->full = true;
 	return NULL;
 }
@@ -1202,6 +1204,8 @@ merge_part(struct merger *m, const struct part *p)
 			open_suite(m);
 		close_suite(m);
 	}
+	if (!has_room(m, m->retry_bytes, RETRY_TEXTS))
+		add_output(&m->body.child[K_OUT], left_out, "");
 	write_unused(m);
 	close_suite(m);
 	free_retries(m);
