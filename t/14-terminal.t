@@ -84,6 +84,31 @@ if have tmux; then
 	ok 'and no prun is left' await gone "$PRUN -j2 s"
 	NO_COLOR=1 TERM=xterm run s/test_b.sh
 	lacks 'no escapes go into a file' out "$(printf '\033')"
+	# What is drawn below the finished files.
+	i=0
+	while [ $((i += 1)) -le 6 ]; do
+		printf 'exec sleep 5000.%s3\n' $i | script "d/test_with_a_name_longer_than_the_terminal_is_wide_$i.sh"
+		echo "40.000 PASS - d/test_with_a_name_longer_than_the_terminal_is_wide_$i.sh"
+	done >known
+	echo 'exit 1' | script d/test_0.sh
+	echo '0.100 PASS - d/test_0.sh' >>known
+	$tmux new-session -d -x 60 -y 20 "cd '$dir' && env PS1='$ ' sh"
+	$tmux send-keys "'$PRUN' -j7 --history=known d" Enter
+	ok 'a line counts files and failures, and tells the time left that the history knows' \
+		await screen '^  1/7 files, 1 failed, [0-9]+s, about [0-9]+s left'
+	lines() { $tmux capture-pane -p | grep -c '^  test '; }
+	is 'each worker has one line, however long the name' "$(lines)" 6
+	$tmux resize-window -x 40 -y 8
+	few() { [ "$(lines)" -le 5 ] && [ "$(lines)" -gt 2 ] && screen '^  1/7 files'; }
+	ok 'on a low screen there are fewer of them' await few
+	$tmux resize-window -x 70 -y 20
+	many() { [ "$($tmux capture-pane -p | grep -o '^  test .*wide_[1-6].sh' | sort -u | wc -l)" -eq 6 ]; }
+	ok 'and all again when it grows' await many
+	shell=$($tmux display-message -p '#{pane_pid}')
+	kill -KILL "$(ps -A -o pid= -o ppid= | awk -v shell="$shell" '$2 == shell { print $1 }')"
+	ok 'when prun is killed the shell goes on below them' await screen '^(sh: .*)?\[?.*Killed|^\$ '
+	ok 'and the tests have ended' await gone 'sleep 5000[.][1-6]3'
+	$tmux kill-server
 else
 	skip 'no tmux' 'it runs on a terminal' '^Z stops it' '^C ends it' 'a terminal that is closed ends it, too'
 fi
