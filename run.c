@@ -463,15 +463,15 @@ tell_reopened(struct run *r, const char *url)
 
 /* ---- news ---- */
 
-/* Whether a worker's word can be true: nothing is green without a test that has ended
- * well. */
+/* Whether a worker's word can be true: without a test that has ended there is only ERROR
+ * or CANCEL, and what is green has no cause. */
 static bool
 is_sound(const struct outcome *o, const struct order *given)
 {
-	bool ran = o->tested && !o->cause && (o->result != PASS || !o->status);
+	bool well = o->result > NONE || (!o->cause && (o->result != PASS || !o->status));
 
 	return o->file == given->file && o->attempt == given->attempt
-		&& (ran || o->result > NONE);
+		&& (o->result >= ERROR || (o->tested && well));
 }
 
 /* Takes a piece of news; whether it ends the order that is under way. */
@@ -500,7 +500,7 @@ take_news(struct run *r, int i, const struct news *n)
 		tell_reopened(r, n->o.why);
 		return false;
 	case NEWS_RESULT:
-		if (is_sound(&n->o, &s->order))
+		if (r->p->o.reopen || is_sound(&n->o, &s->order))
 			take_result(r, i, &n->o);
 		else
 			lose_attempt(r, i, "its worker contradicts itself");

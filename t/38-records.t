@@ -94,6 +94,9 @@ done
 rm -rf run report.xml*
 forge untested -d run -o report.xml t
 is 'nor PASS of one that is said not to have been started' "$(green)" '1 0 0 0 0 1'
+rm -rf run report.xml*
+forge untested -d run -o report.xml --test 'exit 7' t
+has 'nor FAIL' out 'ERROR  t/test_good.sh'
 forge file t
 is 'a record of a file that there is not is no result, and nothing hangs' "$([ $status -ge 1 ] && [ $status -le 3 ]; echo $?)" 0
 
