@@ -41,21 +41,15 @@ for way in ${ways:-libpq}; do
 		skip 'PostgreSQL before 14' "$way: whether a clone was used"
 	fi
 
-	# Two sessions that block each other.
+	# Two sessions that block each other, while another test waits as long.
 	cat <<-'END2' | script hang/test_hang.sh
 	psql -Xq "$DATABASE_URL" -c 'BEGIN; LOCK TABLE t' -c 'SELECT pg_sleep(60) AS holds_it' &
 	until [ "$(psql -XAtq "$DATABASE_URL" -c "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock'")" = 1 ]; do sleep 0.1; done
 	psql -Xq "$DATABASE_URL" -c 'INSERT INTO t VALUES (42)'
 	END2
 	rm -rf run
-	run -d run -t 4s --grace 1s --db "$app" hang
-	has "$way: a time-out lists the sessions of the clone" run/0-test_hang.sh/test.log 'holds_it'
-	has "$way: with what they wait for and who blocks them" run/0-test_hang.sh/test.log \
-		'pid [0-9]+, user postgres, psql, 127[.]0[.]0[.]1, active, waits for Lock relation, blocked by [0-9]+, for 00:00:0'
-	has "$way: and their queries" run/0-test_hang.sh/test.log 'INSERT INTO t VALUES \(42\)'
-	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'app_w%'" >/dev/null
-	await idle
-	run -q --clean --db "$app"
+	sql 'CREATE DATABASE hung TEMPLATE app'
+	"$PRUN" -d run -t 4s --grace 1s --db "$server/hung" hang >/dev/null 2>&1 &
 
 	# Somebody whom we may not end sits on the template.
 	sql 'ALTER DATABASE app OWNER TO creator'
@@ -68,6 +62,13 @@ for way in ${ways:-libpq}; do
 	ok "$way: after one wait of five seconds" test $(($(date +%s) - before)) -lt 10
 	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'stranger'" >/dev/null
 	wait
+	has "$way: a time-out lists the sessions of the clone" run/0-test_hang.sh/test.log 'holds_it'
+	has "$way: with what they wait for and who blocks them" run/0-test_hang.sh/test.log \
+		'pid [0-9]+, user postgres, psql, 127[.]0[.]0[.]1, active, waits for Lock relation, blocked by [0-9]+, for 00:00:0'
+	has "$way: and their queries" run/0-test_hang.sh/test.log 'INSERT INTO t VALUES \(42\)'
+	sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'hung_w%'" >/dev/null
+	run -q --clean --db "$server/hung"
+	sql 'DROP DATABASE hung WITH (FORCE)'
 	sql 'ALTER DATABASE app OWNER TO postgres'
 
 	# Two checkouts with one template and different migrations.
