@@ -19,6 +19,8 @@
  */
 #include "prun.h"
 
+extern char **environ;
+
 #define CLASS_RUN 1886549358    /* advisory locks: "prun", with the run's id, */
 #define CLASS_TEMPLATE 1886549359       /* and with the template's hash */
 #define ANSWER_MS 60000         /* for answers that should take no time */
@@ -29,6 +31,7 @@ struct pg {
 	const struct plan *plan;
 	struct session *sessions;
 	/* what pg_begin() was told; db is NULL where it is not PostgreSQL's */
+	const struct suite *suite;
 	const struct opts *o;
 	const char *name, *dir;
 	struct buf *notes;
@@ -56,12 +59,14 @@ admin_url(const struct opts *o)
 }
 
 void
-pg_begin(struct pg *pg, const struct opts *o, const char *name, const char *dir,
+pg_begin(struct pg *pg, const struct suite *s, const char *name, const char *dir,
 	struct buf *notes)
 {
+	const struct opts *o = &s->o;
 	struct session *db = NULL;
 	char *url;
 
+	pg->suite = s;
 	pg->o = o;
 	pg->name = name;
 	pg->dir = dir;
@@ -499,7 +504,8 @@ clone_file(struct pg *pg, char **env, struct buf *why)
 		"/dev/null", why);
 }
 
-/* Runs db-clone, whose last line becomes *url. */
+/* Runs db-clone, whose last line becomes *url.  What it printed stays as long as the
+ * clone does. */
 static int
 run_db_clone(struct pg *pg, char **env, char **url, struct buf *why)
 {
@@ -509,13 +515,39 @@ run_db_clone(struct pg *pg, char **env, char **url, struct buf *why)
 	if (run_command(pg, what, proc_argv(pg->o->db_clone, NULL), env, out, why) < 0)
 		return -1;
 	buf_tail(&line, out, 1);
-	unlink(out);
 	if (line.n)
 		*url = xstrdup(str("%.*s", (int)line.n - 1, line.s));
 	else
 		buf_fmt(why, "%s printed no URL", what);
 	buf_free(&line);
 	return *url ? 0 : -1;
+}
+
+/* Runs db-drop for what db-clone has made in the run directories that --clean got. */
+static int
+clean_commands(struct pg *pg, bool list)
+{
+	static const char script[] =
+		"for run; do for out in \"$run\"/*/db.out; do (\n"
+		"[ -e \"$out\" ] && . \"${out%%/*}/env\" && [ \"$PRUN_SUITE\" = '%s' ] || exit 0\n"
+		"if %s; then echo \"$PRUN_DB (of $PRUN_FILE)\"; exit; fi\n"
+		"(%s\n) && rm \"$out\" && echo \"dropped $PRUN_DB (of $PRUN_FILE)\"\n"
+		") 2>&1 || status=1; done; done; exit ${status-0}";
+	char *out = str("%s/db.out", pg->plan->dir), *text, *line;
+	struct buf said = { 0 }, why = { 0 };
+	int failed;
+
+	pg->dir = pg->plan->dir;
+	failed = run_command(pg, "db-drop", proc_argv(str(script, pg->suite->name,
+		list ? "true" : "false", pg->o->db_drop ? pg->o->db_drop : ":"),
+		&pg->plan->paths), environ, out, &why);
+	buf_read(&said, out);
+	text = said.s;
+	while ((line = next_line(&text)))
+		buf_fmt(pg->notes, "- %s\n", line);
+	buf_free(&said);
+	buf_free(&why);
+	return failed;
 }
 
 /* ---- what workers ask for ---- */
@@ -559,7 +591,7 @@ pg_end(struct pg *pg, struct buf *notes)
 	size_t i;
 
 	for (i = 0; i < pg->plan->nsuites; i++) {
-		pg_begin(pg, &s[i].o, NULL, NULL, notes);
+		pg_begin(pg, &s[i], NULL, NULL, notes);
 		pg->name = copy_name(pg);
 		if (pg->name && pg->db->seen && pg->w->slot == 0)
 			pg_drop(pg, NULL);
@@ -567,7 +599,7 @@ pg_end(struct pg *pg, struct buf *notes)
 	if (pg->noted.n)
 		proc_pause(pg->w, pg->noted_at + SWEEP_MS);
 	for (i = 0; i < pg->plan->nsuites && pg->noted.n && !pg->w->cancelled; i++) {
-		pg_begin(pg, &s[i].o, NULL, NULL, notes);
+		pg_begin(pg, &s[i], NULL, NULL, notes);
 		if (pg->db && pg->db->seen && !attach(pg, true).error)
 			sweep(pg, DROP);
 	}
@@ -628,6 +660,8 @@ pg_drop(struct pg *pg, char **env)
 		failed = run_command(pg, str("db-drop: %s", pg->o->db_drop),
 			proc_argv(pg->o->db_drop, NULL), env, NULL, &why);
 	}
+	if (!failed && pg->o->db_clone)
+		unlink(str("%s/db.out", pg->dir));
 	if (failed)
 		buf_fmt(pg->notes, "- %s (%s was not dropped)\n", why.s, pg->name);
 	buf_free(&why);
@@ -686,12 +720,10 @@ pg_clean(struct pg *pg, bool list, struct buf *why)
 {
 	struct reply r = { 0 };
 
-	if (!pg->db) {
-		buf_fmt(pg->notes, "- %s: its clones are %s\n", url_masked(pg->o->db),
-			pg->o->db_clone ? "made by db-clone, so prun cannot list them"
-			: "in the run directories");
-		return 0;
-	}
+	if (pg->o->db_clone)
+		return clean_commands(pg, list);
+	if (!pg->db)
+		return 0;               /* they are in the run directories */
 	r = attach(pg, true);
 	if (r.error)
 		return explain(&r, "the database server", why);

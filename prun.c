@@ -916,31 +916,79 @@ run(struct plan *p, bool aside)
 
 /* ---- other modes ---- */
 
+/* Whether a run directory is ours, and no run has it. */
+static bool
+is_dead(const char *path)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	struct stat st;
+	int fd, r;
+
+	if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+		return false;
+	fd = open_regular(str("%s/results.jsonl", path), O_RDWR | O_NOFOLLOW);
+	r = fd < 0 ? -1 : fcntl(fd, F_GETLK, &lock);
+	close_keep(fd);
+	return r == 0 && lock.l_type == F_UNLCK;
+}
+
+/* Adds the run directories that dead runs of this project left below TMPDIR. */
+static void
+find_dead(struct plan *p)
+{
+	const char *tmp = getenv("TMPDIR");
+	struct record *records;
+	struct dirent **e;
+	struct plan run;
+	char *path;
+	int i, n;
+
+	tmp = tmp && *tmp ? tmp : "/tmp";
+	n = scandir(tmp, &e, is_entry, alphasort);
+	for (i = 0; i < n; i++) {
+		path = str("%s/%s", tmp, e[i]->d_name);
+		run = (struct plan){ 0 };
+		if (starts(e[i]->d_name, "prun-") && id_valid(e[i]->d_name + 5) && is_dead(path)
+		&& show_read(&run, &records, path) == 0 && !strcmp(run.base, p->base))
+			list_add(&p->paths, path);
+	}
+}
+
 /* prun --clean [run directory ...] */
 static int
 clean_mode(struct plan *p)
 {
+	struct list dirs = { 0 };
 	bool dbs = false;
 	int status = 0;
-	char *path;
 	size_t i;
 
 	for (i = 0; i < p->nsuites; i++)
 		dbs = dbs || p->suites[i].o.db;
+	if (!p->paths.n)
+		find_dead(p);
 	if (!dbs && !p->paths.n)
 		bad("--clean", "needs db in prun.conf, or a run directory to remove");
 	for (i = 0; i < p->paths.n; i++) {
-		path = conf_path(p, p->paths.v[i]);
-		refuse_foreign(path);
-		close(lock_run(path, false));
+		list_add(&dirs, conf_path(p, p->paths.v[i]));
+		refuse_foreign(dirs.v[i]);
+		close(lock_run(dirs.v[i], false));
 	}
+	p->paths = dirs;
 	if (dbs)
 		status = run(p, true);
-	for (i = 0; i < p->paths.n; i++) {
-		path = conf_path(p, p->paths.v[i]);
-		if (!p->o.list && remove_tree(path) < 0)
-			fatal(EXIT_RUN, "%s:", path);
-		printf("%s%s\n", p->o.list ? "" : "removed ", path);
+	for (i = 0; i < dirs.n; i++) {
+		if (p->o.list) {
+			printf("%s\n", dirs.v[i]);
+		} else if (status) {
+			printf("%s stays, because not all databases could be dropped\n",
+				dirs.v[i]);
+		} else if (remove_tree(dirs.v[i]) < 0) {
+			warn("%s:", dirs.v[i]);
+			status = EXIT_RUN;
+		} else {
+			printf("removed %s\n", dirs.v[i]);
+		}
 	}
 	return status;
 }

@@ -262,7 +262,7 @@ bool pg_waits(const struct pg *pg);
 void pg_close(struct pg *pg);
 /* What the functions below are about: the database of a suite, its clone's name and
  * the attempt's directory; notes is told what there is to say. */
-void pg_begin(struct pg *pg, const struct opts *o, const char *name, const char *dir,
+void pg_begin(struct pg *pg, const struct suite *s, const char *name, const char *dir,
 	struct buf *notes);
 /* Clones the template; *url is the clone's, to be freed.  -1 with why; passing: a later
  * try may help.  env: for cp, db-clone. */

@@ -594,8 +594,8 @@ write_plan(struct show *s)
 	size_t i;
 
 	fill(&b, "{'prun':%s,'run':%s,'plan':%s,'shard':%d,'shards':%d,'audit':%n,"
-		"'started':%s,'files':[", PRUN_VERSION, p->id, str("%08" PRIx32, p->hash),
-		p->shard, p->shards, p->o.audit, p->started);
+		"'base':%s,'started':%s,'files':[", PRUN_VERSION, p->id, str("%08" PRIx32, p->hash),
+		p->shard, p->shards, p->o.audit, p->base, p->started);
 	for (i = 0; i < p->nfiles; i++) {
 		buf_str(&b, i ? "}," : "");
 		json_file(&b, &p->files[i]);
@@ -740,6 +740,7 @@ show_read(struct plan *p, struct record **records, const char *dir)
 	p->shard = (int)json_number(line, "shard", 1);
 	p->shards = (int)json_number(line, "shards", 1);
 	snprintf(p->started, sizeof(p->started), "%s", json_value(line, "started"));
+	p->base = p->base ? p->base : json_value(line, "base");
 	p->o.audit = json_number(line, "audit", 1);
 	p->began = 1;           /* 0 is never */
 	read_planned(p, records, line);

@@ -291,6 +291,8 @@ clone(struct attempt *a)
 		return true;
 	enter(a, CLONING);
 	make_env(a);
+	if (a->o->db_clone)
+		write_env(a);           /* for --clean, should we die */
 	failed = pg_clone(a->pg, a->env.v, &a->db_url, &why, &passing);
 	/* Then another worker makes it. */
 	a->out.crowded = failed && pg_crowded(a->pg) && !a->w->cancelled
@@ -845,7 +847,7 @@ begin(struct attempt *a, const struct file *f, int number, char *dir)
 	a->junit = str("%s/junit.xml", dir);
 	a->log = str("%s/test.log", dir);
 	a->db = a->plan->o.reopen ? getenv("PRUN_DB") : plan_clone(a->plan, f, number);
-	pg_begin(a->pg, a->o, a->db, dir, &a->notes);
+	pg_begin(a->pg, a->suite, a->db, dir, &a->notes);
 	make_stack(a);
 }
 
@@ -906,7 +908,7 @@ setup(const struct attempt *self, const struct suite *s)
 
 	a.suite = s;
 	a.o = &s->o;
-	pg_begin(a.pg, a.o, NULL, NULL, &a.notes);
+	pg_begin(a.pg, a.suite, NULL, NULL, &a.notes);
 	make_env(&a);
 	if (a.plan->o.clean) {
 		if (a.o->db && pg_clean(a.pg, a.plan->o.list, &why) < 0)

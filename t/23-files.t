@@ -94,6 +94,44 @@ has 'one that prints nothing, too' out 'db-clone: ./clone printed no URL'
 run --db mysql://localhost/shop c
 is 'without db-clone such a URL is bad use' $status 2
 
+# What db-clone has made and a run has kept: --clean drops it.
+cat <<'END' | script clone
+: >"made_$PRUN_DB"
+echo "mysql://localhost/$PRUN_DB"
+END
+echo '[ ! -e stuck ] && rm "made_$PRUN_DB" && echo "gone: $PRUN_DB at $DATABASE_URL for $PRUN_TEMPLATE_URL"' | script drop
+printf 'db = %s\ndb-clone = ./clone\ndb-drop = ./drop\n' mysql://app:hush@localhost/shop >prun.conf
+echo 'exit 1' | script c/test_c.sh
+made() { find . -name 'made_*' | wc -l | tr -d ' '; }
+mkdir elsewhere
+rm -rf prun-* && run c
+is 'the clone of a test that failed stays' "$status $(made)" '1 1'
+kept=$(sed -n 's/^kept: //p' out)
+cp -R prun.conf clone drop c elsewhere
+run -q elsewhere/c
+run --clean -n
+has '--clean -n lists it' out '^shop_w0_[0-9a-z]{8} \(of c/test_c.sh\)$'
+has 'and the run directory' out "^$kept\$"
+is 'of this project alone, and drops nothing' "$(grep -c "^$dir" out) $(made)" '1 2'
+: >stuck
+run --clean "$kept"
+is '--clean RUNDIR: what cannot be dropped gives status 3' "$status $(made)" '3 2'
+has 'and its run directory stays' out "^$kept stays, because"
+rm stuck
+run --clean
+is '--clean drops it with db-drop, and removes the run directory' "$status $(made) $(ls "$kept" 2>&1 | grep -c cannot)" '0 1 1'
+has 'db-drop has the environment of the attempt' out \
+	'^gone: (shop_w0_[0-9a-z]*) at mysql://localhost/shop_w0_[0-9a-z]* for mysql://app:hush@localhost/shop$'
+echo ': >going; until [ -e go ]; do sleep 0.05; done' | script c/test_c.sh
+"$PRUN" c >/dev/null 2>&1 &
+await test -e going
+run --clean
+is '--clean leaves a run in progress alone' "$status $(made) $(ls -d prun-* | wc -l | tr -d ' ')" '0 2 2'
+: >go
+wait $!
+is 'which ends well' $? 0
+rm -rf prun.conf made_* prun-*
+
 # keep
 echo x >app.db
 kept() { find run -name 'app_w*' | wc -l | tr -d ' '; }
