@@ -5,7 +5,6 @@ own_pg='log_statement = ddl'
 . "${0%/*}/lib.sh"
 use_postgres
 as() { echo "$server/$2" | sed "s/postgres@/$1@/"; }
-idle() { [ "$(sql "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'app_w%'")" = 0 ]; }
 version=$(sql 'SHOW server_version_num')
 sql 'CREATE DATABASE app'
 app=$server/app
@@ -37,6 +36,18 @@ for way in ${ways:-libpq}; do
 		run -q --clean --db "$app"
 		run --db "$app" t
 		lacks "$way: where one file connects, nothing is said of its suite" out 'no test connected'
+
+		# An app that has the template's URL in its code.
+		cat <<-'END2' | script code/test_code.sh
+		psql -XAtq "$DATABASE_URL" -c 'SELECT 1'
+		PGAPPNAME='the app' psql -XAtq "$OTHER_URL" -c 'SELECT pg_sleep(60)' >/dev/null 2>&1 &
+		until [ "$(psql -XAtq "$DATABASE_URL" -c "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'the app'")" = 1 ]; do sleep 0.05; done
+		END2
+		run --leak=note -v --db "$app" code
+		has "$way: a session on the template that began meanwhile is named" out \
+			'a session on the template app began during the attempt: pid [0-9]+, user postgres, the app, 127[.]0[.]0[.]1$'
+		run -v --db "$app" t/test_own.sh
+		lacks "$way: one that did not is not" out 'on the template'
 	else
 		skip 'PostgreSQL before 14' "$way: whether a clone was used"
 	fi
