@@ -295,6 +295,7 @@ apply(struct opts *o, const struct setting *s, bool again)
 	void *at = (char *)o + s->opt->offset;
 	const char *wrong;
 
+	o->by_worker = o->by_worker || (s->value && strstr(s->value, "PRUN_WORKER"));
 	switch (s->opt->type) {
 	case BOOL:
 		*(bool *)at = !s->value || one_of(s) % 2;

@@ -97,6 +97,7 @@ struct opts {
 	int64_t fail_fast;      /* failing files that end the run; 0: none does */
 	bool list, quiet, verbose, help, version;
 	bool last_failed, enabled, db_terminate;
+	bool by_worker;         /* a value mentions PRUN_WORKER */
 	bool merge, strict, partial, rerun, clean, interactive;
 	char *config, *chdir, *junit, *html, *history, *run_dir, *shuffle, *shard, *plan, *reopen;
 	char *test, *collect, *server, *setup, *after, *ready;

@@ -148,21 +148,6 @@ give_up(struct run *r, const char *why)
 
 /* ---- stacks that are ready ahead of their turn ---- */
 
-static bool
-mentions_worker(const struct opts *o)
-{
-	const char *const commands[] = { o->test, o->server, o->ready, o->after, o->db_clone };
-	size_t i;
-	bool yes = false;
-
-	for (i = 0; i < LEN(commands); i++)
-		yes = yes || (commands[i] && strstr(commands[i], "PRUN_WORKER"));
-	for (i = 0; i < o->env.n + o->service.n; i++)
-		yes = yes || strstr(i < o->env.n ? o->env.v[i] : o->service.v[i - o->env.n],
-			"PRUN_WORKER");
-	return yes;
-}
-
 /* How many stacks may be ready beyond the tests that run. */
 static int
 most_ahead(const struct plan *p)
@@ -173,7 +158,7 @@ most_ahead(const struct plan *p)
 
 	for (i = 0; i < p->nsuites && p->o.ahead == AHEAD_AUTO; i++) {
 		o = &p->suites[i].o;
-		if (mentions_worker(o))
+		if (o->by_worker)
 			return 0;
 		if (o->server || o->db || o->service.n)
 			n = p->workers;
@@ -246,13 +231,6 @@ clone_url(const struct run *r, const struct file *f, int attempt)
 	return url_masked(url_clone(o->db, name, plan_dir(r->p, f, attempt)));
 }
 
-/* Whether the clones of all attempts stay, not only that of the last failed one. */
-static bool
-keeps_all(const struct file *f)
-{
-	return f->suite->o.keep == KEEP_ALWAYS || f->suite->o.keep == KEEP_RUN;
-}
-
 /* Tells of an attempt that is over; again: another will follow.  A clone is
  * named once it is known to stay. */
 static void
@@ -261,7 +239,7 @@ tell(struct run *r, const struct file *f, bool again)
 	size_t mark = scratch_mark();
 	struct record *c = &r->records[f->index];
 	bool stays = c->o.kept && c->kept == c->o.attempt
-		&& (!again || r->p->o.audit || keeps_all(f));
+		&& (!again || r->p->o.audit || f->suite->o.keep != KEEP_FAILED);
 	char *dir = plan_dir(r->p, f, c->o.attempt);
 
 	show_result(r->show, f, again, dir, stays ? clone_url(r, f, c->o.attempt) : NULL);
@@ -348,7 +326,8 @@ wants_another(const struct run *r, const struct file *f, const struct outcome *o
 static void
 record(struct run *r, struct record *c, const struct outcome *o)
 {
-	bool audit = r->p->o.audit, other = c->kept && !keeps_all(&r->p->files[o->file]);
+	bool audit = r->p->o.audit;
+	bool other = c->kept && r->p->files[o->file].suite->o.keep == KEEP_FAILED;
 
 	if (o->kept && other)
 		queue_drop(r, o->file, audit ? o->attempt : c->kept);
@@ -387,10 +366,12 @@ take_result(struct run *r, int slot, const struct outcome *o)
 	tell(r, f, again);
 	if (audit && is_failure(&before))
 		c->o = before;          /* the first failure stands for it */
-	if (o->fatal && !r->stopping) {
+	r->failed += is_failure(o);
+	if (r->stopping)
+		return;
+	if (o->fatal) {
 		give_up(r, str("%s: the run cannot go on", f->test));
-	} else if (is_failure(o) && ++r->failed == r->p->o.fail_fast && !audit
-	&& !r->stopping) {
+	} else if (is_failure(o) && r->failed == r->p->o.fail_fast && !audit) {
 		show_say(r->show, "prun: stopping after %" PRId64 " failing file%s", r->failed,
 			r->failed == 1 ? "" : "s");
 		cancel(r, r->p->o.grace_ms);
@@ -406,18 +387,15 @@ lose_attempt(struct run *r, int i, const char *why)
 		.file = f->index, .attempt = r->slots[i].order.attempt, .slot = i,
 		.result = ERROR, .cause = CAUSE_WORKER_DIED, .begin = r->views[i].since
 	};
-	char *dir = plan_dir(r->p, f, o.attempt), *clone = plan_clone(r->p, f, o.attempt);
+	char *clone = plan_clone(r->p, f, o.attempt);
 	const char *left = r->killed && clone ? str("; its database %s may be left", clone) : "";
-	char *text = str("! %s%s\n", why, left);
 
 	o.ms = clock_ms() - o.begin;
 	if (r->killed) {
 		o.result = CANCEL;
 		o.cause = CAUSE_CANCELLED;
 	}
-	if (mkdir(dir, 0777) < 0 && errno != EEXIST)
-		warn("%s:", dir);
-	o.notes = file_write(str("%s/notes", dir), text, strlen(text), 0666) == 0;
+	snprintf(o.why, sizeof(o.why), "! %s%s", why, left);
 	take_result(r, i, &o);
 }
 
@@ -455,10 +433,9 @@ tell_reopened(struct run *r, const char *url)
 
 	show_say(r->show, *url ? "%-12s%s" : "the suite has no server", "server", url);
 	if (db && *db)
-		show_say(r->show, "%-12s%s", "database", url_masked(db));
-	show_say(r->show, "%-12s%s/env", "environment", dir);
-	if (*url)
-		show_say(r->show, "%-12s%s/reopen.log\n^C stops it", "server log", dir);
+		show_say(r->show, "database    %s", url_masked(db));
+	show_say(r->show, *url ? "environment %s/env\nserver log  %s/reopen.log\n^C stops it"
+		: "environment %s/env", dir, dir);
 }
 
 /* ---- news ---- */
@@ -527,16 +504,19 @@ read_news(struct run *r, int i)
 
 /* ---- a worker's death ---- */
 
-/* Reaps a dead worker, and before that kills all it has started: as long as it
- * is a zombie its children are ours. */
+/* A worker is dead: its file is an error, its clone is dropped, and another
+ * worker takes its place. */
 static void
-reap_worker(struct run *r, int i)
+replace_worker(struct run *r, int i)
 {
 	struct slot *s = &r->slots[i];
+	const char *how = proc_how_ended(&s->worker);
 	struct pids keep = { 0 };
+	bool ran, was_setup;
 	int k;
 
 	read_news(r, i);
+	/* As long as it is a zombie its children are ours. */
 	for (; s->sessions.n; s->sessions.n--) {
 		kill(s->sessions.v[s->sessions.n - 1], SIGKILL);
 		/* Right after fork there is no group yet. */
@@ -550,18 +530,6 @@ reap_worker(struct run *r, int i)
 	close(s->orders);
 	close(s->news);
 	s->worker.pid = 0;
-}
-
-/* A worker is dead: its file is an error, its clone is dropped, and another
- * worker takes its place. */
-static void
-replace_worker(struct run *r, int i)
-{
-	struct slot *s = &r->slots[i];
-	const char *how = proc_how_ended(&s->worker);
-	bool ran, was_setup;
-
-	reap_worker(r, i);
 	ran = s->busy && s->order.type == ORDER_RUN;
 	was_setup = s->busy && s->order.type == ORDER_SETUP;
 	s->busy = false;
