@@ -17,7 +17,7 @@
 #include "prun.h"
 #include <ctype.h>
 
-enum type { BOOL, INT, COUNT, JOBS, STR, LIST, BLANKS, DURATION, SIZE, ENUM, PATH, URL, READY };
+enum type { BOOL, INT, COUNT, JOBS, STR, LIST, BLANKS, TIME, SIZE, ENUM, PATH, URL, READY };
 enum level { DEFAULT, FILE_GLOBAL, SUITE, PRUNFLAGS, COMMAND_LINE };
 /* ARGV: for the command line only; TOP: not in a suite; MAYBE: its value may be left
  * out; LIMITED: not none.  Below them: its letter. */
@@ -42,21 +42,17 @@ static const struct option table[] = {
 		"Run up to N files at once. Default: CPU count", NULL },
 	{ "ahead", INT, TOP, AT(ahead), "N|auto",
 		"Make up to N more stacks ready while tests run", "0" },
-	{ "config", PATH, ARGV | 'f', AT(config), "FILE",
-		"Read FILE instead of prun.conf", NULL },
+	{ "config", PATH, ARGV | 'f', AT(config), "FILE", "Read FILE, not prun.conf", NULL },
 	{ "chdir", PATH, ARGV | 'C', AT(chdir), "DIR", "Change to DIR first", NULL },
-	{ "junit", PATH, TOP | 'o', AT(junit), "FILE",
-		"Write the merged JUnit report to FILE", NULL },
+	{ "junit", PATH, TOP | 'o', AT(junit), "FILE", "Write the JUnit report to FILE", NULL },
 	{ "html", PATH, TOP, AT(html), "FILE", "Write the report as a page to FILE", NULL },
 	{ "history", PATH, TOP, AT(history), "FILE",
 		"History of earlier runs. Default: REPORT.history", NULL },
-	{ "run-dir", PATH, TOP | 'd', AT(run_dir), "DIR",
-		"Put logs and reports in DIR and keep it", NULL },
+	{ "run-dir", PATH, TOP | 'd', AT(run_dir), "DIR", "Keep logs, reports in DIR", NULL },
 	{ "fail-fast", INT, TOP | MAYBE | 'x', AT(fail_fast), "N",
 		"Stop after N failing files. Default: 1", "0" },
 	{ "retries", INT, 'r', AT(retries), "N", "Retry failed files up to N times", "0" },
-	{ "timeout", DURATION, 't', AT(timeout_ms), "DURATION",
-		"Time limit for the test command", "none" },
+	{ "timeout", TIME, 't', AT(timeout_ms), "TIME", "Time limit of the test", "none" },
 	{ "timeout-signal", ENUM, 0, AT(timeout_signal), "INT, TERM, QUIT, ABRT",
 		"First signal to a test that has timed out", NULL },
 	{ "suite", BLANKS, ARGV | 's', AT(suite), "NAME,...", "Run only these suites", NULL },
@@ -64,8 +60,7 @@ static const struct option table[] = {
 	{ "interactive", BOOL, ARGV | 'i', AT(interactive), NULL,
 		"Run one file, its test on the terminal", NULL },
 	{ "quiet", BOOL, TOP | 'q', AT(quiet), NULL, "Print only failures and totals", NULL },
-	{ "verbose", BOOL, TOP | 'v', AT(verbose), NULL,
-		"Print details of cancelled files too", NULL },
+	{ "verbose", BOOL, TOP | 'v', AT(verbose), NULL, "Tell of cancelled files, too", NULL },
 	{ "help", BOOL, ARGV | 'h', AT(help), NULL, "Print this help", NULL },
 	{ "version", BOOL, ARGV | 'V', AT(version), NULL, "Print the version", NULL },
 	{ "keep", ENUM, 0, AT(keep), "failed, run, always, never", "Databases to keep", NULL },
@@ -74,48 +69,34 @@ static const struct option table[] = {
 	{ "shuffle", STR, TOP | MAYBE, AT(shuffle), "SEED", "Run files in random order", NULL },
 	{ "shard", STR, TOP, AT(shard), "I/N|auto", "Run only part I of N of the files", NULL },
 	{ "plan", STR, TOP, AT(plan), "HASH", "Run nothing if the plan is not this one", NULL },
-	{ "repeat", COUNT, TOP, AT(repeat), "N",
-		"Run every file N times, side by side", "1" },
+	{ "repeat", COUNT, TOP, AT(repeat), "N", "Run every file N times, side by side", "1" },
 	{ "merge", BOOL, ARGV, AT(merge), NULL, "Merge reports and run directories", NULL },
-	{ "strict", BOOL, ARGV, AT(strict), NULL,
-		"With --merge: exit 1 if there are failures", NULL },
-	{ "partial", BOOL, ARGV, AT(partial), NULL,
-		"With --merge: accept missing shards", NULL },
+	{ "strict", BOOL, ARGV, AT(strict), NULL, "With --merge: exit 1 on failures", NULL },
+	{ "partial", BOOL, ARGV, AT(partial), NULL, "Merge though shards are missing", NULL },
 	{ "rerun", BOOL, ARGV, AT(rerun), NULL,
 		"With --merge: of files that are there twice the later run counts", NULL },
 	{ "clean", BOOL, ARGV, AT(clean), NULL, "Drop what earlier runs left", NULL },
-	{ "reopen", PATH, ARGV, AT(reopen), "DIR",
-		"Start a kept attempt's server again", NULL },
+	{ "reopen", PATH, ARGV, AT(reopen), "DIR", "Start a kept attempt's server", NULL },
 	{ "audit", INT, ARGV | MAYBE, AT(audit), "ROUNDS",
 		"Find files that break each other. Default: 5", "0" },
-	{ "github", ENUM, TOP, AT(github), "auto, no",
-		"Annotate failing tests on GitHub", NULL },
+	{ "github", ENUM, TOP, AT(github), "auto, no", "Annotate failures on GitHub", NULL },
 	{ "files", BLANKS, 0, AT(files), "PATH", "Files, directories and globs to run", NULL },
 	{ "exclude", BLANKS, 0, AT(exclude), "GLOB", "Files not to run", NULL },
 	{ "test", STR, 0, AT(test), "CMD", "Command that runs one file, $PRUN_TEST", NULL },
-	{ "collect", STR, 0, AT(collect), "CMD",
-		"Command that lists the tests of files", NULL },
+	{ "collect", STR, 0, AT(collect), "CMD", "Command that lists files' tests", NULL },
 	{ "server", STR, 0, AT(server), "CMD", "Command that serves on $PRUN_PORT", NULL },
-	{ "setup", STR, 0, AT(setup), "CMD",
-		"Command to run once, before the first clone", NULL },
+	{ "setup", STR, 0, AT(setup), "CMD", "Command to run once, before clones", NULL },
 	{ "after", STR, 0, AT(after), "CMD", "Command to run after every attempt", NULL },
-	{ "service", LIST, 0, AT(service), "NAME CMD",
-		"Command to start before the server", NULL },
-	{ "ports", BLANKS, 0, AT(ports), "NAME",
-		"Variables that get a port of their own each", NULL },
+	{ "service", LIST, 0, AT(service), "NAME CMD", "Start CMD before the server", NULL },
+	{ "ports", BLANKS, 0, AT(ports), "NAME", "Variables that get a port each", NULL },
 	{ "ready", READY, 0, AT(ready), "HOW",
 		"tcp, http PATH, log ERE, command CMD, fd or none", "tcp" },
-	{ "ready-timeout", DURATION, 0, AT(ready_timeout_ms), "DURATION",
-		"Time for the server to get ready", "15s" },
-	{ "grace", DURATION, LIMITED, AT(grace_ms), "DURATION",
-		"Time between TERM and KILL", "5s" },
+	{ "ready-timeout", TIME, 0, AT(ready_timeout_ms), "TIME", "Time to get ready", "15s" },
+	{ "grace", TIME, LIMITED, AT(grace_ms), "TIME", "Time between TERM and KILL", "5s" },
 	{ "db", URL, 0, AT(db), "URL", "Template database, cloned for each attempt", NULL },
-	{ "db-env", BLANKS, 0, AT(db_env), "NAME",
-		"NAME gets the clone's URL", "DATABASE_URL" },
-	{ "db-admin", URL, 0, AT(db_admin), "URL",
-		"URL to create and drop clones, past a pooler", NULL },
-	{ "db-clone", STR, 0, AT(db_clone), "CMD",
-		"Command that clones another kind of database", NULL },
+	{ "db-env", BLANKS, 0, AT(db_env), "NAME", "Gets the clone's URL", "DATABASE_URL" },
+	{ "db-admin", URL, 0, AT(db_admin), "URL", "URL to clone, past a pooler", NULL },
+	{ "db-clone", STR, 0, AT(db_clone), "CMD", "Command that clones other kinds", NULL },
 	{ "db-drop", STR, 0, AT(db_drop), "CMD", "Command that drops such a clone", NULL },
 	{ "db-terminate", BOOL, 0, AT(db_terminate), NULL,
 		"End sessions on the template", "yes" },
@@ -126,28 +107,22 @@ static const struct option table[] = {
 	{ "url-env", BLANKS, 0, AT(url_env), "NAME", "NAME gets the server's URL", NULL },
 	{ "port-env", BLANKS, 0, AT(port_env), "NAME", "NAME gets the port", NULL },
 	{ "env", LIST, 0, AT(env), "NAME=VALUE", "Set a variable for server and test", NULL },
-	{ "unset", BLANKS, 0, AT(unset), "GLOB",
-		"Hide these variables from server and test", NULL },
+	{ "unset", BLANKS, 0, AT(unset), "GLOB", "Hide variables from server and test", NULL },
 	{ "serial", BLANKS, 0, AT(serial), "GLOB", "Run these files one at a time", NULL },
 	{ "alone", BLANKS, 0, AT(alone), "GLOB", "Run these files alone", NULL },
 	{ "lock", LIST, 0, AT(lock), "NAME GLOB...", "Run one holder of NAME at a time", NULL },
-	{ "split", ENUM, 0, AT(split), "file, suite, dir, test",
-		"What runs as one unit", NULL },
+	{ "split", ENUM, 0, AT(split), "file, suite, dir, test", "What is one unit", NULL },
 	{ "enabled", BOOL, 0, AT(enabled), NULL, "Whether the suite runs", "yes" },
-	{ "workers", COUNT, 0, AT(workers), "N",
-		"Run up to N files of the suite at once", NULL },
+	{ "workers", COUNT, 0, AT(workers), "N", "Run up to N of its files at once", NULL },
 	{ "server-failure", ENUM, 0, AT(server_failure), "stop, continue",
 		"What to do when a server cannot start", NULL },
 	{ "server-exit", ENUM, 0, AT(server_exit), "fail, pass",
 		"Server that exits with 0 during the test", NULL },
 	{ "flaky", ENUM, TOP, AT(flaky), "pass, fail", "How FLAKY counts", NULL },
-	{ "leak", ENUM, 0, AT(leak), "note, fail", "Processes a test leaves running", NULL },
-	{ "log-limit", SIZE, 0, AT(log_limit), "SIZE",
-		"Kill an attempt whose log is larger", "256M" },
-	{ "report-limit", SIZE, TOP, AT(report_limit), "SIZE",
-		"Cut longer texts in reports", "1M" },
-	{ "no-tests", ENUM, TOP, AT(no_tests), "fail, pass",
-		"Status when no files are found", NULL },
+	{ "leak", ENUM, 0, AT(leak), "note, fail", "Processes that a test leaves", NULL },
+	{ "log-limit", SIZE, 0, AT(log_limit), "SIZE", "Most an attempt may log", "256M" },
+	{ "report-limit", SIZE, TOP, AT(report_limit), "SIZE", "Longest report text", "1M" },
+	{ "no-tests", ENUM, TOP, AT(no_tests), "fail, pass", "Status without any file", NULL },
 	{ "max-worker-restart", INT, TOP, AT(max_worker_restart), "N",
 		"Workers that may die", "3" },
 };
@@ -208,7 +183,7 @@ unfit(const struct setting *s)
 	static const char *const form[] = {
 		[BOOL] = "yes or no", [INT] = "a whole number",
 		[COUNT] = "a whole number above 0", [JOBS] = "a whole number above 0, or max",
-		[DURATION] = "a duration like 90s or 5m", [SIZE] = "a size like 256M"
+		[TIME] = "a duration like 90s or 5m", [SIZE] = "a size like 256M"
 	};
 	const struct option *o = s->opt;
 
@@ -220,8 +195,8 @@ static int64_t
 number(const struct setting *s)
 {
 	static const struct { enum type type; const char *name; double factor; } units[] = {
-		{ DURATION, "ms", 1 }, { DURATION, "s", 1000 }, { DURATION, "m", 60000 },
-		{ DURATION, "h", 3600000 }, { DURATION, "", 1000 },
+		{ TIME, "ms", 1 }, { TIME, "s", 1000 }, { TIME, "m", 60000 },
+		{ TIME, "h", 3600000 }, { TIME, "", 1000 },
 		{ SIZE, "K", 1 << 10 }, { SIZE, "M", 1 << 20 }, { SIZE, "G", 1 << 30 },
 		{ SIZE, "", 1 }, { INT, "", 1 }, { COUNT, "", 1 }, { JOBS, "", 1 }
 	};
@@ -239,7 +214,7 @@ number(const struct setting *s)
 		if (whole)
 			return o->def ? strtoll(o->def, NULL, 10) : INT_MAX;
 		/* What is always bounded gets a bound that never comes. */
-		return o->type == DURATION && strcmp(o->def, "none") ? (int64_t)NO_LIMIT : -1;
+		return o->type == TIME && strcmp(o->def, "none") ? (int64_t)NO_LIMIT : -1;
 	}
 	if (o->type == JOBS && !strcmp(s->value, "max"))
 		return INT_MAX;
@@ -303,7 +278,7 @@ apply(struct opts *o, const struct setting *s, bool again)
 	case INT:
 	case COUNT:
 	case JOBS:
-	case DURATION:
+	case TIME:
 	case SIZE:
 		*(int64_t *)at = number(s);
 		break;
