@@ -59,7 +59,6 @@ config_line(const struct plan *p)
 static void
 print_file(const struct plan *p, const struct file *f)
 {
-	bool program;
 	size_t i;
 
 	if (*f->suite->name)
@@ -71,22 +70,32 @@ print_file(const struct plan *p, const struct file *f)
 		fputs("  alone", stdout);
 	for (i = 0; i < f->nlocks; i++)
 		printf("  lock=%s", shown(p->locks.v[f->locks[i]]));
-	printf("\n    %s\n", shown(plan_command(f, &program)));
+	putchar('\n');
 }
 
 static void
 print_plan(const struct plan *p)
 {
 	int *order = plan_order(p, p->o.shuffle);
+	const char *command, *last = "";
+	const struct file *f;
+	bool program;
 	size_t i;
 
 	if (!p->o.quiet)
 		puts(config_line(p));
-	for (i = 0; i < p->nfiles; i++)
-		if (p->o.quiet)
-			puts(shown(p->files[order[i]].named));
-		else
-			print_file(p, &p->files[order[i]]);
+	for (i = 0; i < p->nfiles; i++) {
+		f = &p->files[order[i]];
+		if (p->o.quiet) {
+			puts(shown(f->named));
+			continue;
+		}
+		print_file(p, f);
+		command = plan_command(f, &program);
+		if (!program && strcmp(command, last))
+			printf("    %s\n", shown(command));
+		last = program ? last : command;
+	}
 	free(order);
 	if (!p->o.quiet)
 		puts(headline(p));

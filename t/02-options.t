@@ -121,6 +121,8 @@ rm prun.conf
 run -n t
 is '-n succeeds' $status 0
 has '-n lists the files' out '^t/test_a.sh$'
+run -n --test 'echo "$PRUN_TEST"' t
+is '-n prints a command once' "$(grep -c '^    echo "$PRUN_TEST"$' out)" 1
 is '-n runs nothing' "$(rm -f log; run -n t; cat log 2>/dev/null)" ''
 run -h
 is '-h succeeds' $status 0
