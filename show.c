@@ -1,17 +1,15 @@
 /*
  * show.c: all that people and machines read.
  *
- * Nothing else writes to standard output while files run.  What is printed
- * goes into a buffer, of which only as much is written as standard output takes
- * at once: prun must not stop with a pipe's reader or with a terminal after ^S.
- * Descriptors 0 to 2 are shared with the user's shell, so they stay blocking:
- * poll() is asked before each write, which is small enough for a pipe; a terminal
- * is opened a second time for us alone.
+ * Nothing else writes to standard output while files run.  It goes through a
+ * buffer, of which only as much is written as is taken at once: prun must not stop
+ * with a pipe's reader or with a terminal after ^S.  Descriptors 0 to 2 are shared
+ * with the user's shell and stay blocking: poll() is asked before each write, which
+ * is small enough for a pipe; a terminal is opened a second time for us alone.
  *
- * A worker explains a result in the file "notes" of the attempt's directory.
- * The first character of a line says what it is: "! " the cause in words,
- * "- " something worth knowing, "x " a failing test: class, name, file, line
- * and message, with tabs between.
+ * A line of an attempt's file "notes" begins with "! ": the cause in words, "- ":
+ * something worth knowing, or "x ": a failing test, its class, name, file, line and
+ * message with tabs between.
  */
 #include "prun.h"
 #include <dirent.h>
@@ -478,19 +476,17 @@ show_files(struct show *s, const char *dir)
 {
 	struct list names = { 0 };
 	size_t i, left = 0;
-	struct stat st;
-	char *path, *name;
+	char *name;
+	int n;
 
 	list_dir(&names, dir);
 	for (i = 0; i < names.n; i++) {
 		name = names.v[i];
-		path = str("%s/%s", dir, name);
+		n = (int)strlen(name) - 4;
 		if (ends(name, ".log"))
-			put_line(s, str("    %-12s%s", str("%.*s log", (int)strlen(name) - 4,
-				name), path));
+			put_line(s, str("    %-12s%s/%s", str("%.*s log", n, name), dir, name));
 		else if (++left <= LEFT_SHOWN)
-			put_line(s, str("    %-12s%s%s", "left", path,
-				lstat(path, &st) == 0 && S_ISDIR(st.st_mode) ? "/" : ""));
+			put_line(s, str("    %-12s%s/%s", "left", dir, name));
 	}
 	if (left > LEFT_SHOWN)
 		buf_fmt(&s->out, "    and %zu more\n", left - LEFT_SHOWN);
@@ -546,27 +542,18 @@ show_line(struct show *s, const struct file *f, bool again, const char *end)
 
 /* ---- results.jsonl ---- */
 
-/* When each phase of an attempt began: it ends where the next one begins. */
-static char *
-list_phases(const struct plan *p, const struct outcome *o, const char *fmt, const char *between)
-{
-	char *text = "", *one;
-	int k;
-
-	for (k = CLONING; k <= PHASES; k++) {   /* and the end, which is IDLE */
-		if (!o->began[k % PHASES])
-			continue;
-		one = str(fmt, phase_name[k % PHASES],
-			seconds(o->began[k % PHASES] - p->began));
-		text = str("%s%s%s", text, *text ? between : "", one);
-	}
-	return text;
-}
-
 char *
 show_phases(const struct plan *p, const struct outcome *o)
 {
-	return list_phases(p, o, "%s=%.3f", " ");
+	char *text = "";
+	int k;
+
+	for (k = CLONING; k <= PHASES; k++)     /* and the end, which is IDLE */
+		if (o->began[k % PHASES])
+			text = str("%s%s%s=%.3f", text, *text ? " " : "",
+				phase_name[k % PHASES],
+				seconds(o->began[k % PHASES] - p->began));
+	return text;
 }
 
 /* The keys that a planned and a finished file have. */
@@ -612,6 +599,7 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 	struct list names = { 0 };
 	struct buf b = { 0 };
 	size_t i;
+	int k;
 
 	json_file(&b, f);
 	fill(&b, ",'attempt':%d,'start':%t,'result':%s,'cause':%s,'message':%s,'status':%d,"
@@ -619,7 +607,11 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 		"'phases':{", o->attempt, o->begin ? o->begin - s->plan->began : 0,
 		result_name[o->result], cause_name[o->cause], why, o->status, o->ms, o->tests,
 		o->failed, o->skipped, strrchr(dir, '/') + 1, o->slot);
-	buf_fmt(&b, "%s},\"logs\":[", list_phases(s->plan, o, "\"%s\":%.3f", ","));
+	for (k = CLONING; k <= PHASES; k++)
+		if (o->began[k % PHASES])
+			fill(&b, b.s[b.n - 1] == '{' ? "%s:%t" : ",%s:%t",
+				phase_name[k % PHASES], o->began[k % PHASES] - s->plan->began);
+	fill(&b, "},'logs':[");
 	list_dir(&names, dir);
 	for (i = 0; i < names.n; i++)
 		if (ends(names.v[i], ".log"))
@@ -891,11 +883,10 @@ static int
 by_weight(const void *a, const void *b)
 {
 	const struct row *s = a, *t = b;
-	int order = (t->result >= FAIL) - (s->result >= FAIL);
+	int more = 2 * ((t->result >= FAIL) - (s->result >= FAIL))
+		+ (t->result == FLAKY) - (s->result == FLAKY);
 
-	if (!order)
-		order = (t->result == FLAKY) - (s->result == FLAKY);
-	return order ? order : (t->ms > s->ms) - (t->ms < s->ms);
+	return more ? more : (t->ms > s->ms) - (t->ms < s->ms);
 }
 
 /* Links to what is in the directory of an attempt, and the ends of its logs.  A

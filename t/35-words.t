@@ -127,7 +127,7 @@ END
 left() { sed -n "s,^    left  *$1,,p; s,^    and ,&,p" out | tr '\n' '|'; }
 run -d left.d --service 'cache sleep 60' left
 is 'under a failure is what the test left, but not what prun wrote' \
-	"$(left "$dir/left.d/0-test_l.sh/")" 'a\x1b[2J|core.7|test-results/|'
+	"$(left "$dir/left.d/0-test_l.sh/")" 'a\x1b[2J|core.7|test-results|'
 run -d many.d --env 'MANY=1 2 3 4' left
 is 'five of it, and how many more' "$(left "$dir/many.d/0-test_l.sh/")" '1|2|3|4|a\x1b[2J|    and 2 more|'
 run --keep=never left

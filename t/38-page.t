@@ -112,7 +112,7 @@ if have python3; then
 	ORDER = ["clone", "start", "wait", "test", "stop", "end"]
 	lines = [json.loads(line) for line in open(sys.argv[1] + "/results.jsonl", encoding="utf-8")]
 	plan = lines[0]
-	assert set(plan) == {"prun", "run", "plan", "shard", "shards", "audit", "started", "files"}, plan
+	assert set(plan) == {"prun", "run", "plan", "shard", "shards", "audit", "base", "started", "files"}, plan
 	for f in plan["files"]:
 	    assert set(f) == {"index", "suite", "path", "copy", "file"}, f
 	for r in lines[1:]:
