@@ -1018,8 +1018,9 @@ turns(const struct plan *p, const char *seed)
 		if (t[i].ms <= 0)
 			t[i].ms = 1;    /* else files without a history were no load */
 		if (seed)
+			/* its end spreads the names' last bits */
 			t[i].ms = hash(HASH_BEGIN, str("%s%s%s-shuffled", f->suite->name,
-				f->test, seed));        /* its end spreads the names' last bits */
+				f->test, seed));
 		t[i].file = (int)i;
 	}
 	qsort(t, p->nfiles, sizeof(*t), by_turn);
@@ -1067,8 +1068,9 @@ deal(struct plan *p)
 			p->files[n++] = p->files[i];
 	}
 	if (p->o.plan && strcmp(p->o.plan, str("%08" PRIx32, p->hash)))
-		bad("--plan", "is %s, but here it is %08" PRIx32 ": other files, another history "
-			"or number of shards than where it was made", p->o.plan, p->hash);
+		bad("--plan", "is %s, but here it is %08" PRIx32 ": other files, another "
+			"history or number of shards than where it was made", p->o.plan,
+			p->hash);
 	p->all = p->nfiles;
 	p->nfiles = n;
 	free(shard);
@@ -1081,6 +1083,7 @@ deal(struct plan *p)
 static void
 choose_suites(struct plan *p)
 {
+	struct suite s;
 	size_t i, k, n = 0;
 
 	for (k = 0; k < p->o.suite.n; k++) {
@@ -1091,8 +1094,11 @@ choose_suites(struct plan *p)
 		p->suites[i].chosen = true;
 	}
 	for (i = 0; i < p->nsuites; i++)
-		if (p->suites[i].o.enabled && (p->suites[i].chosen || !p->o.suite.n))
+		if (p->suites[i].o.enabled && (p->suites[i].chosen || !p->o.suite.n)) {
+			s = p->suites[n];
 			p->suites[n++] = p->suites[i];
+			p->suites[i] = s;
+		}
 	p->nsuites = n;
 }
 

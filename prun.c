@@ -227,18 +227,19 @@ empty_dir(const struct plan *p, struct dirent **e, int n)
 	free(e);
 }
 
-/* Makes the run directory, or empties that of an earlier run. */
+/* Makes the run directory, a fresh one where path is NULL, or empties that of an
+ * earlier run. */
 static void
-make_dir(struct plan *p)
+make_dir(struct plan *p, const char *path)
 {
 	const char *tmp = getenv("TMPDIR");
-	char *path = p->o.run_dir;
+	bool fresh = !path;
 	struct dirent **e;
 	int n, fd;
 
-	if (!path)
+	if (fresh)
 		path = str("%s/prun-%s", tmp && *tmp ? tmp : "/tmp", p->id);
-	if (mkdir(path, 0700) < 0 && (errno != EEXIST || !p->o.run_dir))
+	if (mkdir(path, 0700) < 0 && (errno != EEXIST || fresh))
 		fatal(EXIT_RUN, "%s:", path);
 	refuse_foreign(path);
 	n = scandir(path, &e, is_entry, NULL);
@@ -367,8 +368,8 @@ merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 static bool
 add_run_dir(struct parts *parts, const char *name, const char *path)
 {
-	struct plan *run = xcalloc(1, sizeof(*run));
-	struct record *records; /* neither is ever freed: parts name them */
+	struct plan *run = scratch(sizeof(*run));
+	struct record *records;
 	bool good = show_read(run, &records, path) == 0;
 
 	if (good)
@@ -727,7 +728,7 @@ merge_mode(const struct plan *p)
 	static struct parts parts;      /* never freed */
 	static struct units units;
 	struct counts total;
-	const char *what = "report", *path, *name;
+	const char *what, *path, *name;
 	size_t i, n = 0;
 	int wrong;
 
@@ -748,16 +749,14 @@ merge_mode(const struct plan *p)
 	if (wrong & NOT_WHOLE && !p->o.partial)
 		fatal(EXIT_RUN, "%s is not written; --partial merges incomplete shards",
 			p->o.junit);
-	for (i = 0; i < parts.n; i++) {
+	for (i = 0; i < parts.n; i++)
 		n += !parts.v[i].skip;
-		if (parts.v[i].synthetic)
-			what = "file";
-	}
 	if (merge(p, &parts, p->o.junit, -1, &total) < 0)
 		return EXIT_RUN;
 	write_page(p, p->o.junit);
 	if (p->o.rerun || !(wrong & PLANS))
 		write_history(p, &units);
+	what = parts.n && parts.v->synthetic ? "file" : "report";
 	if (strcmp(p->o.junit, "-") && !p->o.quiet)
 		printf("%s: %" PRId64 " test%s from %zu %s%s, %" PRId64 " failed, %" PRId64
 			" with errors, %" PRId64 " skipped\n", p->o.junit, total.tests,
@@ -788,46 +787,35 @@ write_report(const struct plan *p, const struct record *records, int64_t ms, boo
 	return path;
 }
 
-/* Whether the run directory is to be kept. */
-static bool
-dir_stays(const struct plan *p, const struct record *records, int status, bool cut)
-{
-	bool failed = (status == EXIT_FAILED || status == EXIT_RUN) && !cut, kept = false;
-	size_t i;
-
-	for (i = 0; i < p->nfiles; i++) {
-		failed = failed || records[i].o.result == FLAKY
-			|| (records[i].o.result >= FAIL && records[i].o.result < CANCEL);
-		kept = kept || records[i].kept;
-	}
-	return p->o.run_dir || p->o.keep == KEEP_ALWAYS || kept
-		|| (failed && p->o.keep != KEEP_NEVER);
-}
-
 /* The run is over: reports, history, and what stays. */
 static int
 finish(const struct plan *p, const struct record *records, struct show *show, int status,
 	bool cut, int64_t ms)
 {
-	bool stays = dir_stays(p, records, status, cut);
+	bool failed = (status == EXIT_FAILED || status == EXIT_RUN) && !cut;
+	bool stays = p->o.run_dir || p->o.keep == KEEP_ALWAYS;
 	struct list ended = { 0 };
 	struct buf found = { 0 };
 	const struct outcome *o;
 	const char *report = NULL;
 	size_t i;
 
+	for (i = 0; i < p->nfiles; i++) {
+		o = &records[i].o;
+		failed = failed || o->result == FLAKY
+			|| (o->result >= FAIL && o->result != CANCEL);
+		stays = stays || records[i].kept;
+		if (records[i].attempts && o->result != NONE && o->result != CANCEL)
+			list_add(&ended, plan_history_line(o->ms, o->result,
+				p->files[i].suite->name, p->files[i].test));
+	}
+	stays = stays || (failed && p->o.keep != KEEP_NEVER);
 	if (p->o.junit || p->o.html || getenv("GITHUB_STEP_SUMMARY") || stays) {
 		report = write_report(p, records, ms, stays);
 		if (!report) {
 			status = EXIT_RUN;
 			stays = true;   /* --merge can still make it */
 		}
-	}
-	for (i = 0; i < p->nfiles; i++) {
-		o = &records[i].o;
-		if (records[i].attempts && o->result != NONE && o->result != CANCEL)
-			list_add(&ended, plan_history_line(o->ms, o->result,
-				p->files[i].suite->name, p->files[i].test));
 	}
 	/* With test arguments only a part of each file may have been run. */
 	if (!p->o.audit && p->shards == 1 && !p->args.n && p->o.repeat == 1)
@@ -890,9 +878,7 @@ run(struct plan *p, bool aside)
 	int status, sig;
 
 	proc_catch();
-	if (aside) {
-		p->o.run_dir = NULL;
-	} else {
+	if (!aside) {
 		make_parents("-d", p->o.run_dir);
 		/* Before the report's directory, which may lie in it.  It is its
 		 * owner's; make_dir() says what may be wrong with it. */
@@ -904,7 +890,7 @@ run(struct plan *p, bool aside)
 	}
 	p->began = clock_ms();
 	strftime(p->started, sizeof(p->started), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
-	make_dir(p);
+	make_dir(p, aside ? NULL : p->o.run_dir);
 	/* They last as long as the process, with what run.c puts into them. */
 	records = scratch(p->nfiles * sizeof(*records));
 	show = show_open(p, records);
@@ -1026,8 +1012,9 @@ env_value(const char *env, const char *name)
 static void
 find_attempt(struct plan *p)
 {
-	static const char *const inherited[] = { "PRUN_DB", "PRUN_DB_URL" };
-	char *dir = realpath(p->o.reopen, NULL), *test, *suite, *value;
+	static const char *const names[] = { "PRUN_TEST", "PRUN_SUITE", "PRUN_DB",
+		"PRUN_DB_URL" };
+	char *dir = realpath(p->o.reopen, NULL), *value;
 	struct buf env = { 0 };
 	size_t i;
 
@@ -1036,21 +1023,18 @@ find_attempt(struct plan *p)
 			p->o.reopen);
 	refuse_foreign(dir);
 	p->o.reopen = dir;
-	test = env_value(env.s, "PRUN_TEST");
-	suite = env_value(env.s, "PRUN_SUITE");
-	if (!test || !suite)
-		bad("--reopen", "%s/env does not name a test", dir);
-	for (i = 0; i < LEN(inherited); i++) {
-		value = env_value(env.s, inherited[i]);
-		if ((value ? setenv(inherited[i], value, 1) : unsetenv(inherited[i])) < 0)
+	for (i = 0; i < LEN(names); i++) {
+		value = env_value(env.s, names[i]);
+		if ((value ? setenv(names[i], value, 1) : unsetenv(names[i])) < 0)
 			fatal(EXIT_RUN, "setenv:");
 	}
+	if (!getenv("PRUN_TEST") || !getenv("PRUN_SUITE"))
+		bad("--reopen", "%s/env does not name a test", dir);
 	p->cwd = p->base;               /* the test is named from there */
 	list_free(&p->paths);
-	list_add(&p->paths, test);
+	list_add(&p->paths, getenv("PRUN_TEST"));
 	list_free(&p->o.suite);
-	if (*suite)
-		list_add(&p->o.suite, suite);
+	list_words(&p->o.suite, getenv("PRUN_SUITE"), " ");
 	buf_free(&env);
 }
 
@@ -1073,7 +1057,6 @@ count_workers(const struct plan *p)
 static void
 collect(struct plan *p)
 {
-	char *run_dir = p->o.run_dir;
 	size_t i, n = p->nfiles;
 	int status;
 
@@ -1085,7 +1068,6 @@ collect(struct plan *p)
 	p->nfiles = n;
 	if (status)
 		exit(status);
-	p->o.run_dir = run_dir;
 	/* They are done.  The run still takes its copy of the templates. */
 	for (i = 0; i < p->nsuites; i++)
 		if (p->suites[i].o.setup)
@@ -1114,7 +1096,8 @@ main(int argc, char **argv)
 	} else {
 		if (p.o.repeat > 1 && (p.o.shard || p.o.audit || p.o.interactive
 		|| p.o.last_failed))
-			bad("--repeat", "does not go with --shard, --audit, -i or --last-failed");
+			bad("--repeat", "does not go with --shard, --audit, -i or "
+				"--last-failed");
 		if (p.o.reopen)
 			find_attempt(&p);
 		plan_find(&p);

@@ -512,7 +512,7 @@ struct slot_view {              /* what a worker is doing */
 /* Writes the plan to results.jsonl. */
 struct show *show_open(const struct plan *p, const struct record *records);
 /* Reads results.jsonl of a run directory back; files without an end are CANCEL.
- * *records: one for each file, to be freed.  -1 where it is not to be had. */
+ * *records: one for each file, in scratch memory.  -1 where it is not to be had. */
 int show_read(struct plan *p, struct record **records, const char *dir);
 /* When an attempt's phases began, as prun.phases has it; "": none did. */
 char *show_phases(const struct plan *p, const struct outcome *o);

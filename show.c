@@ -669,7 +669,7 @@ read_planned(struct plan *p, struct record **records, const char *line)
 		n++;
 	p->files = xcalloc(n, sizeof(*p->files));
 	p->suites = xcalloc(n, sizeof(*p->suites));     /* a suite for each file will do */
-	*records = xcalloc(n, sizeof(**records));
+	*records = scratch(n * sizeof(**records));
 	for (s = line; (s = strstr(s, "{\"index\"")); s++) {
 		(*records)[p->nfiles].o = (struct outcome){ .result = CANCEL, .attempt = 1,
 			.cause = CAUSE_CANCELLED, .why = "! the run ended before it did" };
