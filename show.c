@@ -1149,18 +1149,23 @@ show_table(struct show *s)
 	const struct plan *p = s->plan;
 	const struct outcome *o;
 	size_t i, width = 4, n;
+	int copy, bad = 0;
 
 	for (i = 0; i < p->nfiles; i++) {
 		n = strlen(title(s, &p->files[i]));
 		width = n > width ? n : width;
 	}
-	width = width > 54 ? 54 : width;   /* of 80 columns */
+	width = width > 54 ? 54 : width;        /* of 80 columns */
 	buf_fmt(&s->out, "\n%-*s  Result   Tests  Duration\n", (int)width, "File");
 	for (i = 0; i < p->nfiles; i++) {
 		o = &s->records[i].o;
+		copy = p->files[i].copy;
+		bad = (copy > 1 ? bad : 0) + (o->result >= FAIL);
 		buf_fmt(&s->out, "%-*s  %s  %5s  %7.1fs\n", (int)width,
 			title(s, &p->files[i]), word(s, o->result, 7),
 			o->report ? str("%" PRId64, o->tests) : "-", seconds(o->ms));
+		if (bad && copy && copy == p->o.repeat)
+			put_line(s, str("%s failed %d of %d", p->files[i].test, bad, copy));
 	}
 }
 

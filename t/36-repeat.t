@@ -18,6 +18,7 @@ for field in 1 2 3 4 5; do
 done >distinct
 is 'each copy has its number, index, port, clone and directory' "$(tr -d ' \n' <distinct)" 33333
 is 'each is shown by its number' "$(grep -c '^t/test_[ab].sh ([123]/3) ' out)" 6
+has 'and how many failed' out '^t/test_a.sh failed 2 of 3$'
 is 'the report has each test once' "$(grep -o '<testcase name="[a-z]*"' r.xml | sort | tr '\n' ' ')" \
 	'<testcase name="one" <testcase name="three" <testcase name="two" '
 has 'failed if any copy failed' r.xml '^<testsuites name="prun" tests="4" failures="2" '
@@ -28,6 +29,7 @@ is 'a run directory is merged in the same way' "$status $(grep -c '<testcase' ag
 
 echo 'exit 1' | script t/test_b.sh
 run --repeat=2 -r 2 t/test_b.sh
+is 'copies that failed alike are told of once' "$(grep -c 'FAIL.* as before$' out) $(grep -c 'again  ' out)" '1 1'
 has 'there are no retries' out '^t/test_b.sh \(2/2\) +FAIL'
 echo 'mkdir held && sleep 0.2 && rmdir held' | script t/test_b.sh
 run -j4 --repeat=4 --serial 't/*' t/test_b.sh
