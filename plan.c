@@ -396,13 +396,16 @@ join_paths(struct plan *p, struct suite *s, size_t first)
 static void
 find_files(struct plan *p, struct suite *s, bool typed)
 {
+	static const char *const usual[] = { "tests", "test", "t", "e2e", "spec", "PATH" };
 	size_t i, first = p->nfiles;
 	const char *path;
 	int n;
 
+	for (i = 0; i < LEN(usual) - 1 && access(usual[i], F_OK) < 0; i++)
+		;
 	if (!s->o.files.n)
 		bad(*s->name ? label(s) : "command line", "no path given, and files is not set "
-			"in prun.conf");
+			"in prun.conf; try: prun %s", usual[i]);
 	if (s->o.split == SPLIT_DIR && !s->o.test)
 		bad(label(s), "split = dir needs test, a command that runs the directory "
 			"$PRUN_TEST");

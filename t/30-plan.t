@@ -93,6 +93,16 @@ is 'a bad value has file and line' "$status $(cat err)" \
 	'2 test_m.sh:2: timeout must be a duration like 90s or 5m, not "x"'
 rm test_m.sh
 
+# ---- nothing is said
+run
+is 'without a path it says what to type' "$status $(cat err)" \
+	'2 prun: command line: no path given, and files is not set in prun.conf; try: prun PATH'
+mkdir e2e
+run
+is 'which is what stands here' "$status $(cat err)" \
+	'2 prun: command line: no path given, and files is not set in prun.conf; try: prun e2e'
+rmdir e2e
+
 # ---- suites in which there is nothing
 echo 'exit 0' | script a/test_a.sh
 mkdir empty
