@@ -160,6 +160,8 @@ has 'attachments become relative to the current directory' out.xml '\[\[ATTACHME
 # Who reads it.
 names='consumers find nothing amiss; each report has the cases that it had
 all reports together are read as well
+GitLab, Jenkins and Azure show which test failed, and why
+a file that died without a report is shown like a test
 xmllint finds the whole well-formed'
 python=
 for p in python3 /usr/bin/python3; do
@@ -185,5 +187,21 @@ is 'consumers find nothing amiss; each report has the cases that it had' "$(cat 
 # shellcheck disable=SC2046
 run --merge -o all.xml $(cat list)
 is 'all reports together are read as well' "$($python "$top/t/consumers.py" all.xml 2>&1)" ''
+cat <<'END' | script views/test_shop.sh
+cat >"$PRUN_JUNIT" <<X
+<testsuite name="pytest"><testcase classname="tests.e2e.test_shop.TestCart" name="test_total[&lt;5&gt;]"><failure message="assert 5 == 6&#10;  - 5">trace
+of it</failure><system-out>[[ATTACHMENT|shots/cart.png]]
+</system-out></testcase></testsuite>
+X
+exit 1
+END
+echo 'kill -9 $$' | script views/test_died.sh
+run -d shop -o shop.xml views
+$python "$top/t/consumers.py" --show shop.xml >shown
+is 'GitLab, Jenkins and Azure show which test failed, and why' "$(grep total shown)" \
+	"gitlab: | tests.e2e.test_shop.TestCart | test_total[<5>] | views/test_shop.sh | assert 5 == 6
+jenkins: | tests.e2e.test_shop | TestCart | test_total[<5>] | assert 5 == 6 - 5 | True
+azure: | test_total[<5>] | assert 5 == 6 - 5 | True | ['shop/1-test_shop.sh/shots/cart.png']"
+is 'a file that died without a report is shown like a test' "$(grep -c ' | killed by signal 9' shown)" 3
 ok 'xmllint finds the whole well-formed' xmllint --noout --huge all.xml
 finish

@@ -1,7 +1,9 @@
 """consumers.py MERGED [SOURCE...]: reads a merged report as those do who will get it;
 prints what any of them would take amiss, nothing when all is well.  SOURCEs are the
 reports that were merged: their cases must all be there.  Without arguments it does
-this for each line of standard input: MERGED, a tab, SOURCE."""
+this for each line of standard input: MERGED, a tab, SOURCE.
+consumers.py --show MERGED: what the pages of GitLab, Jenkins and Azure show of each
+test that failed, as their documentation has it."""
 from collections import Counter
 import sys
 import xml.etree.ElementTree as ET
@@ -123,7 +125,27 @@ def tell(merged, sources, before=""):
         print(before + line)
 
 
-if len(sys.argv) > 1:
+def show(path):
+    for case in ET.parse(path).getroot().iter("testcase"):
+        bad = case.find("failure")
+        bad = case.find("error") if bad is None else bad
+        if bad is None:
+            continue
+        name, cls, text = case.get("name"), case.get("classname"), bad.text.strip().split("\n")
+        # docs.gitlab.com, unit test reports: the element's text is the output
+        print("gitlab:", cls, name, case.get("file"), text[0], sep=" | ")
+        # plugins.jenkins.io/junit: packages, classes; details from message, stack from text
+        print("jenkins:", cls.rpartition(".")[0] or "(root)", cls.rpartition(".")[2], name,
+              " ".join(bad.get("message").split()), len(text) > 1, sep=" | ")
+        # learn.microsoft.com, PublishTestResults: title, error message, stack trace, console
+        out = case.findtext("system-out") or ""
+        print("azure:", name, " ".join(bad.get("message").split()), len(text) > 1,
+              [line[13:-2] for line in out.split("\n") if line.startswith("[[ATTACHMENT|")], sep=" | ")
+
+
+if sys.argv[1:2] == ["--show"]:
+    show(sys.argv[2])
+elif len(sys.argv) > 1:
     tell(sys.argv[1], sys.argv[2:])
 else:
     for pair in sys.stdin:
