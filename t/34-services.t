@@ -75,19 +75,57 @@ done
 run --service 'a x' --service 'a y' t
 has 'so is one that is there twice' err 'service = a is there twice'
 
-# A real one.
+# A real one: a store, a worker that waits for jobs in it, and a web server.
 if have redis-server && have redis-cli; then
-	cat <<-'END' | script redis/test_1.sh
-	[ "$(redis-cli -p "$REDIS_PORT" incr "$PRUN_FILE")" = 1 ] && [ "$(redis-cli -p "$REDIS_PORT" dbsize)" = 1 ]
+	cat <<-'END' | script real/test_1.sh
+	redis() { redis-cli -p "$REDIS_PORT" "$@"; }
+	[ "$(redis incr "$PRUN_FILE")" = 1 ] && [ "$(redis dbsize)" = 1 ] || exit 1
+	"$HTTP" GET "$PRUN_URL/count" || exit 2
+	redis rpush jobs "$PRUN_FILE"
+	[ "$(redis blpop done 10 | tail -n 1)" = "did $PRUN_FILE" ] || exit 3
 	END
-	for i in 2 3 4 5 6 7 8; do cp redis/test_1.sh redis/test_$i.sh; done
-	run -j8 --ports REDIS_PORT --server none \
-		--service 'redis cd "$PRUN_DIR" && exec redis-server --port $REDIS_PORT --save ""' redis
-	is 'eight files at once, each with a Redis of its own' "$status $(grep -c PASS out)" '0 16'
-	ok 'none is left' gone 'redis-server'
+	for i in 2 3 4 5 6 7 8; do cp real/test_1.sh real/test_$i.sh; done
+	cat <<-'END' | script jobs.sh
+	job=$(redis-cli -p "$1" blpop jobs 0 | tail -n 1)
+	redis-cli -p "$1" rpush done "did $job"
+	exec sleep 3400.4
+	END
+	HTTP=$HTTP
+	export HTTP
+	run -j8 -d real.d --keep always --ports REDIS_PORT --server "$APP \$PRUN_PORT data" --service \
+		'redis cd "$PRUN_DIR" && exec redis-server --port $REDIS_PORT --save "" --logfile ""' \
+		--service 'jobs exec ./jobs.sh ${REDIS_PORT}' real
+	is 'eight files at once, each with Redis, a worker and a web server' "$status $(grep -c PASS out)" '0 16'
+	ok 'none is left' gone 'redis-server|jobs.sh|sleep 3400'
+	for log in redis jobs server test; do
+		is "results.jsonl names the $log log of each attempt" "$(grep -c "\"logs\":.*$log.log" real.d/results.jsonl)" 8
+	done
 else
-	skip 'no redis' 'eight files at once, each with a Redis of its own' 'none is left'
+	skip 'no redis' 'eight files at once, each with Redis, a worker and a web server' 'none is left'
 fi
+
+# However a run ends, and whatever it is for.
+echo '[ $PRUN_ATTEMPT = 2 ]' | script again/test_1.sh
+UP=$dir/up
+export UP
+run -r 1 again
+is 'a retry has a stack of its own' "$status $(grep -c FLAKY out)" '0 2'
+run --audit=1 -j2 again/test_1.sh t/test_1.sh
+has 'an audit, too' out '^1 safe, 0 unsafe, 1 broken$'
+run -x again t
+has '-x ends the stacks of all' out 'stopping after 1 failing file'
+ok 'and nothing is left' gone "$APP|worker.sh"
+run -i t/test_1.sh
+is 'one file with -i has its stack' $status 0
+echo ': >"$UP"; exec sleep 3400.5' | script hang/test_1.sh
+for sig in TERM KILL; do
+	rm -f up
+	"$PRUN" hang >out 2>err &
+	await test -e up
+	kill -$sig $!
+	wait $! 2>/dev/null
+	ok "$sig leaves nothing of a stack" await gone "$APP|worker.sh|sleep 3400"
+done
 
 # --reopen starts them, too.
 echo 'exit 1' | script t/test_1.sh
