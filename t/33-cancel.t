@@ -24,7 +24,7 @@ leave() {
 begin() {
 	rm -f up
 	sit
-	"$PRUN" -v --db "$app" --db-terminate=no "$@" t/test_a.sh >out 2>err &
+	"$PRUN" -v --grace=0.2 --db "$app" --db-terminate=no "$@" t/test_a.sh >out 2>err &
 	run=$!
 	await creating
 }
@@ -67,7 +67,7 @@ done
 PRUN_LIBPQ=none
 export PRUN_LIBPQ
 rm -f up
-"$PRUN" -v --db "$app" t/test_a.sh >out 2>err &
+"$PRUN" -v --grace=0.2 --db "$app" t/test_a.sh >out 2>err &
 run=$!
 await test -e up
 psql=$(ps -A -o pid= -o ppid= -o args= | awk -v w="$(workers)" '$2 == w && /psql/ { print $1 }')

@@ -8,19 +8,20 @@ status_of() {
 	sed -n "s,.*<testcase name=\"$1\".*,&,p" out.xml |
 		sed 's,.*<failure.*,failed,; s,.*<error.*type="\([a-z.]*\)".*,\1,; s,.*</testcase>.*,passed,' | tr '\n' ' '
 }
-echo 'trap "echo told; exit 0" INT; : >started; while :; do sleep 0.05; done' | script t/test_int.sh
-run -t 0.5 t
-has 'it is a TIMEOUT whatever the test exits with' out 'TIMEOUT  t/test_int.sh'
-has 'the log goes on behind the list of processes' out '^    \| told$'
-echo 'trap "" INT TERM; sleep 3300.1; sleep 3300.1' | script t/test_int.sh
-run -t 0.5 --grace=0.2 t
-has 'who takes no signal is killed' out 'TIMEOUT  t/test_int.sh'
-ok 'with all that it has started' await gone 'sleep 3300'
-for sig in TERM QUIT ABRT; do
-	echo "trap 'echo told; exit 0' $sig; while :; do sleep 0.05; done" | script t/test_int.sh
-	run -t 0.5 --timeout-signal=$sig t
-	has "timeout-signal = $sig" out '^    \| told$'
-done
+told() {
+	echo "trap 'echo told; exit 0' $1; : >started; while :; do sleep 0.05; done" | script t/test_int.sh
+	run -t 0.5 --timeout-signal=$1 t
+	has "timeout-signal = $1: it is a TIMEOUT whatever the test exits with" out 'TIMEOUT  t/test_int.sh'
+	has "timeout-signal = $1: the log goes on behind the list of processes" out '^    \| told$'
+}
+for sig in INT TERM QUIT ABRT; do aside told $sig; done
+deaf() {
+	echo 'trap "" INT TERM; sleep 3300.1; sleep 3300.1' | script t/test_int.sh
+	run -t 0.5 --grace=0.2 t
+	has 'who takes no signal is killed' out 'TIMEOUT  t/test_int.sh'
+	ok 'with all that it has started' await gone 'sleep 3300'
+}
+aside deaf
 
 PYTHON=${PYTHON:-/usr/bin/python3}
 export PYTHON
@@ -32,36 +33,49 @@ if "$PYTHON" -c 'import pytest' 2>/dev/null; then
 	def test_hang(): time.sleep(600)
 	def test_never(): pass
 	END
-	run -t 2 -o out.xml test_hang.py
-	is 'pytest: what passed has passed' "$(status_of test_a)" 'passed '
-	is 'pytest: what failed has failed' "$(status_of test_b)" 'failed '
-	is 'pytest: what hung is the time-out' "$(status_of '\[timeout\]')" 'prun.timeout '
-	has 'pytest: its report is counted' out 'TIMEOUT  test_hang.py  3 tests, 1 failed'
-	has 'pytest: where it hung is shown' out 'test_hang.py:4: KeyboardInterrupt'
+	of_pytest() {
+		run -t 5 -o out.xml ../test_hang.py
+		is 'pytest: what passed has passed' "$(status_of test_a)" 'passed '
+		is 'pytest: what failed has failed' "$(status_of test_b)" 'failed '
+		is 'pytest: what hung is the time-out' "$(status_of '\[timeout\]')" 'prun.timeout '
+		has 'pytest: its report is counted' out 'TIMEOUT  .*test_hang.py  3 tests, 1 failed'
+		has 'pytest: where it hung is shown' out 'test_hang.py:4: KeyboardInterrupt'
+	}
+	aside of_pytest
 	# A shell ignores INT in what it starts with &.
-	sh -c '"$@" >out 2>&1 & wait $!' sh "$PRUN" -t 2 -o out.xml test_hang.py
-	is 'pytest: so it is under prun &' "$(status_of test_a)$(status_of '\[timeout\]')" 'passed prun.timeout '
+	with_int_ignored() {
+		sh -c '"$@" >out 2>&1 & wait $!' sh "$PRUN" -t 5 -o out.xml ../test_hang.py
+		is 'pytest: so it is under prun &' "$(status_of test_a)$(status_of '\[timeout\]')" 'passed prun.timeout '
+	}
+	aside with_int_ignored
 else
 	skip 'no pytest' 'pytest: what passed has passed'
 fi
 if have bats; then
-	printf '@test "a" { true; }\n@test "hang" { sleep 600; }\n' >hang.bats
-	run -t 2 -o out.xml hang.bats
-	is 'bats: what passed has passed' "$(status_of a)" 'passed '
-	is 'bats: what hung is the time-out' "$(status_of '\[timeout\]')" 'prun.timeout '
+	of_bats() {
+		printf '@test "a" { true; }\n@test "hang" { sleep 600; }\n' >hang.bats
+		run -t 3 -o out.xml hang.bats
+		is 'bats: what passed has passed' "$(status_of a)" 'passed '
+		is 'bats: what hung is the time-out' "$(status_of '\[timeout\]')" 'prun.timeout '
+	}
+	aside of_bats
 else
 	skip 'no bats' 'bats: what passed has passed'
 fi
 if have node && node -e 'require("node:test")' 2>/dev/null; then
-	cat >hang.test.js <<-'END'
-	const test = require('node:test');
-	test('a', () => {});
-	test('hang', async () => { await new Promise(r => setTimeout(r, 600000)); });
-	END
-	run -t 3 -o out.xml --test 'node --test --test-reporter=tap "$PRUN_TEST"' hang.test.js
-	is 'node: what passed has passed' "$(status_of a)" 'passed '
-	is 'node: what hung is the time-out' "$(status_of '\[timeout\]')" 'prun.timeout '
+	of_node() {
+		cat >hang.test.js <<-'END'
+		const test = require('node:test');
+		test('a', () => {});
+		test('hang', async () => { await new Promise(r => setTimeout(r, 600000)); });
+		END
+		run -t 4 -o out.xml --test 'node --test --test-reporter=tap "$PRUN_TEST"' hang.test.js
+		is 'node: what passed has passed' "$(status_of a)" 'passed '
+		is 'node: what hung is the time-out' "$(status_of '\[timeout\]')" 'prun.timeout '
+	}
+	aside of_node
 else
 	skip 'no node:test' 'node: what passed has passed'
 fi
+collect
 finish

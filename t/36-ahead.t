@@ -3,7 +3,7 @@
 . "${0%/*}/lib.sh"
 
 # A server says in a file that it is up; which one dies, and when, is said in $DIES.
-cat <<'END' | script server.sh
+cat <<'END' | script files/server.sh
 : >"up.$PRUN_INDEX.$PRUN_ATTEMPT"
 echo ready
 case $DIES in
@@ -14,22 +14,20 @@ exec sleep 3600.1
 END
 DIES=
 export DIES
-cat >prun.conf <<'END'
-server = ./server.sh
-ready = log ^ready
-history =
-END
-sed -i.bak '/history/d' prun.conf 2>/dev/null || { grep -v history prun.conf >c; mv c prun.conf; }
-# awaits FILE...: what a test does until they are there.
-cat >awaits <<'END'
+printf 'server = ./server.sh\nready = log ^ready\n' >files/prun.conf
+# What a test does until all these are there.
+cat >files/awaits <<'END'
 for f; do
 	i=0
 	until [ -e "$f" ]; do [ $((i += 1)) -lt 200 ] || exit 1; sleep 0.05; done
 done
 END
-fresh() { rm -rf t up.* died again ran.*; }
+files=$dir/files
+fresh() { rm -rf t up.* died again ran.*; cp -R "$files/." .; }
 results() { sed -n 's/^\[[ 0-9]*\/[0-9]*\] \([A-Z]*\)  *\(t\/[^ ]*\).*/\2 \1/p' out | sort | tr '\n' ' '; }
 
+begins() {
+fresh
 echo '. ./awaits up.1.1 up.2.1' | script t/test_0.sh
 for i in 1 2 3 4 5 6 7; do echo 'exit 0' | script t/test_$i.sh; done
 run -j1 --ahead 2 t
@@ -39,6 +37,10 @@ echo '. ./awaits up.1.1' | script t/test_0.sh
 echo 'exit 0' | script t/test_1.sh
 run -j1 --ahead auto t
 is 'with auto one is, from the start' "$status $(results)" '0 t/test_0.sh PASS t/test_1.sh PASS '
+}
+aside begins
+
+counts() {
 fresh
 for i in 0 1 2 3 4 5 6 7; do
 	script t/test_$i.sh <<'END'
@@ -56,8 +58,10 @@ is 'but as many workers as stacks' "$(sort -u up.workers | tail -n 1)" 4
 rm -f up.workers
 run -j2 --ahead 2 --audit=1 t
 is 'an audit has none ahead' "$(sort -u up.workers | tail -n 1)" 1
+}
+aside counts
 
-# Which wait.
+waits() {
 fresh
 echo '. ./awaits up.1.1; exit 1' | script t/test_0.sh
 echo ': >ran.1' | script t/test_1.sh
@@ -79,8 +83,10 @@ await test -e up.both
 kill -9 $!
 wait $! 2>/dev/null
 ok 'kill -9 leaves nothing while stacks wait' await gone 'sleep 3600|server.sh'
+}
+aside waits
 
-# Which die.
+dies() {
 fresh
 echo '. ./awaits died; i=0; until [ $i = 12 ]; do sleep 0.1; i=$((i + 1)); done' | script t/test_0.sh
 echo 'exit 0' | script t/test_1.sh
@@ -94,37 +100,45 @@ echo 'exit 0' | script t/test_2.sh
 DIES='1 twice' run -j1 --ahead 1 t
 is 'but once, and the run goes on' "$status $(results)" '1 t/test_0.sh PASS t/test_1.sh ERROR t/test_2.sh PASS '
 has 'it is told by name' out 'the server died before the test began: exit status 3 \(prun.server-died\)'
+}
+aside dies
 
-# Waiting counts in no time.
+durations() {
 fresh
 printf '# prun: timeout=20s\n. ./awaits up.1.1\nsleep 1.5\n' | script t/test_0.sh
 echo 'exit 0' | script t/test_1.sh
 run -j1 --ahead 1 -t 1 -d r t
 is 'waiting counts for no time-out' "$status $(results)" '0 t/test_0.sh PASS t/test_1.sh PASS '
 has 'and in no duration' r/results.jsonl '"file":"t/test_1.sh",.*"seconds":0\.'
+}
+aside durations
 
 # Nothing ahead: the first test says whether the second one has a stack.
 alone() {
 	name=$1
 	shift
-	rm -f up.*
+	fresh
+	echo 'sleep 0.3; [ ! -e up.1.1 ]' | script t/test_0.sh
+	echo 'exit 0' | script t/test_1.sh
 	run -j1 "$@" t
 	is "$name" "$status $(grep -c '\] PASS ' out)" '0 2'
 }
+aside alone 'without ahead none is ready'
+aside alone 'beside a file that runs alone none is' --ahead 2 --alone t/test_0.sh
+aside alone 'nor one that waits for a lock' --ahead 2 --serial 't/*'
+aside alone 'nor more than workers' --ahead 2 --workers 1
+aside alone 'PRUN_WORKER in env makes auto 0' --ahead auto --env 'REDIS=redis://localhost/$PRUN_WORKER'
+aside alone 'and in a command' --ahead auto --server './server.sh $PRUN_WORKER'
+aside alone 'so does a suite without server and database' --ahead auto --server none
+retries() {
 fresh
-echo 'sleep 0.3; [ ! -e up.1.1 ]' | script t/test_0.sh
-echo 'exit 0' | script t/test_1.sh
-alone 'without ahead none is ready'
-alone 'beside a file that runs alone none is' --ahead 2 --alone t/test_0.sh
-alone 'nor one that waits for a lock' --ahead 2 --serial 't/*'
-alone 'nor more than workers' --ahead 2 --workers 1
-alone 'PRUN_WORKER in env makes auto 0' --ahead auto --env 'REDIS=redis://localhost/$PRUN_WORKER'
-echo './server.sh "$PRUN_WORKER"' >worker.sh
-alone 'and in a command' --ahead auto --server './server.sh $PRUN_WORKER'
-alone 'so does a suite without server and database' --ahead auto --server none
 for i in 0 1; do echo '[ $PRUN_ATTEMPT = 2 ] && sleep 0.3 && { [ $PRUN_INDEX = 1 ] || [ ! -e up.1.2 ]; }' | script t/test_$i.sh; done
 run -j1 --ahead 2 -r 1 t
 is 'beside a retry none is' "$status $(grep -c 'flaky' out)" '0 1'
+}
+aside retries
+
 run -n --ahead all t
 is 'neither a number nor auto is refused' "$status $(grep -c 'ahead must be a whole number, not "all"' err)" '2 1'
+collect
 finish

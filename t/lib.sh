@@ -137,6 +137,27 @@ sql() { psql -XAtq "$PRUN_TEST_PG" -c "$1"; }
 # Those of a server of the test's own.
 databases() { sql "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1" | tr '\n' ' '; }
 
+# aside COMMAND...: a function in a directory of its own, beside all that follows, for
+# what waits most of the time.  collect: waits for all of them, and takes their results.
+asides=0
+aside() {
+	mkdir "$dir/aside.$((asides += 1))"
+	(cd "$dir/aside.$asides" && dir=$PWD && TMPDIR=$PWD && "$@") >"$dir/aside.$asides.tap" 2>&1 &
+}
+collect() {
+	wait
+	n=0
+	while [ $((n += 1)) -le $asides ]; do
+		while IFS= read -r line; do
+			case $line in
+			'ok '*) echo "ok $((tests += 1)) ${line#ok * }" ;;
+			'not ok '*) echo "not ok $((tests += 1)) ${line#not ok * }"; failed=$((failed + 1)) ;;
+			*) echo "$line" ;;
+			esac
+		done <"$dir/aside.$n.tap"
+	done
+}
+
 finish() {
 	echo "1..$tests"
 	[ $failed = 0 ]
