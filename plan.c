@@ -759,6 +759,14 @@ collect(const struct suite *s, const char *command, const struct list *files, st
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+/* Whether s ends in the whole components of end. */
+static bool
+ends_in(const char *s, const char *end)
+{
+	return ends(s, end) && (strlen(s) == strlen(end)
+		|| s[strlen(s) - strlen(end) - 1] == '/');
+}
+
 /* Whether f is a whole file of the suite, no test of one. */
 static bool
 is_whole(const struct file *f, const struct suite *s)
@@ -767,105 +775,91 @@ is_whole(const struct file *f, const struct suite *s)
 }
 
 /* The file of the suite that name, as a tool says it, means: that with the longest
- * common ending; nfiles if there is none. */
+ * common ending; n if there is none. */
 static size_t
-find_named(const struct plan *p, const struct suite *s, const char *name)
+find_named(const struct file *all, size_t n, const struct suite *s, const char *name)
 {
-	size_t i, n, most = 0, best = p->nfiles;
-	const char *path;
+	size_t i, best = n, most = 0, len;
 
-	name = str("/%s", name);        /* whole components end alike */
-	for (i = 0; i < p->nfiles; i++) {
-		path = str("/%s", p->files[i].path);
-		n = strlen(path) < strlen(name) ? strlen(path) : strlen(name);
-		if (n > most && p->files[i].suite == s
-		&& (ends(name, path) || ends(path, name))) {
-			most = n;
+	for (i = 0; i < n; i++) {
+		len = strlen(all[i].path) < strlen(name) ? strlen(all[i].path) : strlen(name);
+		if (len > most && is_whole(&all[i], s)
+		&& (ends_in(name, all[i].path) || ends_in(all[i].path, name))) {
+			most = len;
 			best = i;
 		}
 	}
 	return best;
 }
 
-/* Sorts the ids FILE::NODE in text to their files: ids[i] are those of file i. */
+/* Asks for the tests of a suite's files, which are among the n of all, and puts them into
+ * the plan; then those files of which it knows none. */
 static void
-take_ids(const struct plan *p, const struct suite *s, char *text, struct list *ids)
+collect_suite(struct plan *p, const struct suite *s, const struct file *all, size_t n)
 {
-	const char *last = "";
-	size_t i = p->nfiles;
-	char *line, *node;
-
-	while ((line = next_line(&text))) {
-		node = strstr(line, "::");
-		if (!node)
-			continue;
-		*node = '\0';
-		if (strcmp(line, last))
-			i = find_named(p, s, line);
-		last = line;
-		if (i < p->nfiles && is_whole(&p->files[i], s))
-			list_add(&ids[i], str("%s::%s", p->files[i].path, node + 2));
-	}
-}
-
-/* Asks one suite for the tests of its files. */
-static void
-collect_suite(struct plan *p, const struct suite *s, struct list *ids)
-{
-	const char *command = s->o.collect;
+	const char *command = s->o.collect, *last = "";
 	struct list files = { 0 };
 	struct buf out = { 0 };
-	char *text, *line;
-	size_t i, without = 0;
+	char *text, *line, *node;
+	bool *has = xcalloc(n + 1, sizeof(*has));
+	size_t i, k = n, without = 0;
 	int status;
 
-	for (i = 0; i < p->nfiles; i++)
-		if (is_whole(&p->files[i], s))
-			list_add(&files, p->files[i].path);
-	if (!files.n)
-		return;
-	if (!command && plan_wants_pytest(p, s))
+	for (i = 0; i < n; i++)
+		if (is_whole(&all[i], s))
+			list_add(&files, all[i].path);
+	if (!command && !s->o.test && files.n && ends(files.v[0], ".py"))
 		command = "exec \"${PYTHON:-python3}\" -m pytest --collect-only --verbosity=-1 "
 			"-o cache_dir=/dev/null \"$@\"";
-	if (!command)
+	if (!command && files.n)
 		bad(label(s), "split = test needs collect, a command that lists tests as "
 			"FILE::NODE");
-	status = collect(s, command, &files, &out);
-	text = out.s + (status && out.n > 2000 ? out.n - 2000 : 0);
+	status = files.n ? collect(s, command, &files, &out) : 0;
+	text = status && out.n > 2000 ? out.s + out.n - 2000 : out.s;
 	if (status)
 		warn("%s: collect failed with status %d, so whole files are run", label(s),
 			status);
-	while (status && (line = next_line(&text)))
-		fprintf(stderr, "  %s\n", shown(line));
-	take_ids(p, s, text, ids);
-	for (i = 0; i < p->nfiles && !status; i++)
-		without += is_whole(&p->files[i], s) && !ids[i].n;
-	if (without)
+	while ((line = next_line(&text))) {
+		node = strstr(line, "::");
+		if (status)
+			fprintf(stderr, "  %s\n", shown(line));
+		if (status || !node)
+			continue;
+		*node = '\0';
+		if (strcmp(line, last))
+			k = find_named(all, n, s, line);
+		last = line;
+		has[k] = true;
+		if (k < n)
+			push_file(p, all[k])->test = str("%s::%s", all[k].path, node + 2);
+	}
+	for (i = 0; i < n; i++) {
+		if (all[i].suite != s || has[i])
+			continue;
+		without += is_whole(&all[i], s);
+		push_file(p, all[i]);
+	}
+	if (without && !status)
 		warn("%s: collect named no tests of %zu file%s, which run whole", label(s),
 			without, without == 1 ? "" : "s");
 	list_free(&files);
 	buf_free(&out);
+	free(has);
 }
 
 void
 plan_collect(struct plan *p)
 {
-	struct list *ids = xcalloc(p->nfiles, sizeof(*ids));
-	struct file *all, *f;
 	size_t i, k, n;
+	struct file *all = take_files(p, &n);
 
-	for (i = 0; i < p->nsuites; i++)
-		if (p->suites[i].o.split == SPLIT_TEST)
-			collect_suite(p, &p->suites[i], ids);
-	all = take_files(p, &n);
-	for (i = 0; i < n; i++) {
-		for (k = 0; k < ids[i].n || k == 0; k++) {
-			f = push_file(p, all[i]);
-			f->test = ids[i].n ? str("%s", ids[i].v[k]) : f->test;
-		}
-		list_free(&ids[i]);
+	for (k = 0; k < p->nsuites; k++) {
+		if (p->suites[k].o.split == SPLIT_TEST)
+			collect_suite(p, &p->suites[k], all, n);
+		for (i = 0; i < n && p->suites[k].o.split != SPLIT_TEST; i++)
+			if (all[i].suite == &p->suites[k])
+				push_file(p, all[i]);
 	}
-	free(ids);
 	free(all);
 }
 
