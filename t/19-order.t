@@ -283,8 +283,14 @@ if have parallel; then
 	ok 'GNU parallel runs the shards' parallel -j3 "$PRUN" -q --shard '{}/3' -o 's{}.xml' s ::: 1 2 3
 	run --merge -o all.xml s1.xml s2.xml s3.xml
 	has 'and all files are in the merged report' all.xml '^<testsuites name="prun" tests="20" '
+	echo 'setup = echo once >>setups' >prun.conf
+	"$PRUN" -q --shard 1/3 -o s1.xml s >/dev/null
+	parallel -j2 "$PRUN" -q --setup=none --shard '{}/3' -o 's{}.xml' s ::: 2 3 >/dev/null
+	run --merge -o all.xml s1.xml s2.xml s3.xml
+	is 'the setup of the first one is enough' "$status $(cat setups)" '0 once'
+	rm prun.conf
 else
-	skip 'no GNU parallel' 'GNU parallel runs the shards' 'and all files are in the merged report'
+	skip 'no GNU parallel' 'GNU parallel runs the shards' 'and all files are in the merged report' 'the setup of the first one is enough'
 fi
 
 # ---- nested parallelism
