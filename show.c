@@ -224,7 +224,6 @@ progress(const struct show *s, const struct slot_view *v, int n, int64_t now)
 {
 	const struct plan *p = s->plan;
 	int64_t left = 0;
-	bool known = true;
 	int failed = 0, i;
 
 	for (i = 0; i < (int)p->nfiles; i++) {
@@ -232,15 +231,15 @@ progress(const struct show *s, const struct slot_view *v, int n, int64_t now)
 			failed += s->records[i].o.result >= FAIL;
 			continue;
 		}
-		left += p->files[i].expect_ms;
-		known = known && p->files[i].expect_ms >= 0;
+		/* Far below 0 where the history does not know a file. */
+		left += p->files[i].expect_ms < 0 ? -(INT64_C(1) << 40)
+			: p->files[i].expect_ms;
 	}
 	for (i = 0; i < n; i++)
 		left -= v[i].phase == IDLE ? 0 : now - v[i].since;
-	left /= p->workers;
 	return str("  %d/%zu files, %d failed, %.0fs%s", s->done, p->nfiles, failed,
-		seconds(now - p->began), known && left > 1000 ? str(", about %.0fs left",
-		seconds(left)) : "");
+		seconds(now - p->began), left / p->workers > 1000
+		? str(", about %.0fs left", seconds(left / p->workers)) : "");
 }
 
 int64_t
@@ -411,9 +410,8 @@ show_tail(struct show *s, const char *dir, const char *name)
 	text = b.s;
 	if (!b.n)
 		return;
-	if (!s->github)
-		buf_fmt(&s->out, "    end of the %s log:\n", name);
 	put_command(s, str("::group::end of the %s log", name));
+	buf_fmt(&s->out, "    end of the %s log:\n", name);
 	while ((line = next_line(&text)))
 		buf_fmt(&s->out, "    | %s\n", line);
 	put_command(s, "::endgroup::");
@@ -581,7 +579,8 @@ write_plan(struct show *s)
 	size_t i;
 
 	fill(&b, "{'prun':%s,'run':%s,'plan':%s,'shard':%d,'shards':%d,'audit':%n,"
-		"'base':%s,'started':%s,'files':[", PRUN_VERSION, p->id, str("%08" PRIx32, p->hash),
+		"'base':%s,'started':%s,'files':[", PRUN_VERSION, p->id,
+		str("%08" PRIx32, p->hash),
 		p->shard, p->shards, p->o.audit, p->base, p->started);
 	for (i = 0; i < p->nfiles; i++) {
 		buf_str(&b, i ? "}," : "");
@@ -657,32 +656,6 @@ json_number(const char *object, const char *key, int scale)
 	return n > -1e15 && n < 1e15 ? (int64_t)(n < 0 ? n - 0.5 : n + 0.5) : 0;
 }
 
-/* The files of the plan: {"index":0,"suite":"","file":"t/a.sh", ... } */
-static void
-read_planned(struct plan *p, struct record **records, const char *line)
-{
-	const char *s;
-	struct file *f;
-	size_t n = 0;
-
-	for (s = line; (s = strstr(s, "{\"index\"")); s++)
-		n++;
-	p->files = xcalloc(n, sizeof(*p->files));
-	p->suites = xcalloc(n, sizeof(*p->suites));     /* a suite for each file will do */
-	*records = scratch(n * sizeof(**records));
-	for (s = line; (s = strstr(s, "{\"index\"")); s++) {
-		(*records)[p->nfiles].o = (struct outcome){ .result = CANCEL, .attempt = 1,
-			.cause = CAUSE_CANCELLED, .why = "! the run ended before it did" };
-		f = &p->files[p->nfiles];
-		f->index = (int)p->nfiles;
-		f->copy = (int)json_number(s, "copy", 1);
-		f->suite = &p->suites[p->nfiles++];
-		f->suite->name = json_value(s, "suite");
-		f->test = json_value(s, "file");
-		f->path = json_value(s, "path");
-	}
-}
-
 static void
 read_ended(struct plan *p, struct record *records, const char *object)
 {
@@ -717,8 +690,10 @@ read_ended(struct plan *p, struct record *records, const char *object)
 int
 show_read(struct plan *p, struct record **records, const char *dir)
 {
+	char *text, *end, *line, *s;
 	struct buf b = { 0 };
-	char *text, *end, *line;
+	struct file *f;
+	size_t n = 0;
 	int r = buf_read(&b, str("%s/results.jsonl", dir));
 
 	end = b.n ? strrchr(b.s, '\n') : NULL;
@@ -735,7 +710,21 @@ show_read(struct plan *p, struct record **records, const char *dir)
 	p->base = p->base ? p->base : json_value(line, "base");
 	p->o.audit = json_number(line, "audit", 1);
 	p->began = 1;           /* 0 is never */
-	read_planned(p, records, line);
+	for (s = line; (s = strstr(s, "{\"index\"")); s++)
+		n++;
+	p->files = scratch(n * sizeof(*p->files));
+	*records = scratch(n * sizeof(**records));
+	for (s = line; (s = strstr(s, "{\"index\"")); s++) {
+		(*records)[p->nfiles].o = (struct outcome){ .result = CANCEL, .attempt = 1,
+			.cause = CAUSE_CANCELLED, .why = "! the run ended before it did" };
+		f = &p->files[p->nfiles];
+		f->index = (int)p->nfiles++;
+		f->copy = (int)json_number(s, "copy", 1);
+		f->suite = scratch(sizeof(*f->suite));
+		f->suite->name = json_value(s, "suite");
+		f->test = json_value(s, "file");
+		f->path = json_value(s, "path");
+	}
 	while ((line = next_line(&text)))
 		read_ended(p, *records, line);
 	p->dir = realpath(dir, NULL);
@@ -849,14 +838,13 @@ read_rows(struct page *page, struct reader *r, const struct part *const *parts)
 {
 	static const char *const kinds[] = { "failure", "error", "flakyFailure", "flakyError" };
 	struct row *row = NULL;
-	char *suite = "", *test = "", *file;
-	bool seen = false, fresh = true;        /* fresh: the suite has no row yet */
+	char *suite = NULL, *test = "", *file;
+	bool fresh = true;              /* the suite has no row yet */
 	enum event e;
 
-	while ((e = xml_next(r, !seen, NULL)) != EOD) {
+	while ((e = xml_next(r, !suite, NULL)) != EOD) {
 		if (e != START)
 			continue;
-		seen = true;
 		if (!strcmp(xml_name(r), "testsuite")) {
 			fresh = true;
 			suite = attribute(r, "name");
@@ -1215,7 +1203,7 @@ sum_up(const struct show *s, const struct suite *suite)
 
 /* The counts of the run or of a suite, and how long it took. */
 static void
-json_sums(struct buf *b, const struct sums *sums, int64_t ms)
+json_sums(struct buf *b, const struct sums *sums)
 {
 	int k;
 
@@ -1224,54 +1212,56 @@ json_sums(struct buf *b, const struct sums *sums, int64_t ms)
 		fill(b, ",%s:%d", result_name[k], sums->n[k]);
 	fill(b, ",'tests':%n,'failed':%n,'skipped':%n,'restarts':%d,'seconds':%t,"
 		"'test_seconds':%t", sums->tests, sums->failed, sums->skipped, sums->restarts,
-		ms, sums->ms);
+		sums->wall, sums->ms);
 }
 
-/* Tells of each suite where there are several, for summary.json, and warns if all
- * its tests passed without a connection to their database: they may have had
- * another one, all of them the same. */
+/* Tells of each suite where there are several, and warns if all its tests passed
+ * without a connection to their database: they may have had another one, all of them
+ * the same.  Writes summary.json. */
 static void
-show_suites(struct show *s, struct buf *summary, struct buf *warnings)
+show_suites(struct show *s, const struct sums *all, int status)
 {
-	const struct suite *suite = s->plan->suites, *end = suite + s->plan->nsuites;
+	const struct plan *p = s->plan;
+	const struct suite *suite = p->suites;
+	char *path = str("%s/summary.json", p->dir);
+	struct buf b = { 0 };
 	struct sums sums;
 
-	for (; suite < end; suite++) {
+	fill(&b, "{'run':%s,'status':%d", p->id, status);
+	json_sums(&b, all);
+	for (; suite < p->suites + p->nsuites; suite++) {
 		sums = sum_up(s, suite);
-		fill(summary, suite > s->plan->suites ? "},{'name':%s" : "{'name':%s",
+		fill(&b, suite == p->suites ? ",'suites':[{'name':%s" : "},{'name':%s",
 			suite->name);
-		json_sums(summary, &sums, sums.wall);
-		if (s->plan->nsuites > 1 && !s->plan->o.quiet) {
+		json_sums(&b, &sums);
+		if (p->nsuites > 1 && !p->o.quiet) {
 			buf_fmt(&s->out, "suite %s: ", suite->name);
 			put_counts(&s->out, sums.n);
 			buf_fmt(&s->out, "   %.1fs\n", seconds(sums.wall));
 		}
 		if (sums.unused && !sums.connected)
-			buf_fmt(warnings, "warning: %s%sno test connected to its database; "
+			buf_fmt(&s->out, "warning: %s%sno test connected to its database; "
 				"does the server read %s?\n", suite->name,
 				*suite->name ? ": " : "", suite->o.db_env.n
 				? suite->o.db_env.v[0] : "PRUN_DB_URL");
 	}
+	buf_str(&b, "}]}\n");
+	if (file_write(path, b.s, b.n, 0666) < 0)
+		warn("%s:", path);
+	buf_free(&b);
 }
 
 void
 show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 {
 	const struct plan *p = s->plan;
-	char *path = str("%s/summary.json", p->dir);
-	struct buf summary = { 0 }, warnings = { 0 };
 	struct sums all = sum_up(s, NULL);
 
+	all.wall = ms;
 	erase(s);
 	if (!p->o.quiet)
 		show_table(s);
-	fill(&summary, "{'run':%s,'status':%d", p->id, status);
-	json_sums(&summary, &all, ms);
-	fill(&summary, ",'suites':[");
-	show_suites(s, &summary, &warnings);
-	buf_str(&summary, "}]}\n");
-	if (file_write(path, summary.s, summary.n, 0666) < 0)
-		warn("%s:", path);
+	show_suites(s, &all, status);
 	buf_fmt(&s->out, "\n%zu file%s: ", p->nfiles, plural((int64_t)p->nfiles));
 	put_counts(&s->out, all.n);
 	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));
@@ -1285,12 +1275,9 @@ show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 		put_line(s, str("report: %s", report));
 	if (s->jsonl_failed)
 		warn("%s/results.jsonl is incomplete: a write failed", p->dir);
-	buf_add(&s->out, warnings.s, warnings.n);
 	if (p->nfiles && all.n[NONE] == (int)p->nfiles)
 		buf_str(&s->out, "warning: no file had any tests; check the test arguments\n");
 	if (s->github)
 		buf_fmt(&s->out, "::%s::\n", s->github);
 	show_write(s);
-	buf_free(&summary);
-	buf_free(&warnings);
 }
