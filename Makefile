@@ -54,13 +54,9 @@ check-valgrind: prun $(DEMO)
 check-long: prun $(DEMO)
 	t/long
 
+# One table, ratio first, which is kept in t/bench/RESULTS.
 bench: prun
-	t/bench/spawn
-	t/bench/ready
-	t/bench/merge
-	t/bench/order
-	t/bench/scale
-	t/bench/clones
+	t/with-pg t/bench/all
 
 install: prun
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
@@ -71,4 +67,4 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/prun $(DESTDIR)$(PREFIX)/share/man/man1/prun.1
 
 clean:
-	rm -f prun $(OBJ) $(DEMO) t/prun-asan t/prun-debug
+	rm -f prun $(OBJ) $(DEMO) t/prun-asan t/prun-debug t/bench/clock
