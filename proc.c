@@ -348,7 +348,7 @@ proc_tell(struct worker *w, const struct news *n)
 void
 proc_tell_phase(struct worker *w, enum phase phase)
 {
-	struct news n = { .type = NEWS_PHASE, .phase = phase, .o.file = w->file };
+	struct news n = { .type = NEWS_PHASE, .phase = phase };
 
 	proc_tell(w, &n);
 }

@@ -387,7 +387,7 @@ struct news {
 	enum phase phase;
 	pid_t pid;              /* SESSION, REAPED: of the leader */
 	bool bad;               /* DONE: a setup failed, see setup.log */
-	struct outcome o;       /* RESULT; file is right in PHASE too; why: URL in OPEN */
+	struct outcome o;       /* RESULT; why: URL in OPEN */
 };
 
 /* Process ids, each once. */
@@ -403,7 +403,6 @@ enum { SPAWN_FAILED = INT_MIN, RUN_STOPPED };
 struct worker {
 	int slot;
 	int orders, news;       /* pipe ends; orders is -1 once prun is dead */
-	int file;               /* of the attempt under way, told with each phase */
 	bool cancelled;         /* the attempt under way is to end */
 	int64_t cancel_by;      /* and by when; all graces end then */
 	int64_t paused_ms;      /* how long ^Z has stood still in all */

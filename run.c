@@ -121,8 +121,6 @@ start_worker(struct run *r, int i)
 	fcntl(news[0], F_SETFL, O_NONBLOCK);
 	s->orders = orders[1];
 	s->news = news[0];
-	s->busy = s->quits = false;
-	r->views[i].phase = IDLE;
 	return 0;
 }
 
@@ -170,34 +168,32 @@ most_ahead(const struct plan *p)
 	return n < 0 || p->o.audit ? 0 : (int)n;
 }
 
-/* Lets tests begin, as many as there are jobs, those first whose turn came first.
- * With ahead = auto there is another worker when a place has been left free. */
+/* Lets a test begin, if fewer than jobs run: that whose turn came first.  It says so,
+ * and the next may begin.  With ahead = auto there is another worker when a place
+ * was left free. */
 static void
-begin_tests(struct run *r)
+begin_test(struct run *r)
 {
-	struct slot *s, *first;
+	struct slot *s, *first = NULL;
 
-	do {
-		first = NULL;
-		for (s = r->slots; s < r->slots + r->nslots; s++)
-			if (r->views[s - r->slots].phase == PREPARED && !s->testing
-			&& (!first || s->turn < first->turn))
-				first = s;
-		if (first && r->testing < r->p->workers) {
-			first->testing = true;
-			r->testing++;
-			r->begun++;
-			order(r, (int)(first - r->slots), ORDER_GO, 0, 0, 0);
-		}
-	} while (first && r->testing < r->p->workers);
-	if (r->freed && !first && r->nslots < r->most && r->first < r->p->nfiles
-	&& (!r->room || r->nslots < r->room) && start_worker(r, r->nslots) == 0)
+	for (s = r->slots; s < r->slots + r->nslots; s++)
+		if (r->views[s - r->slots].phase == PREPARED && !s->testing
+		&& (!first || s->turn < first->turn))
+			first = s;
+	if (first && r->testing < r->p->workers) {
+		first->testing = true;
+		r->testing++;
+		r->begun++;
+		order(r, (int)(first - r->slots), ORDER_GO, 0, 0, 0);
+	} else if (r->freed && !first && r->nslots < r->most && r->first < r->p->nfiles
+	&& (!r->room || r->nslots < r->room) && start_worker(r, r->nslots) == 0) {
 		r->nslots++;
+	}
 	r->freed = false;
 }
 
 static void
-end_test(struct run *r, struct slot *s)
+free_place(struct run *r, struct slot *s)
 {
 	r->testing -= s->testing;
 	s->testing = false;
@@ -353,7 +349,7 @@ take_result(struct run *r, int slot, const struct outcome *o)
 	bool again, audit = r->p->o.audit;
 
 	occupy(r, f, false);
-	end_test(r, &r->slots[slot]);
+	free_place(r, &r->slots[slot]);
 	r->freed = true;
 	if (o->room && (!r->room || o->room < r->room))
 		r->room = o->room;
@@ -460,10 +456,9 @@ take_news(struct run *r, int i, const struct news *n)
 	switch (n->type) {
 	case NEWS_PHASE:
 		r->views[i].phase = n->phase;
-		r->views[i].file = n->o.file;
-		/* With -x only when it is known that no test has failed. */
+		/* Another may begin; with -x when it is known that this one passed. */
 		if (n->phase == STOPPING && !r->p->o.fail_fast)
-			end_test(r, s);
+			free_place(r, s);
 		if (n->phase == WAITING)
 			show_say(r->show, "prun: waiting for the setup of another run");
 		return false;
@@ -652,7 +647,7 @@ hand_out(struct run *r)
 	size_t i;
 
 	if (!r->stopping)
-		begin_tests(r);
+		begin_test(r);
 	for (s = r->slots; s < r->slots + r->nslots; s++) {
 		/* With nobody else at work there is room for one that is parked. */
 		if (s->worker.pid && !s->busy && (!s->parked || !r->running))

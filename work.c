@@ -605,7 +605,7 @@ judge_test(struct attempt *a, int reports, const struct counts *c, struct buf *w
 {
 	int status = a->test.status;
 	bool program;
-	const char *command = plan_command(a->f, &program), *odd = "";
+	const char *command = plan_command(a->f, &program);
 
 	a->out.result = c->tests && c->skipped == c->tests ? SKIP : PASS;
 	if (status < 0) {
@@ -619,13 +619,11 @@ judge_test(struct attempt *a, int reports, const struct counts *c, struct buf *w
 		a->out.result = NONE;
 	} else if (status == 5 && reports > 0 && c->skipped == c->tests) {
 		a->out.result = SKIP;   /* pytest, of a module that is skipped as a whole */
+	} else if (status == 5 && !reports && command && strstr(command, "pytest")) {
+		fails(a, CAUSE_EXIT, "exit status 5; if pytest has found no tests, "
+			"--junitxml=\"$PRUN_JUNIT\" would tell");
 	} else if (status > 0) {
-		if (reports > 0 && !c->failures)
-			odd = ", though its report has no failure";
-		else if (status == 5 && !reports && command && strstr(command, "pytest"))
-			odd = "; if pytest has found no tests, --junitxml=\"$PRUN_JUNIT\" "
-				"would tell";
-		fails(a, CAUSE_EXIT, str("exit status %d%s", status, odd));
+		fails(a, CAUSE_EXIT, str("exit status %d", status));
 	} else if (reports < 0) {
 		fails(a, CAUSE_REPORT, why->s);
 	} else if (c->failures) {
@@ -836,7 +834,6 @@ begin(struct attempt *a, const struct file *f, int number, char *dir)
 	a->suite = f->suite;
 	a->o = &f->suite->o;
 	a->dir = dir;
-	a->w->file = f->index;
 	a->w->go = false;
 	a->out.file = f->index;
 	a->out.attempt = number;
