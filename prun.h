@@ -359,8 +359,6 @@ void sql_send(struct session *db, const char *text);
 /* Waits for the reply, which may be late; a session that is lost or cancelled is closed. */
 struct reply sql_reply(struct session *db, int64_t deadline, bool heed);
 struct reply sql_do(struct session *db, const char *text);
-/* An error of an SQLSTATE; of the message its first line. */
-struct reply sql_error(const char *state, const char *message);
 /* Formats SQL: %s as it is, %I an identifier, %L a literal.  Scratch memory. */
 char *sql_fmt(const char *fmt, ...);
 

@@ -520,7 +520,8 @@ static const struct error errors[] = {
 	{ "", SQL_OTHER, "" }
 };
 
-struct reply
+/* An error of an SQLSTATE; of the message its first line. */
+static struct reply
 sql_error(const char *state, const char *message)
 {
 	char *line = str("%.*s", (int)strcspn(message, "\n"), message);
