@@ -32,7 +32,7 @@ set_password() { # in a file, for psql would show it to ps
 set -f # * is one of them
 printable=$(awk 'BEGIN { for (i = 33; i < 127; i++) printf "%c\n", i }')
 all=$(echo "$printable" | tr -d '\n')
-for way in libpq psql; do
+for way in ${ways:-libpq}; do
 	[ $way = libpq ] || { PRUN_LIBPQ=none; export PRUN_LIBPQ; }
 	leaks=
 	# Letters and digits are all alike.
