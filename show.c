@@ -1044,7 +1044,8 @@ show_page(const struct plan *p, const char *report, const struct part *const *pa
 	for (i = 0; i < page.n; i++)
 		n[page.rows[i].result]++;
 	page_top(&b, &page, n);
-	qsort(page.rows, page.n, sizeof(*page.rows), by_weight);
+	if (page.n)
+		qsort(page.rows, page.n, sizeof(*page.rows), by_weight);
 	if (on_github(p) && getenv("GITHUB_STEP_SUMMARY"))
 		write_step(&page, n, getenv("GITHUB_STEP_SUMMARY"));
 	if (slash)
