@@ -64,6 +64,8 @@ print_file(const struct plan *p, const struct file *f)
 	if (*f->suite->name)
 		printf("%s: ", shown(f->suite->name));
 	fputs(shown(f->test), stdout);
+	if (f->copy)
+		printf(" (%d/%" PRId64 ")", f->copy, p->o.repeat);
 	if (f->expect_ms >= 0)
 		printf("  %.1fs", (double)f->expect_ms / 1000);
 	if (f->alone)
@@ -207,35 +209,16 @@ holds(const char *entry, const char *file)
 	return is;
 }
 
-/* Empties the run directory; the report and the history may be in it. */
-static void
-empty_dir(const struct plan *p, struct dirent **e, int n)
-{
-	char *history = p->o.history, *name;
-	int i;
-
-	if (!history && p->o.junit)
-		history = str("%s.history", p->o.junit);
-	for (i = 0; i < n; i++) {
-		name = str("%s/%s", p->dir, e[i]->d_name);
-		/* By results.jsonl we know it again, should we be killed. */
-		if (strcmp(e[i]->d_name, "results.jsonl") && !holds(name, p->o.junit)
-		&& !holds(name, history) && remove_tree(name) < 0)
-			fatal(EXIT_RUN, "%s:", name);
-		free(e[i]);
-	}
-	free(e);
-}
-
 /* Makes the run directory, a fresh one where path is NULL, or empties that of an
- * earlier run. */
+ * earlier run, in which the report and the history may be. */
 static void
 make_dir(struct plan *p, const char *path)
 {
-	const char *tmp = getenv("TMPDIR");
+	const char *tmp = getenv("TMPDIR"), *history = p->o.history;
 	bool fresh = !path;
 	struct dirent **e;
-	int n, fd;
+	char *name;
+	int i, n, fd;
 
 	if (fresh)
 		path = str("%s/prun-%s", tmp && *tmp ? tmp : "/tmp", p->id);
@@ -247,7 +230,17 @@ make_dir(struct plan *p, const char *path)
 	if (n < 0 || !p->dir)
 		fatal(EXIT_RUN, "%s:", path);
 	fd = lock_run(path, n < 2);     /* for as long as we live */
-	empty_dir(p, e, n);
+	if (!history && p->o.junit)
+		history = str("%s.history", p->o.junit);
+	for (i = 0; i < n; i++) {
+		name = str("%s/%s", p->dir, e[i]->d_name);
+		/* By results.jsonl we know it again, should we be killed. */
+		if (strcmp(e[i]->d_name, "results.jsonl") && !holds(name, p->o.junit)
+		&& !holds(name, history) && remove_tree(name) < 0)
+			fatal(EXIT_RUN, "%s:", name);
+		free(e[i]);
+	}
+	free(e);
 	if (ftruncate(fd, 0) < 0)
 		fatal(EXIT_RUN, "%s/results.jsonl:", path);
 }

@@ -2,7 +2,7 @@
 # repeat = N: the copies of a file.
 . "${0%/*}/lib.sh"
 
-# The server tells apart who uses it; copy 2 of three fails in one test, copy 3 in another.
+# copy 2 of three fails in one test, copy 3 in another.
 cat <<'END' | script t/test_a.sh
 echo "$PRUN_REPEAT $PRUN_INDEX $PRUN_PORT ${PRUN_DB_URL##*/} $PRUN_DIR" >>seen
 r() { echo "<testcase name='$1'>$([ "$PRUN_REPEAT" = "$2" ] && echo "<failure message='copy $2'/>")</testcase>"; }
@@ -11,6 +11,8 @@ case $PRUN_REPEAT in 2 | 3) exit 1 ;; esac
 END
 echo 'exit 0' | script t/test_b.sh
 echo data >app.db
+run -n --repeat=3 t/test_b.sh
+is '-n shows the copies' "$(grep -c '^t/test_b.sh ([123]/3)$' out)" 3
 run -j8 --repeat=3 --db sqlite:///app.db -d run -o r.xml --history=h t
 is 'a copy that fails fails the run' $status 1
 for field in 1 2 3 4 5; do
