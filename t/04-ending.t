@@ -148,7 +148,7 @@ exec 5>&-
 
 # No signal is lost between two looks.
 # shellcheck disable=SC2046
-if ${CC:-cc} -std=c99 -o caught "$top/t/caught.c" $(ls "$top"/*.c | grep -v '/prun\.c') ${LDLIBS-}; then
+if ${CC:-cc} -std=c99 -o caught "$top/t/caught.c" $(rooms) ${LDLIBS-}; then
 	ok 'each of 20,000 signals is told of' ./caught 20000
 fi
 

@@ -4,7 +4,7 @@
 
 # shellcheck disable=SC2046
 ok 'the program that asks url.c is built' ${CC:-cc} -std=c99 -o urls "$top/t/urls.c" \
-	$(ls "$top"/*.c | grep -v '/prun\.c') ${LDLIBS-}
+	$(rooms) ${LDLIBS-}
 # Relative files are looked for.
 : >r.db
 : >d.db

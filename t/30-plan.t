@@ -173,6 +173,12 @@ esc=$(printf '\033')
 printf '[suite a%s[2J]\nfiles = a\nlock = x%s[2J *\ntest = : %s[2J\n' "$esc" "$esc" "$esc" >prun.conf
 run -n
 is '-n prints no control character' "$(grep -c "$esc" out)" 0
+printf 'exit 0\n' | script "$(printf 'a/test-c1\302\233x.sh')"
+printf 'exit 0\n' | script "$(printf 'a/test-turned\342\200\256y.sh')"
+run
+is 'nor does a run one of eight bits, or one that turns the direction' \
+	"$(grep -c 'test-c1.u009bx' out) $(grep -c 'test-turned.u202ey' out) $(LC_ALL=C grep -c "$(printf '\302\233\|\342\200\256')" out)" '2 2 0'
+rm a/test-c1* a/test-turned*
 rm prun.conf
 
 # ---- the history

@@ -137,6 +137,16 @@ sql() { psql -XAtq "$PRUN_TEST_PG" -c "$1"; }
 # Those of a server of the test's own.
 databases() { sql "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1" | tr '\n' ' '; }
 
+# rooms: what a test's own program is linked with, all but prun's main(): what make has
+# made of it, or the source.
+rooms() {
+	for room in "$top"/*.c; do
+		[ "${room##*/}" != prun.c ] || continue
+		object=$(find "${room%.c}.o" -newer "$room" -newer "$top/prun.h" 2>/dev/null)
+		echo "${object:-$room}"
+	done
+}
+
 # aside COMMAND...: a function in a directory of its own, beside all that follows, for
 # what waits most of the time.  collect: waits for all of them, and takes their results.
 asides=0
