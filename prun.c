@@ -955,7 +955,7 @@ clean_mode(struct plan *p)
 		dbs = dbs || p->suites[i].o.db;
 	if (!p->paths.n)
 		find_dead(p);
-	if (!dbs && !p->paths.n)
+	if (!dbs && !p->paths.n && !p->conf)
 		bad("--clean", "needs db in prun.conf, or a run directory to remove");
 	for (i = 0; i < p->paths.n; i++) {
 		list_add(&dirs, conf_path(p, p->paths.v[i]));

@@ -152,6 +152,10 @@ echo '{"loss":1}' >ml/results.jsonl
 echo precious >ml/sub/x
 run -d ml t/test_a.sh
 is 'a directory with a results.jsonl of another make is refused as run directory' "$status $(cat ml/sub/x)" '2 precious'
+echo 'jobs = 1' >prun.conf
+run --clean
+is '--clean with nothing to do gives status 0' "$status $(cat err)" '0 '
+rm prun.conf
 run --clean ml
 is 'and by --clean' "$status $(cat ml/sub/x)" '2 precious'
 mkdir mine
