@@ -268,7 +268,7 @@ static void
 apply(struct opts *o, const struct setting *s, bool again)
 {
 	void *at = (char *)o + s->opt->offset;
-	const char *wrong;
+	const char *arg;
 
 	o->by_worker = o->by_worker || (s->value && strstr(s->value, "PRUN_WORKER"));
 	switch (s->opt->type) {
@@ -293,9 +293,10 @@ apply(struct opts *o, const struct setting *s, bool again)
 			add_items(at, s);
 		break;
 	case READY:
-		wrong = proc_ready_check(s->value);
-		if (wrong)
-			bad(s->where, "ready = %s: %s", s->value, wrong);
+		if (proc_ready_kind(s->value, &arg) == READIES)
+			bad(s->where, "ready = %s: http needs a path (http /), log an extended "
+				"regular expression, command a command; tcp, fd and none need "
+				"nothing", s->value);
 		*(const char **)at = s->value;
 		break;
 	case STR:

@@ -797,32 +797,21 @@ enum ready_kind
 proc_ready_kind(const char *value, const char **arg)
 {
 	static const char *const words[READIES] = {
-		"tcp", "http", "log", "command", "fd", "none"
+		"http", "log", "command", "tcp", "fd", "none"
 	};
 	size_t n = strcspn(value, " \t");
-
-	if (arg)
-		*arg = value + n + strspn(value + n, " \t");
-	return (enum ready_kind)find_word(words, READIES, str("%.*s", (int)n, value));
-}
-
-const char *
-proc_ready_check(const char *value)
-{
-	const char *arg;
-	enum ready_kind kind = proc_ready_kind(value, &arg);
-	bool good = *arg ? kind == READY_COMMAND
-		: kind == READY_TCP || kind == READY_FD || kind == READY_NONE;
+	enum ready_kind kind = (enum ready_kind)find_word(words, READIES,
+		str("%.*s", (int)n, value));
 	regex_t re;
 
-	if (kind == READY_HTTP)
-		good = *arg == '/';
-	if (kind == READY_LOG && *arg && regcomp(&re, arg, REG_EXTENDED | REG_NOSUB) == 0) {
+	*arg = value + n + strspn(value + n, " \t");
+	if (!**arg != (kind >= READY_TCP) || (kind == READY_HTTP && **arg != '/'))
+		return READIES;
+	if (kind == READY_LOG && regcomp(&re, *arg, REG_EXTENDED | REG_NOSUB))
+		return READIES;
+	if (kind == READY_LOG)
 		regfree(&re);
-		good = true;
-	}
-	return good ? NULL : "http needs a path (http /), log an extended regular "
-		"expression, command a command; tcp, fd and none need nothing";
+	return kind;
 }
 
 static bool

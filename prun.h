@@ -425,7 +425,7 @@ struct spawn {
 
 /* How a server tells that it is ready. */
 enum ready_kind {
-	READY_TCP, READY_HTTP, READY_LOG, READY_COMMAND, READY_FD, READY_NONE, READIES
+	READY_HTTP, READY_LOG, READY_COMMAND, READY_TCP, READY_FD, READY_NONE, READIES
 };
 
 struct readiness {
@@ -491,9 +491,7 @@ int proc_pipe(int fd[2]);       /* no child inherits it */
  * it, which ends the hold. */
 int proc_hold(int *port, int *hold);
 bool proc_taken(int *hold, int port);
-/* What is wrong with a ready = value, or NULL. */
-const char *proc_ready_check(const char *value);
-/* The kind of a ready = value; *arg (may be NULL): its path, expression or command. */
+/* The kind of a ready = value; READIES: it is wrong.  *arg: path, ERE or command. */
 enum ready_kind proc_ready_kind(const char *value, const char **arg);
 /* Waits until the last of the stack is ready and all live; or why not. */
 enum cause proc_ready(struct readiness *r, struct buf *why);

@@ -163,7 +163,7 @@ make_env(struct attempt *a)
 	if (a->f && a->o->server) {     /* else they may name a server of the user's own */
 		env_set(a, "PLAYWRIGHT_TEST_BASE_URL", a->url);
 		env_all(a, &a->o->url_env, a->url);
-		if (proc_ready_kind(a->o->ready, NULL) == READY_FD)
+		if (!strcmp(a->o->ready, "fd"))
 			env_set(a, "PRUN_READY_FD", "3");
 	}
 	if (a->db)
