@@ -272,8 +272,9 @@ give_back(struct run *r, int slot, const struct outcome *o)
 		return false;
 	r->slots[slot].parked = true;
 	r->most = 0;                    /* auto grows no more */
-	show_say(r->show, "prun: the database server has no connection left: %d at once (see "
-		"max_connections)", left);
+	if (left < r->p->workers)       /* else it has cost a stack that was ahead */
+		show_say(r->show, "prun: the database server has no connection left: %d at "
+			"once (see max_connections)", left);
 	while (r->order[k] >= 0)
 		k++;
 	r->order[k] = o->file;
