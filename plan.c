@@ -487,6 +487,9 @@ select_paths(struct plan *p)
 		if (t[k].hit)
 			continue;
 		why = "is not in any suite";
+		for (i = 0; i < p->nsuites; i++)
+			if (p->suites[i].o.exclude.n)
+				why = "is not in any suite, or exclude has all of it";
 		if (*t[k].path == '/')
 			why = str("is outside of %s, where the suites are", p->base);
 		if (access(t[k].path, F_OK) < 0 && !strpbrk(t[k].path, "*?["))
