@@ -17,7 +17,7 @@
 #include "prun.h"
 #include <ctype.h>
 
-enum type { BOOL, INT, COUNT, JOBS, STR, LIST, BLANKS, TIME, SIZE, ENUM, PATH, URL, READY };
+enum type { BOOL, INT, COUNT, JOBS, STR, LIST, BLANKS, TIME, SIZE, ENUM, PATH, READY };
 enum level { DEFAULT, FILE_GLOBAL, SUITE, PRUNFLAGS, COMMAND_LINE };
 /* ARGV: for the command line only; TOP: not in a suite; MAYBE: its value may be left
  * out; LIMITED: not none.  Below them: its letter. */
@@ -93,9 +93,9 @@ static const struct option table[] = {
 		"tcp, http PATH, log ERE, command CMD, fd or none", "tcp" },
 	{ "ready-timeout", TIME, 0, AT(ready_timeout_ms), "TIME", "Time to get ready", "15s" },
 	{ "grace", TIME, LIMITED, AT(grace_ms), "TIME", "Time between TERM and KILL", "5s" },
-	{ "db", URL, 0, AT(db), "URL", "Template database, cloned for each attempt", NULL },
+	{ "db", STR, 0, AT(db), "URL", "Template database, cloned for each attempt", NULL },
 	{ "db-env", BLANKS, 0, AT(db_env), "NAME", "Gets the clone's URL", "DATABASE_URL" },
-	{ "db-admin", URL, 0, AT(db_admin), "URL", "URL to clone, past a pooler", NULL },
+	{ "db-admin", STR, 0, AT(db_admin), "URL", "URL to clone, past a pooler", NULL },
 	{ "db-clone", STR, 0, AT(db_clone), "CMD", "Command that clones other kinds", NULL },
 	{ "db-drop", STR, 0, AT(db_drop), "CMD", "Command that drops such a clone", NULL },
 	{ "db-terminate", BOOL, 0, AT(db_terminate), NULL,
@@ -228,9 +228,7 @@ number(const struct setting *s)
 	if (n < 0 || i == LEN(units) || (n < 1 && whole && o->type != INT))
 		unfit(s);
 	n *= units[i].factor;
-	if (n > (whole ? INT_MAX : NO_LIMIT))
-		bad(s->where, "%s is too large: %s", o->name, s->value);
-	if (whole && n > (double)(int)n)
+	if (n > (whole ? INT_MAX : NO_LIMIT) || (whole && n > (double)(int)n))
 		unfit(s);
 	return (int64_t)(n + 0.5);
 }
@@ -301,7 +299,6 @@ apply(struct opts *o, const struct setting *s, bool again)
 		break;
 	case STR:
 	case PATH:
-	case URL:
 		*(const char **)at = s->value ? s->value : "";
 		if (s->value && !strcmp(s->value, "none"))
 			*(const char **)at = NULL;
@@ -325,17 +322,6 @@ mentions(const char *command, const char *name)
 	return false;
 }
 
-/* Whether a service before the one at v[n] is awaited on the port. */
-static bool
-port_used(const struct service *v, size_t n, size_t port)
-{
-	size_t i;
-
-	for (i = 0; i < n && v[i].port != (int)port; i++)
-		;
-	return i < n;
-}
-
 /* Reads "NAME[@PORT] COMMAND"; v has the n services before it.  Returns what is
  * wrong, or NULL. */
 static const char *
@@ -345,7 +331,7 @@ read_service(const struct opts *o, const char *s, struct service *v, size_t n)
 		"worker" };
 	const char *port = s + strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-");
 	const char *command = port + strcspn(port, " \t");
-	size_t i;
+	size_t i, k;
 
 	v[n].name = str("%.*s", (int)(port - s), s);
 	port = str("%.*s", (int)(command - port), port);
@@ -359,10 +345,13 @@ read_service(const struct opts *o, const char *s, struct service *v, size_t n)
 		if (!strcmp(v[i].name, v[n].name))
 			return str("service = %s is there twice", v[n].name);
 	/* What is not said is the first port that it mentions and nobody is awaited on. */
-	for (i = 0; i < o->ports.n && v[n].port < 0; i++)
+	for (i = 0; i < o->ports.n && v[n].port < 0; i++) {
+		for (k = 0; k < n && v[k].port != (int)i; k++)
+			;
 		if (*port ? !strcmp(o->ports.v[i], port + 1)
-		: mentions(v[n].command, o->ports.v[i]) && !port_used(v, n, i))
+		: k == n && mentions(v[n].command, o->ports.v[i]))
 			v[n].port = (int)i;
+	}
 	if (*port && v[n].port < 0)
 		return str("service = %s%s: ports = has no %s", v[n].name, port, port + 1);
 	return NULL;
@@ -405,8 +394,7 @@ static void
 resolve(const struct reading *r, struct opts *o, int suite)
 {
 	enum level seen[LEN(table)] = { DEFAULT }, level;
-	struct setting def = { .level = DEFAULT, .suite = NOWHERE, .where = "default" };
-	const struct setting *s, *db = &def, *service = &def;
+	const struct setting *s, *db = NULL, *service = NULL;
 	const char *wrong;
 	size_t i;
 
@@ -416,13 +404,7 @@ resolve(const struct reading *r, struct opts *o, int suite)
 	memset(o, 0, sizeof(*o));
 	o->workers = INT_MAX;
 	o->jobs = sysconf(_SC_NPROCESSORS_ONLN);
-	for (i = 0; i < LEN(table); i++) {
-		def.opt = &table[i];
-		def.value = table[i].def;
-		if (def.value)
-			apply(o, &def, false);
-	}
-	for (level = FILE_GLOBAL; level <= COMMAND_LINE; level++) {
+	for (level = DEFAULT; level <= COMMAND_LINE; level++) {
 		for (s = r->v; s < r->v + r->n; s++) {
 			if (s->level != level || (level == SUITE && s->suite != suite))
 				continue;
@@ -837,13 +819,17 @@ find_base(struct plan *p)
 void
 conf_read(struct plan *p, char **argv)
 {
-	static struct reading r = { .level = PRUNFLAGS };
+	static struct reading r;
 	static struct list flags;       /* values are in it */
 	struct setting *s;
 	bool out;
 	size_t i;
 
 	r.plan = p;
+	for (i = 0; i < LEN(table); i++)
+		if (table[i].def)
+			add_setting(&r, &table[i], table[i].def, "default");
+	r.level = PRUNFLAGS;
 	if (getenv("PRUNFLAGS"))
 		list_words(&flags, getenv("PRUNFLAGS"), " \t\n");
 	list_add(&p->again, argv[0]);

@@ -24,7 +24,7 @@ bad 'a number that is none' 'jobs must be a whole number' -j x t
 bad 'no jobs at all' 'jobs must be a whole number above 0' -j 0 t
 bad 'a fraction of a job' 'jobs must be a whole number' -j 1.5 t
 bad 'a duration that is none' 'timeout must be a duration like 90s' -t 5x t
-bad 'a duration beyond all time' 'timeout is too large: 9000000000000h' -t 9000000000000h t
+bad 'a duration beyond all time' 'timeout must be a duration' -t 9000000000000h t
 bad 'a grace without an end' 'grace must be a duration like 90s or 5m, not "none"' --grace=none t
 bad 'a word that is not one of the choices' 'keep must be one of: failed, run, always, never' --keep=some t
 bad 'a flag that is neither yes nor no' 'quiet must be yes or no' --quiet=maybe t
