@@ -46,7 +46,7 @@ struct show {
 	bool jsonl_failed;      /* a line could not be written to it */
 	bool colours;           /* on a terminal */
 	bool screen;            /* and lines redrawn in place below the others */
-	uint32_t *told;         /* hashes of what was said of each file's failure */
+	char **told;            /* notes of each file's last failure, or NULL */
 	char *github;           /* the word that ends stop-commands, or NULL */
 	int annotated;
 	int lines;              /* of workers, on the screen now */
@@ -136,16 +136,14 @@ show_write(struct show *s)
 	ssize_t n;
 
 	while ((left = s->out.n - s->written) > 0 && !s->error) {
-		n = poll(&p, 1, 0) <= 0 ? 0
-			: write(s->fd, s->out.s + s->written, left < CHUNK ? left : CHUNK);
-		if (n == 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+		if (poll(&p, 1, 0) <= 0)
 			return s->fd;
-		if (n > 0) {
-			s->written += (size_t)n;
-			continue;
-		}
-		s->error = errno;
-		if (s->error != EPIPE)
+		n = write(s->fd, s->out.s + s->written, left < CHUNK ? left : CHUNK);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return s->fd;
+		s->written += n < 0 ? 0 : (size_t)n;
+		s->error = n < 0 ? errno : 0;
+		if (s->error && s->error != EPIPE)
 			warn("standard output:");
 	}
 	s->out.n = s->written = 0;
@@ -364,18 +362,18 @@ show_failure(struct show *s, const struct file *f, char *const note[FIELDS])
 	return id;
 }
 
-/* Prints the notes, which it takes apart, unless they are the same as before; the
- * number of failing tests in them, without cases such as [plan], which no test has
- * written, and the id of the last one, or NULL. */
+/* Prints the notes, which it takes apart, unless they are as before; the number of
+ * failing tests, without cases such as [plan], and the id of the last one, or NULL. */
 static int
 show_notes(struct show *s, const struct file *f, bool again, bool same, char *notes, char **id)
 {
 	const char *cause = cause_name[s->records[f->index].o.cause];
-	char *line, *v[FIELDS];
+	char *line, *v[FIELDS] = { "", (char *)cause, "", "", "" };
 	int tests = 0, ours = 0, i;
 
 	while ((line = next_line(&notes))) {
 		if (!starts(line, "x ")) {
+			v[MESSAGE] = *line == '!' ? line + 2 : v[MESSAGE];
 			if (!same)
 				put_line(s, str(*line == '!' ? "    %s (%s)" : "    %s",
 					line + 2, cause));
@@ -394,6 +392,8 @@ show_notes(struct show *s, const struct file *f, bool again, bool same, char *no
 		if (!again)
 			annotate(s, f, v);
 	}
+	if (!tests && *cause && !again)
+		annotate(s, f, v);
 	if (tests > TESTS_SHOWN && !same)
 		buf_fmt(&s->out, "    and %d more\n", tests - TESTS_SHOWN);
 	return tests - ours;
@@ -569,25 +569,6 @@ write_line(struct show *s, struct buf *b)
 	if (write_all(s->jsonl, b->s, b->n) < 0)
 		s->jsonl_failed = true;
 	buf_free(b);
-}
-
-static void
-write_plan(struct show *s)
-{
-	const struct plan *p = s->plan;
-	struct buf b = { 0 };
-	size_t i;
-
-	fill(&b, "{'prun':%s,'run':%s,'plan':%s,'shard':%d,'shards':%d,'audit':%n,"
-		"'base':%s,'started':%s,'files':[", PRUN_VERSION, p->id,
-		str("%08" PRIx32, p->hash),
-		p->shard, p->shards, p->o.audit, p->base, p->started);
-	for (i = 0; i < p->nfiles; i++) {
-		buf_str(&b, i ? "}," : "");
-		json_file(&b, &p->files[i]);
-	}
-	buf_str(&b, p->nfiles ? "}]" : "]");
-	write_line(s, &b);
 }
 
 static void
@@ -831,8 +812,7 @@ add_failure(struct page *page, struct row *row, struct reader *r, const char *te
 	buf_free(&text.b);
 }
 
-/* Reads the rows of a report whose files are parts.  A file can have several suites,
- * of which the first one says that it is a file. */
+/* Reads the rows of a report; the first suite of a file says that it is one of parts. */
 static void
 read_rows(struct page *page, struct reader *r, const struct part *const *parts)
 {
@@ -989,26 +969,6 @@ page_timeline(struct buf *b, const struct page *page)
 	buf_free(&bars);
 }
 
-static void
-page_top(struct buf *b, const struct page *page, const int n[RESULTS])
-{
-	int k;
-
-	buf_str(b, page_head);
-	for (k = 0; k < RESULTS; k++)
-		fill(b, "#%h:checked ~ * .f:not(.%h) { display: none }\n", result_name[k],
-			result_name[k]);
-	buf_str(b, "</style><h1>");
-	put_counts(b, n);
-	fill(b, "</h1>\n<input type=radio name=f id=all checked><label for=all>all</label>\n");
-	for (k = 0; k < RESULTS; k++)
-		if (n[k])
-			fill(b, "<input type=radio name=f id=%h><label for=%h>%d %h</label>\n",
-				result_name[k], result_name[k], n[k], result_word[k]);
-	buf_str(b, page_search);
-	page_timeline(b, page);
-}
-
 /* Appends what did not pass, and the five slowest, to the summary of GitHub's step. */
 static void
 write_step(const struct page *page, const int n[RESULTS], const char *path)
@@ -1034,7 +994,7 @@ show_page(const struct plan *p, const char *report, const struct part *const *pa
 	char *dir = str("%s", p->o.html ? p->o.html : ""), *slash = strrchr(dir, '/');
 	struct page page = { .n = 0 };
 	struct buf b = { 0 };
-	int n[RESULTS] = { 0 };
+	int n[RESULTS] = { 0 }, k;
 	size_t i;
 
 	if (!r)
@@ -1043,7 +1003,19 @@ show_page(const struct plan *p, const char *report, const struct part *const *pa
 	xml_close(r);
 	for (i = 0; i < page.n; i++)
 		n[page.rows[i].result]++;
-	page_top(&b, &page, n);
+	buf_str(&b, page_head);
+	for (k = 0; k < RESULTS; k++)
+		fill(&b, "#%h:checked ~ * .f:not(.%h) { display: none }\n", result_name[k],
+			result_name[k]);
+	buf_str(&b, "</style><h1>");
+	put_counts(&b, n);
+	fill(&b, "</h1>\n<input type=radio name=f id=all checked><label for=all>all</label>\n");
+	for (k = 0; k < RESULTS; k++)
+		if (n[k])
+			fill(&b, "<input type=radio name=f id=%h><label for=%h>%d %h</label>\n",
+				result_name[k], result_name[k], n[k], result_word[k]);
+	buf_str(&b, page_search);
+	page_timeline(&b, &page);
 	if (page.n)
 		qsort(page.rows, page.n, sizeof(*page.rows), by_weight);
 	if (on_github(p) && getenv("GITHUB_STEP_SUMMARY"))
@@ -1072,6 +1044,8 @@ show_open(const struct plan *p, const struct record *records)
 	struct show *s = &show;
 	const char *tty = ttyname(1), *term = getenv("TERM");
 	char *path = str("%s/results.jsonl", p->dir);
+	struct buf b = { 0 };
+	size_t i;
 
 	buf_free(&s->out);
 	*s = (struct show){ .plan = p, .records = records };
@@ -1084,7 +1058,15 @@ show_open(const struct plan *p, const struct record *records)
 	s->jsonl = open_regular(path, O_WRONLY | O_APPEND | O_NOFOLLOW);
 	if (s->jsonl < 0)
 		fatal(EXIT_RUN, "%s:", path);
-	write_plan(s);
+	fill(&b, "{'prun':%s,'run':%s,'plan':%s,'shard':%d,'shards':%d,'audit':%n,'base':%s,"
+		"'started':%s,'files':[", PRUN_VERSION, p->id, str("%08" PRIx32, p->hash),
+		p->shard, p->shards, p->o.audit, p->base, p->started);
+	for (i = 0; i < p->nfiles; i++) {
+		buf_str(&b, i ? "}," : "");
+		json_file(&b, &p->files[i]);
+	}
+	buf_str(&b, p->nfiles ? "}]" : "]");
+	write_line(s, &b);
 	if (s->jsonl_failed)
 		fatal(EXIT_RUN, "%s:", path);
 	/* What tests print is no command of theirs: they cannot know the word. */
@@ -1095,17 +1077,25 @@ show_open(const struct plan *p, const struct record *records)
 	return s;
 }
 
+/* How many copies of a file (or its last attempt) failed with these notes. */
+static int
+told_as(const struct show *s, const struct file *f, const char *notes)
+{
+	int i = f->index - (f->copy ? f->copy - 1 : 0), n = 0, k;
+
+	for (k = 0; k < s->plan->o.repeat; k++)
+		n += s->told[i + k] && !strcmp(s->told[i + k], notes);
+	return n;
+}
+
 void
 show_result(struct show *s, const struct file *f, bool again, const char *dir, const char *url)
 {
 	const struct outcome *o = &s->records[f->index].o;
 	const struct opts *all = &s->plan->o;
-	bool bad = o->result >= FAIL && o->result != CANCEL;
-	/* Copies of a file are one after the other. */
-	uint32_t *told = &s->told[f->index - (f->copy ? f->copy - 1 : 0)], before = *told;
+	bool bad = o->result >= FAIL && o->result != CANCEL, same;
+	char **told = &s->told[f->index], *why = "", *id;
 	struct buf notes = { 0 };
-	char *why = "", *id;
-	bool same;
 
 	if (o->notes)
 		buf_read(&notes, str("%s/notes", dir));
@@ -1114,9 +1104,11 @@ show_result(struct show *s, const struct file *f, bool again, const char *dir, c
 	if (notes.n && starts(notes.s, "! "))
 		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
 	write_result(s, f, why, dir, url);
-	if (bad)
-		*told = hash(HASH_BEGIN + o->result, notes.n ? notes.s : "");
-	same = bad && *told == before;
+	same = bad && told_as(s, f, notes.n ? notes.s : "") > 0;
+	if (bad) {
+		free(*told);
+		*told = xstrdup(notes.n ? notes.s : "");
+	}
 	s->done += !again;
 	if (bad || (!all->quiet && !all->reopen)) {
 		erase(s);
@@ -1132,13 +1124,38 @@ show_result(struct show *s, const struct file *f, bool again, const char *dir, c
 	buf_free(&notes);
 }
 
+/* How many of all copies failed, and with what messages. */
+static void
+show_copies(struct show *s, const struct file *last)
+{
+	char **told = &s->told[last->index - last->copy + 1], *why, *test;
+	int failed = 0, first, i, k;
+
+	for (i = 0; i < last->copy; i++)
+		failed += told[i] != NULL;
+	if (failed)
+		put_line(s, str("%s failed %d of %d", last->test, failed, last->copy));
+	for (i = 0; i < last->copy; i++) {
+		why = told[i] ? told[i] : "";
+		first = 0;
+		for (k = 0; k < i; k++)
+			first += told[k] && !strcmp(told[k], why);
+		if (!told[i] || first)
+			continue;
+		test = strstr(why, "\nx ");     /* its message, else the cause */
+		test = test ? test + 3 : why + 2;
+		test = str("%.*s", (int)strcspn(test, "\n"), test);
+		put_line(s, str("%5d x %s", told_as(s, last, why), strrchr(test, '\t')
+			? strrchr(test, '\t') + 1 : test));
+	}
+}
+
 static void
 show_table(struct show *s)
 {
 	const struct plan *p = s->plan;
 	const struct outcome *o;
 	size_t i, width = 4, n;
-	int copy, bad = 0;
 
 	for (i = 0; i < p->nfiles; i++) {
 		n = strlen(title(s, &p->files[i]));
@@ -1148,13 +1165,11 @@ show_table(struct show *s)
 	buf_fmt(&s->out, "\n%-*s  Result   Tests  Duration\n", (int)width, "File");
 	for (i = 0; i < p->nfiles; i++) {
 		o = &s->records[i].o;
-		copy = p->files[i].copy;
-		bad = (copy > 1 ? bad : 0) + (o->result >= FAIL);
 		buf_fmt(&s->out, "%-*s  %s  %5s  %7.1fs\n", (int)width,
 			title(s, &p->files[i]), word(s, o->result, 7),
 			o->report ? str("%" PRId64, o->tests) : "-", seconds(o->ms));
-		if (bad && copy && copy == p->o.repeat)
-			put_line(s, str("%s failed %d of %d", p->files[i].test, bad, copy));
+		if (p->files[i].copy == p->o.repeat)
+			show_copies(s, &p->files[i]);
 	}
 }
 
@@ -1216,9 +1231,8 @@ json_sums(struct buf *b, const struct sums *sums)
 		sums->wall, sums->ms);
 }
 
-/* Tells of each suite where there are several, and warns if all its tests passed
- * without a connection to their database: they may have had another one, all of them
- * the same.  Writes summary.json. */
+/* Tells of each suite where there are several, and warns if no test of it connected
+ * to its database: all may have used the same other one.  Writes summary.json. */
 static void
 show_suites(struct show *s, const struct sums *all, int status)
 {

@@ -118,6 +118,11 @@ is 'ten annotations at most' "$(grep -c '^::error' out)" 10
 esc=$(printf '\033')
 lacks 'no escape of a test reaches the screen' out "$esc"
 
+echo 'exit 3' | script bare/test_b.sh
+GITHUB_ACTIONS=true "$PRUN" -r1 bare >out 2>err
+is 'a file that fails without a report is annotated, too' "$(grep '^::error' out)" \
+	'::error file=bare/test_b.sh,title=prun.exit::exit status 3'
+
 # What a failing test left is named.
 cat <<'END' | script left/test_l.sh
 mkdir "$PRUN_DIR/test-results"

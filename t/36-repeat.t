@@ -20,7 +20,10 @@ for field in 1 2 3 4 5; do
 done >distinct
 is 'each copy has its number, index, port, clone and directory' "$(tr -d ' \n' <distinct)" 33333
 is 'each is shown by its number' "$(grep -c '^t/test_[ab].sh ([123]/3) ' out)" 6
-has 'and how many failed' out '^t/test_a.sh failed 2 of 3$'
+is 'and how many failed, with each message' "$(sed -n '/ failed [0-9]* of/p; /^ *[0-9]* x /p' out)" \
+	't/test_a.sh failed 2 of 3
+    1 x copy 2
+    1 x copy 3'
 is 'the report has each test once' "$(grep -o '<testcase name="[a-z]*"' r.xml | sort | tr '\n' ' ')" \
 	'<testcase name="one" <testcase name="three" <testcase name="two" '
 has 'failed if any copy failed' r.xml '^<testsuites name="prun" tests="4" failures="2" '
@@ -30,6 +33,13 @@ run --merge -o again.xml run
 is 'a run directory is merged in the same way' "$status $(grep -c '<testcase' again.xml) $(grep -c '<failure' again.xml)" '0 4 2'
 
 echo 'exit 1' | script t/test_b.sh
+run --repeat=2 -r 2 t/test_b.sh
+echo 'case $PRUN_REPEAT in 2 | 4) exit 1 ;; 3) exit 2 ;; esac' | script u/test_u.sh
+run -j1 --repeat=5 u
+is 'copies that failed alike are counted together' "$(sed -n '/ failed [0-9]* of/p; /^ *[0-9]* x /p' out) $(grep -c 'as before' out)" \
+	'u/test_u.sh failed 3 of 5
+    2 x exit status 1
+    1 x exit status 2 1'
 run --repeat=2 -r 2 t/test_b.sh
 is 'copies that failed alike are told of once' "$(grep -c 'FAIL.* as before$' out) $(grep -c 'again  ' out)" '1 1'
 has 'there are no retries' out '^t/test_b.sh \(2/2\) +FAIL'
