@@ -70,6 +70,12 @@ static const struct option table[] = {
 	{ "shard", STR, TOP, AT(shard), "I/N|auto", "Run only part I of N of the files", NULL },
 	{ "plan", STR, TOP, AT(plan), "HASH", "Run nothing if the plan is not this one", NULL },
 	{ "repeat", COUNT, TOP, AT(repeat), "N", "Run every file N times, side by side", "1" },
+	{ "no-tests", ENUM, TOP, AT(no_tests), "fail, pass", "Status without any file", NULL },
+	{ "flaky", ENUM, TOP, AT(flaky), "pass, fail", "How FLAKY counts", NULL },
+	{ "github", ENUM, TOP, AT(github), "auto, no", "Annotate failures on GitHub", NULL },
+	{ "report-limit", SIZE, TOP, AT(report_limit), "SIZE", "Longest report text", "1M" },
+	{ "max-worker-restart", INT, TOP, AT(max_worker_restart), "N",
+		"Workers that may die", "3" },
 	{ "merge", BOOL, ARGV, AT(merge), NULL, "Merge reports and run directories", NULL },
 	{ "strict", BOOL, ARGV, AT(strict), NULL, "With --merge: exit 1 on failures", NULL },
 	{ "partial", BOOL, ARGV, AT(partial), NULL, "Merge though shards are missing", NULL },
@@ -79,7 +85,6 @@ static const struct option table[] = {
 	{ "reopen", PATH, ARGV, AT(reopen), "DIR", "Start a kept attempt's server", NULL },
 	{ "audit", INT, ARGV | MAYBE, AT(audit), "ROUNDS",
 		"Find files that break each other. Default: 5", "0" },
-	{ "github", ENUM, TOP, AT(github), "auto, no", "Annotate failures on GitHub", NULL },
 	{ "files", BLANKS, 0, AT(files), "PATH", "Files, directories and globs to run", NULL },
 	{ "exclude", BLANKS, 0, AT(exclude), "GLOB", "Files not to run", NULL },
 	{ "test", STR, 0, AT(test), "CMD", "Command that runs one file, $PRUN_TEST", NULL },
@@ -93,6 +98,16 @@ static const struct option table[] = {
 		"tcp, http PATH, log ERE, command CMD, fd or none", "tcp" },
 	{ "ready-timeout", TIME, 0, AT(ready_timeout_ms), "TIME", "Time to get ready", "15s" },
 	{ "grace", TIME, LIMITED, AT(grace_ms), "TIME", "Time between TERM and KILL", "5s" },
+	{ "server-failure", ENUM, 0, AT(server_failure), "stop, continue",
+		"What to do when a server cannot start", NULL },
+	{ "server-exit", ENUM, 0, AT(server_exit), "fail, pass",
+		"Server that exits with 0 during the test", NULL },
+	{ "url-env", BLANKS, 0, AT(url_env), "NAME", "NAME gets the server's URL", NULL },
+	{ "port-env", BLANKS, 0, AT(port_env), "NAME", "NAME gets the port", NULL },
+	{ "env", LIST, 0, AT(env), "NAME=VALUE", "Set a variable for server and test", NULL },
+	{ "unset", BLANKS, 0, AT(unset), "GLOB", "Hide variables from server and test", NULL },
+	{ "leak", ENUM, 0, AT(leak), "note, fail", "Processes that a test leaves", NULL },
+	{ "log-limit", SIZE, 0, AT(log_limit), "SIZE", "Most an attempt may log", "256M" },
 	{ "db", STR, 0, AT(db), "URL", "Template database, cloned for each attempt", NULL },
 	{ "db-env", BLANKS, 0, AT(db_env), "NAME", "Gets the clone's URL", "DATABASE_URL" },
 	{ "db-admin", STR, 0, AT(db_admin), "URL", "URL to clone, past a pooler", NULL },
@@ -104,27 +119,12 @@ static const struct option table[] = {
 		"How PostgreSQL copies a template", NULL },
 	{ "db-unused", ENUM, 0, AT(db_unused), "note, fail",
 		"A database that nobody connected to", NULL },
-	{ "url-env", BLANKS, 0, AT(url_env), "NAME", "NAME gets the server's URL", NULL },
-	{ "port-env", BLANKS, 0, AT(port_env), "NAME", "NAME gets the port", NULL },
-	{ "env", LIST, 0, AT(env), "NAME=VALUE", "Set a variable for server and test", NULL },
-	{ "unset", BLANKS, 0, AT(unset), "GLOB", "Hide variables from server and test", NULL },
-	{ "serial", BLANKS, 0, AT(serial), "GLOB", "Run these files one at a time", NULL },
-	{ "alone", BLANKS, 0, AT(alone), "GLOB", "Run these files alone", NULL },
-	{ "lock", LIST, 0, AT(lock), "NAME GLOB...", "Run one holder of NAME at a time", NULL },
 	{ "split", ENUM, 0, AT(split), "file, suite, dir, test", "What is one unit", NULL },
 	{ "enabled", BOOL, 0, AT(enabled), NULL, "Whether the suite runs", "yes" },
 	{ "workers", COUNT, 0, AT(workers), "N", "Run up to N of its files at once", NULL },
-	{ "server-failure", ENUM, 0, AT(server_failure), "stop, continue",
-		"What to do when a server cannot start", NULL },
-	{ "server-exit", ENUM, 0, AT(server_exit), "fail, pass",
-		"Server that exits with 0 during the test", NULL },
-	{ "flaky", ENUM, TOP, AT(flaky), "pass, fail", "How FLAKY counts", NULL },
-	{ "leak", ENUM, 0, AT(leak), "note, fail", "Processes that a test leaves", NULL },
-	{ "log-limit", SIZE, 0, AT(log_limit), "SIZE", "Most an attempt may log", "256M" },
-	{ "report-limit", SIZE, TOP, AT(report_limit), "SIZE", "Longest report text", "1M" },
-	{ "no-tests", ENUM, TOP, AT(no_tests), "fail, pass", "Status without any file", NULL },
-	{ "max-worker-restart", INT, TOP, AT(max_worker_restart), "N",
-		"Workers that may die", "3" },
+	{ "serial", BLANKS, 0, AT(serial), "GLOB", "Run these files one at a time", NULL },
+	{ "alone", BLANKS, 0, AT(alone), "GLOB", "Run these files alone", NULL },
+	{ "lock", LIST, 0, AT(lock), "NAME GLOB...", "Run one holder of NAME at a time", NULL },
 };
 
 struct setting {
@@ -500,7 +500,7 @@ read_args(struct plan *p, char **words)
 static void
 note_words(struct reading *r, char **from, char **to)
 {
-	static const char *const choosing[] = { "shard", "plan", "last-failed" };
+	static const char *const choosing[] = { "shard", "plan", "last-failed", "audit" };
 	const char *last = r->n ? r->v[r->n - 1].opt->name : "";
 	bool secret;
 
@@ -950,17 +950,25 @@ conf_number(const char *key, const char *value, const char *where)
 void
 conf_help(FILE *out)
 {
+	static const char *const title[][2] = {
+		{ "jobs", "The run" }, { "merge", "Other modes" },
+		{ "files", "Files and commands" }, { "db", "Databases" },
+		{ "split", "Suites and order" }
+	};
 	const struct option *o;
 	const char *form, *letter;
+	size_t next = 0;
 
 	fputs("usage: prun [options] [path ...] [-- test arguments ...]\n"
 		"       prun --merge -o OUT [NAME=]path ...\n"
 		"       prun --clean [-n] [run-directory ...]\n"
 		"       prun --reopen DIR\n"
 		"       prun --audit[=ROUNDS] [path ...]\n\n"
-		"Most long options are also keys in prun.conf. See prun(1) for details.\n\n",
+		"Most long options are also keys in prun.conf. See prun(1) for details.\n",
 		out);
 	for (o = table; o < table + LEN(table); o++) {
+		if (next < LEN(title) && !strcmp(o->name, title[next][0]))
+			fprintf(out, "\n%s:\n", title[next++][1]);
 		form = o->flags & MAYBE ? "--%s[=%s]" : "--%s %s";
 		if (o->type == BOOL)
 			form = "--%s";

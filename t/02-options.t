@@ -126,6 +126,8 @@ is '-n prints a command once' "$(grep -c '^    echo "$PRUN_TEST"$' out)" 1
 is '-n runs nothing' "$(rm -f log; run -n t; cat log 2>/dev/null)" ''
 run -h
 is '-h succeeds' $status 0
+is '-h has the groups of the man page' "$(sed -n 's/^\([A-Z].*\):$/\1/p' out)" \
+	"$(sed -n '/^.Sh OPTIONS/,/^.Sh CONF/s/^.Ss //p' "$top/prun.1")"
 for o in jobs config chdir junit run-dir fail-fast timeout list quiet verbose keep server db; do
 	has "-h knows --$o" out "--$o"
 done

@@ -26,6 +26,7 @@ has 'with every attempt' "$kept/results.jsonl" '"file":"lock/test_a.sh","attempt
 rm -rf "$kept" held
 rm lock/test_d.sh
 sed -n '/^lock = /p' out >prun.conf
+lacks 'a file that failed is run again without an audit' out '^    again .*--audit'
 run --audit=3 -j4 lock
 is 'with the line pasted they are safe' "$status $(grep ' safe' out)" '0 3 safe, 0 unsafe, 0 broken'
 has 'each was run alone and three times in company' out 'test_a.sh  attempt 4 '
