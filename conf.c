@@ -48,7 +48,7 @@ static const struct option table[] = {
 	{ "html", PATH, TOP, AT(html), "FILE", "Write the report as a page to FILE", NULL },
 	{ "history", PATH, TOP, AT(history), "FILE",
 		"History of earlier runs. Default: REPORT.history", NULL },
-	{ "run-dir", PATH, TOP | 'd', AT(run_dir), "DIR", "Keep logs, reports in DIR", NULL },
+	{ "run-dir", PATH, TOP | 'd', AT(run_dir), "DIR", "Keep logs and report in DIR", NULL },
 	{ "fail-fast", INT, TOP | MAYBE | 'x', AT(fail_fast), "N",
 		"Stop after N failing files. Default: 1", "0" },
 	{ "retries", INT, 'r', AT(retries), "N", "Retry failed files up to N times", "0" },
@@ -60,7 +60,7 @@ static const struct option table[] = {
 	{ "interactive", BOOL, ARGV | 'i', AT(interactive), NULL,
 		"Run one file, its test on the terminal", NULL },
 	{ "quiet", BOOL, TOP | 'q', AT(quiet), NULL, "Print only failures and totals", NULL },
-	{ "verbose", BOOL, TOP | 'v', AT(verbose), NULL, "Tell of cancelled files, too", NULL },
+	{ "verbose", BOOL, TOP | 'v', AT(verbose), NULL, "Print cancelled files, too", NULL },
 	{ "help", BOOL, ARGV | 'h', AT(help), NULL, "Print this help", NULL },
 	{ "version", BOOL, ARGV | 'V', AT(version), NULL, "Print the version", NULL },
 	{ "keep", ENUM, 0, AT(keep), "failed, run, always, never", "Databases to keep", NULL },
@@ -73,14 +73,14 @@ static const struct option table[] = {
 	{ "no-tests", ENUM, TOP, AT(no_tests), "fail, pass", "Status without any file", NULL },
 	{ "flaky", ENUM, TOP, AT(flaky), "pass, fail", "How FLAKY counts", NULL },
 	{ "github", ENUM, TOP, AT(github), "auto, no", "Annotate failures on GitHub", NULL },
-	{ "report-limit", SIZE, TOP, AT(report_limit), "SIZE", "Longest report text", "1M" },
+	{ "report-limit", SIZE, TOP, AT(report_limit), "SIZE", "Cut texts beyond this", "1M" },
 	{ "max-worker-restart", INT, TOP, AT(max_worker_restart), "N",
 		"Workers that may die", "3" },
 	{ "merge", BOOL, ARGV, AT(merge), NULL, "Merge reports and run directories", NULL },
 	{ "strict", BOOL, ARGV, AT(strict), NULL, "With --merge: exit 1 on failures", NULL },
 	{ "partial", BOOL, ARGV, AT(partial), NULL, "Merge though shards are missing", NULL },
 	{ "rerun", BOOL, ARGV, AT(rerun), NULL,
-		"With --merge: of files that are there twice the later run counts", NULL },
+		"With --merge: of two runs of a file, the later one counts", NULL },
 	{ "clean", BOOL, ARGV, AT(clean), NULL, "Drop what earlier runs left", NULL },
 	{ "reopen", PATH, ARGV, AT(reopen), "DIR", "Start a kept attempt's server", NULL },
 	{ "audit", INT, ARGV | MAYBE, AT(audit), "ROUNDS",
@@ -107,12 +107,12 @@ static const struct option table[] = {
 	{ "env", LIST, 0, AT(env), "NAME=VALUE", "Set a variable for server and test", NULL },
 	{ "unset", BLANKS, 0, AT(unset), "GLOB", "Hide variables from server and test", NULL },
 	{ "leak", ENUM, 0, AT(leak), "note, fail", "Processes that a test leaves", NULL },
-	{ "log-limit", SIZE, 0, AT(log_limit), "SIZE", "Most an attempt may log", "256M" },
+	{ "log-limit", SIZE, 0, AT(log_limit), "SIZE", "Limit of an attempt's log", "256M" },
 	{ "db", STR, 0, AT(db), "URL", "Template database, cloned for each attempt", NULL },
 	{ "db-env", BLANKS, 0, AT(db_env), "NAME", "Gets the clone's URL", "DATABASE_URL" },
-	{ "db-admin", STR, 0, AT(db_admin), "URL", "URL to clone, past a pooler", NULL },
-	{ "db-clone", STR, 0, AT(db_clone), "CMD", "Command that clones other kinds", NULL },
-	{ "db-drop", STR, 0, AT(db_drop), "CMD", "Command that drops such a clone", NULL },
+	{ "db-admin", STR, 0, AT(db_admin), "URL", "URL to clone with, past a pooler", NULL },
+	{ "db-clone", STR, 0, AT(db_clone), "CMD", "Command to clone other databases", NULL },
+	{ "db-drop", STR, 0, AT(db_drop), "CMD", "Command to drop such a clone", NULL },
 	{ "db-terminate", BOOL, 0, AT(db_terminate), NULL,
 		"End sessions on the template", "yes" },
 	{ "db-strategy", ENUM, 0, AT(db_strategy), "auto, wal_log, file_copy",
@@ -566,7 +566,8 @@ begin_suite(struct reading *r, char *line, const char *where)
 		bad(where, "a suite's name must be one word, not \"%s\"", name);
 	for (; s < r->plan->suites + r->plan->nsuites; s++)
 		if (!strcmp(s->name, name))
-			bad(where, "duplicate suite \"%s\", first defined at %s", name, s->where);
+			bad(where, "duplicate suite \"%s\", first defined at %s", name,
+				s->where);
 	r->level = SUITE;
 	add_suite(r->plan, name, where);
 }
