@@ -783,9 +783,9 @@ write_report(const struct plan *p, const struct record *records, int64_t ms, boo
 /* The run is over: reports, history, and what stays. */
 static int
 finish(const struct plan *p, const struct record *records, struct show *show, int status,
-	bool cut, int64_t ms)
+	int sig, int64_t ms)
 {
-	bool failed = (status == EXIT_FAILED || status == EXIT_RUN) && !cut;
+	bool failed = (status == EXIT_FAILED || status == EXIT_RUN) && !sig;
 	bool stays = p->o.run_dir || p->o.keep == KEEP_ALWAYS;
 	struct list ended = { 0 };
 	struct buf found = { 0 };
@@ -816,8 +816,8 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 	list_free(&ended);
 	if (stays)
 		show_say(show, "\nkept: %s", p->dir);
-	show_end(show, status, cut, ms, report);
-	if (p->o.audit && !cut) {
+	show_end(show, sig ? 128 + sig : status, sig, ms, report);
+	if (p->o.audit && !sig) {
 		run_audit(p, records, &found);
 		show_say(show, "%s", found.s);
 		buf_free(&found);

@@ -30,12 +30,13 @@ echo ': >../begun; sleep 60' | script cut/test_1.sh
 echo 'sleep 0.3' | script cut/test_2.sh
 echo 'sleep 1; : >begun; sleep 60' | script cut/test_1.sh
 echo 'sleep 0.9' | script cut/test_3.sh
-"$PRUN" -j max cut >out 2>err &
+"$PRUN" -j max -d cut.d cut >out 2>err &
 await test -e begun
 sleep 1.2                       # a run of less than two seconds says nothing
 kill -TERM $!
 wait $!
 lacks 'nor does one in a run that was cancelled' out 'limits the run'
+has 'summary.json has the status that the shell sees of a signal' cut.d/summary.json '"status":143,'
 
 # USR1 and -q.
 rm -f begun go
