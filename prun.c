@@ -229,7 +229,8 @@ make_dir(struct plan *p, const char *path)
 	p->dir = realpath(path, NULL);
 	if (n < 0 || !p->dir)
 		fatal(EXIT_RUN, "%s:", path);
-	fd = lock_run(path, n < 2);     /* for as long as we live */
+	/* Killed as it began or emptied one, a run left results.jsonl alone. */
+	fd = lock_run(path, !n || (n == 1 && !strcmp(e[0]->d_name, "results.jsonl")));
 	if (!history && p->o.junit)
 		history = str("%s.history", p->o.junit);
 	for (i = 0; i < n; i++) {

@@ -146,6 +146,10 @@ is 'a run directory of ours is taken again' $status 0
 mkdir -p made
 run -d made t
 is 'so is an empty one' $status 0
+mkdir -p theirs/src
+echo x >theirs/src/file
+bad 'one that holds a single directory of the user is not' 'is not a run directory' -d theirs t
+ok 'and it stays as it was' test -s theirs/src/file
 run -v -j2 t
 is '-v is taken' $status 0
 run --keep=always t
