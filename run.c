@@ -8,9 +8,11 @@
  * waitid; its news are read to the end, the sessions it had announced are
  * killed, and another worker takes its place.
  *
- * Files have their turn in the plan's order, as locks allow; retries follow when
- * all have had it.  An audit gives them all another turn, in another order, as
- * often as it was asked for: its rounds are attempts, the first one alone.
+ * Files have their turn in the plan's order, as locks allow.  A worker whose stack is
+ * ready waits for GO, for there may be more workers than tests at once (ahead).
+ * Retries follow when all have had their turn.  An audit gives them all another, in
+ * another order, as often as it was asked for: its rounds are attempts, the first
+ * one alone.
  */
 #include "prun.h"
 

@@ -2,11 +2,11 @@
  * work.c: one worker, and the life of an attempt, top to bottom.
  *
  * A worker reads an order, does it, says so, and reads the next.  attempt()
- * is the life: directories, clone, port, server until it is ready, test,
- * verdict, stop test and server, the after command, keep or drop the clone,
- * report.  Each step sets a.out.cause when it fails, and the next ones then
- * have nothing to do but to clean up.  Words for people go into the notes
- * (show.c), numbers up the pipe.
+ * is the life: directories, clone, ports, services and server until they are
+ * ready, a wait for GO, test, verdict, stop test and stack, the after command,
+ * keep or drop the clone, report.  A step that fails sets a.out.cause, and the
+ * next ones have nothing to do but to clean up.  Words for people go into the
+ * notes (show.c), numbers up the pipe.
  */
 #include "prun.h"
 #include <fnmatch.h>
@@ -112,7 +112,7 @@ env_expand(struct attempt *a, const char *setting)
 	buf_free(&b);
 }
 
-/* Whether an inherited variable is not for the attempt: ours, another run's
+/* Whether an inherited variable is not for the attempt: one of ours, an outer run's
  * database, or hidden by unset =. */
 static bool
 is_hidden(const struct attempt *a, const char *setting)
@@ -120,8 +120,7 @@ is_hidden(const struct attempt *a, const char *setting)
 	size_t n = strcspn(setting, "="), i;
 	const char *name = str("%.*s", (int)n, setting);
 
-	if (env_find(a, name, n) < a->env.n || !strcmp(name, "PRUN_DB")
-	|| !strcmp(name, "PRUN_DB_URL"))
+	if (env_find(a, name, n) < a->env.n || starts(name, "PRUN_DB"))
 		return true;
 	for (i = 0; i < a->o->unset.n; i++)
 		if (fnmatch(a->o->unset.v[i], name, 0) == 0)
