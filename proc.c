@@ -135,9 +135,8 @@ open_self(void)
 static bool
 list_children(struct pids *c, const struct pids *known)
 {
-	char text[4096], *s;
-	struct buf b = { 0 };
-	ssize_t n = 1;
+	char text[4096], *s, *end;
+	ssize_t n = 0;
 	int tries;
 	pid_t pid;
 
@@ -145,21 +144,18 @@ list_children(struct pids *c, const struct pids *known)
 		children = open_regular(str("/proc/self/task/%ld/children", (long)getpid()),
 			O_RDONLY);
 	c->n = 0;
-	/* A child that ends meanwhile can hide others: none is believed twice. */
+	/* A child that ends meanwhile can hide others: none is believed twice.  If there
+	 * are very many the others come next time. */
 	for (tries = 0; tries < 2 && !c->n && n >= 0; tries++) {
-		b.n = 0;
-		do {
-			n = pread(children, text, sizeof(text), (off_t)b.n);
-			buf_add(&b, text, n > 0 ? (size_t)n : 0);
-		} while (n > 0);
-		for (s = b.s; *s > ' '; s += *s == ' ') {
-			pid = (pid_t)strtol(s, &s, 10);
+		n = pread(children, text, sizeof(text) - 1, 0);
+		text[n > 0 ? n : 0] = '\0';
+		for (s = text; (end = strchr(s, ' ')); s = end + 1) {
+			pid = (pid_t)strtol(s, NULL, 10);
 			if (!among(pid, known) && !among(pid, &inherited)
 			&& waitpid(pid, NULL, WNOHANG) != pid)
 				proc_add(c, pid);
 		}
 	}
-	buf_free(&b);
 	return children >= 0;
 }
 
