@@ -834,6 +834,20 @@ end_suite(struct merger *m, const struct frame *f, bool forced)
 	buf_add(&at->heads, "", 0);
 }
 
+/* The end of an attempt's log, in scratch memory. */
+static char *
+log_end(const struct part *p, size_t attempt)
+{
+	struct buf tail = { 0 };
+	char *s;
+
+	if (attempt < p->logs.n)
+		buf_tail(&tail, p->logs.v[attempt], 50);
+	s = str("%s", tail.n ? tail.s : "");
+	buf_free(&tail);
+	return s;
+}
+
 /* Ends the innermost element; forced: its end tag never came. */
 static void
 pop(struct merger *m, bool forced)
@@ -846,7 +860,8 @@ pop(struct merger *m, bool forced)
 
 	if (f.kind == K_CASE) {
 		if ((forced || m->c.hanging) && !is_bad(&m->c)) {
-			add_own_result(m, late ? CAUSE_TIMEOUT : CAUSE_REPORT, why, "");
+			add_own_result(m, late ? CAUSE_TIMEOUT : CAUSE_REPORT, why,
+				late ? log_end(m->part, m->part->logs.n - 1) : "");
 			m->told = m->told || late;
 		}
 		end_case(m);
@@ -971,7 +986,8 @@ static bool
 read_report(struct merger *m, const char *path, struct buf *why)
 {
 	/* What the user names may be as long as it is; a test's may not. */
-	int64_t most = m->part->file ? REPORT_TEXTS * m->o->limit : INT64_MAX;
+	bool limited = m->part->file && m->o->limit < INT64_MAX / REPORT_TEXTS;
+	int64_t most = limited ? REPORT_TEXTS * m->o->limit : INT64_MAX;
 	struct reader *r = xml_open(path, roots, m->o->limit, most);
 	const char *broken;
 	int64_t byte;
@@ -1091,13 +1107,7 @@ junit_count(const char *path, const char *file, struct counts *c, struct buf *no
 static void
 add_missing(struct merger *m, enum cause cause, size_t attempt, const char *why, int64_t us)
 {
-	const struct part *p = m->part;
-	struct buf tail = { 0 };
-
-	if (cause && attempt < p->logs.n)
-		buf_tail(&tail, p->logs.v[attempt], 50);
-	add_case(m, synthetic[cause], cause, why, tail.n ? tail.s : "", us);
-	buf_free(&tail);
+	add_case(m, synthetic[cause], cause, why, cause ? log_end(m->part, attempt) : "", us);
 }
 
 /* Makes the reports of the base agree with the file's result.  reports: how many

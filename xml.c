@@ -794,7 +794,7 @@ struct tap {
 static char *
 keep(struct tap *t, const char *s, size_t n)
 {
-	t->bytes += n;
+	t->bytes += n + sizeof(struct point);
 	return str("%.*s", (int)n, s);
 }
 

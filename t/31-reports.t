@@ -161,9 +161,11 @@ is "a suite's own time is kept, a parent's only with its own cases" "$(sed -n 's
 # A report that a time-out cut.
 cat <<'X' | script t/test_hangs.sh
 printf '<testsuite name="s"><testcase classname="c" name="fine"/><testcase><failure/></testcase><testcase/></testsuite>' >"$PRUN_JUNIT"
+echo it waits for godot
 sleep 300
 X
 run -q -t 0.3s -o hangs.xml t/test_hangs.sh
+has 'a case that hung has the end of the log' hangs.xml '^it waits for godot'
 is 'after a time-out a case without a name is the one that hung' "$(sed -n 's/^  <testcase name="\([^"]*\)".*/\1/p' hangs.xml | tr '\n' ' ')$(grep -c '<error message="[^"]*0.3s" type="prun.timeout"' hangs.xml)" 'fine [timeout] [timeout] 1'
 echo 'printf "<testsuite name=\"s\"><testcase name=\"half\">" >"$PRUN_JUNIT"; sleep 300' | script t/test_cut.sh
 run -q -t 0.3s -o cut.xml t/test_cut.sh
@@ -175,6 +177,9 @@ big() { head -c "$1" /dev/zero | tr '\0' "${2:-A}"; }
 run --merge --report-limit=1000 -o out.xml long.xml
 has 'what is cut of a text is its middle' out.xml '^\[prun: [0-9]+ bytes cut, see report-limit\]$'
 is 'its first and last lines stay' "$(grep -c -e '<system-out>first line' -e '^last line' out.xml) $(test "$(wc -c <out.xml)" -lt 2500 && echo short)" '2 short'
+printf '%s\n' 'echo "<testsuite name=\"s\"><testcase name=\"a\"><system-out>$(head -c 3000000 /dev/zero | tr "\0" A)</system-out></testcase></testsuite>" >"$PRUN_JUNIT"' | script t/test_whole.sh
+run -q --report-limit=none -o whole.xml t/test_whole.sh
+is '--report-limit=none cuts nothing' "$status $(test "$(wc -c <whole.xml)" -gt 3000000 && echo whole)" '0 whole'
 # Nothing that one test writes may take the report of all: 300 elements of half of
 # report-limit each.
 big 100000 >half
