@@ -396,7 +396,7 @@ join_paths(struct plan *p, struct suite *s, size_t first)
 static void
 find_files(struct plan *p, struct suite *s, bool typed)
 {
-	static const char *const usual[] = { "tests", "test", "t", "e2e", "spec", "PATH" };
+	static const char *const usual[] = { "tests", "test", "t", "e2e", "spec", "." };
 	size_t i, first = p->nfiles;
 	const char *path;
 	int n;
@@ -404,8 +404,8 @@ find_files(struct plan *p, struct suite *s, bool typed)
 	for (i = 0; i < LEN(usual) - 1 && access(usual[i], F_OK) < 0; i++)
 		;
 	if (!s->o.files.n)
-		bad(*s->name ? label(s) : "command line", "no path given, and files is not set "
-			"in prun.conf; try: prun %s", usual[i]);
+		bad(*s->name ? label(s) : "command line", "no path given%s; try: prun %s",
+			p->conf ? ", and files is not set in prun.conf" : "", usual[i]);
 	if (s->o.split == SPLIT_DIR && !s->o.test)
 		bad(label(s), "split = dir needs test, a command that runs the directory "
 			"$PRUN_TEST");
@@ -958,7 +958,8 @@ use_history(struct plan *p)
 			line = str("%.*s", (int)strcspn(line + 1, " "), line + 1);
 			result = find_word(result_name, RESULTS, line);
 		}
-		if (!p->o.last_failed || result > NONE)
+		/* with -n the tests of a file are not known */
+		if (!p->o.last_failed || result > NONE || (p->o.list && p->by_test))
 			p->files[n++] = *f;
 	}
 	p->nfiles = n;

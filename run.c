@@ -1029,9 +1029,9 @@ run_audit(const struct plan *p, const struct record *records, struct buf *b)
 			"prun.conf keep them apart:\n\n");
 		add_lines(&found, p, records, group);
 	}
-	buf_fmt(b, "\naudit: ran each of %zu files alone, then %d rounds with %d at once:\n"
-		"%zu safe, %zu unsafe, %zu broken", p->nfiles, (int)p->o.audit, p->workers,
-		n[0], n[1], n[2]);
+	buf_fmt(b, "\naudit: ran each of %zu files alone, then %d round%s with %d at once:\n"
+		"%zu safe, %zu unsafe, %zu broken", p->nfiles, (int)p->o.audit,
+		p->o.audit == 1 ? "" : "s", p->workers, n[0], n[1], n[2]);
 	if (n[3])
 		buf_fmt(b, ", %zu not finished", n[3]);
 	buf_fmt(b, "\n%s", found.n ? found.s : "");

@@ -96,12 +96,17 @@ rm test_m.sh
 # ---- nothing is said
 run
 is 'without a path it says what to type' "$status $(cat err)" \
-	'2 prun: command line: no path given, and files is not set in prun.conf; try: prun PATH'
+	'2 prun: command line: no path given; try: prun .'
 mkdir e2e
 run
 is 'which is what stands here' "$status $(cat err)" \
-	'2 prun: command line: no path given, and files is not set in prun.conf; try: prun e2e'
+	'2 prun: command line: no path given; try: prun e2e'
 rmdir e2e
+echo 'jobs = 1' >prun.conf
+run
+is 'and what prun.conf could have' "$(cat err)" \
+	'prun: command line: no path given, and files is not set in prun.conf; try: prun .'
+rm prun.conf
 
 # ---- suites in which there is nothing
 echo 'exit 0' | script a/test_a.sh

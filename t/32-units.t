@@ -55,6 +55,8 @@ has 'collect gets the template, env, a port and all files' asked '^file:template
 has 'the history knows each test' hist ' FAIL - l/a.txt::two words$'
 run --last-failed
 is 'so --last-failed runs tests' "$(logged)" 'l/a.txt::two words l/a.txt;l/b.txt::two words l/b.txt;'
+run -n --last-failed
+is '-n --last-failed knows no tests, so it has their files' "$status $(grep -c '^l/[ab].txt' out)" '0 2'
 run --shard 1/2
 logged >one
 run --shard 2/2
