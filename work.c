@@ -431,6 +431,7 @@ serve(struct attempt *a)
 {
 	bool released = a->ports[0].hold < 0, waited = false;
 	int lost = 0, status, taken;
+	size_t dead;
 
 	for (;;) {
 		a->out.cause = CAUSE_NONE;
@@ -442,7 +443,8 @@ serve(struct attempt *a)
 			return true;
 		if (a->out.cause != CAUSE_SERVER_DIED)
 			break;
-		status = a->procs[dead_member(a, false)].status;
+		dead = dead_member(a, false);
+		status = a->procs[dead].status;
 		stop_stack(a);
 		if (a->out.began[PREPARED] >= a->out.began[STARTING]) {
 			if (waited)
@@ -462,8 +464,10 @@ serve(struct attempt *a)
 				break;
 			buf_fmt(&a->notes, "- %s; tried another\n", a->why);
 		} else {
-			buf_str(&a->notes, "- the server died at once; tried once more with "
-				"its port released: does it set SO_REUSEADDR?\n");
+			buf_fmt(&a->notes, "- %s died at once; tried once more%s\n",
+				a->stack[dead].title, dead == a->o->service.n
+				|| a->stack[dead].port ? " with its port released: does it set "
+				"SO_REUSEADDR?" : "");
 			released = true;
 		}
 	}
@@ -652,7 +656,6 @@ look(struct attempt *a)
 	a->out.tests = c.tests;
 	a->out.failed = c.failures;
 	a->out.skipped = c.skipped;
-	a->out.status = a->test.status;
 	if (a->plan->o.ahead == AHEAD_AUTO && a->out.tested && a->db_url)
 		a->out.room = pg_room(a->pg);
 	if (!a->out.tested || !a->test.ended)
@@ -717,6 +720,7 @@ stop(struct attempt *a)
 		names.n = 0;
 	}
 	proc_stop(a->w, &a->test, a->o->grace_ms, false, &a->notes);
+	a->out.status = a->test.status;
 	stop_stack(a);
 	if (proc_drain(&a->w->pids, &names) > 0) {
 		leaked = true;

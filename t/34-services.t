@@ -37,7 +37,8 @@ ok 'nothing of it is left' gone "$APP|worker.sh"
 
 # Death, by name, with the end of its log.
 echo ': >"$PRUN_DIR/stop.$STORE_PORT"; exec sleep 3400.1' | script die/test_die.sh
-run die
+run -d die.d die
+has "the test's status is that of its end" die.d/results.jsonl '"status":-15,'
 has 'a worker that dies in mid-test is told by name' out 'service jobs died during the test: exit status 7 \(prun.server-died\)'
 has "with its log's end" out '\| worker [0-9]+ gives up'
 has 'and where it is' out '^    jobs log  */.*/jobs.log$'
@@ -46,6 +47,7 @@ ok 'and the others are gone' gone "$APP|worker.sh|sleep 3400"
 echo 'echo "no broker"; exit 3' | script dies.sh
 run --service 'broken ./dies.sh' t/test_1.sh
 has 'one that dies at once is told by name' out 'service broken died before it was ready: exit status 3'
+has 'it is tried once more, and nobody asks about a port' out 'service broken died at once; tried once more$'
 has 'with the end of its log, too' out '\| no broker'
 is 'that is status 3' $status 3
 run --service 'store sleep 3400.2' --service 'mute@STORE_PORT sleep 3400.3' --ready-timeout=0.3s t/test_1.sh
