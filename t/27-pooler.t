@@ -51,8 +51,8 @@ if have pgbouncer; then
 	psql -XAtq "$DATABASE_URL" -c 'CREATE TABLE t (n int)' -c 'SELECT current_database()' >db
 	END
 	cp pooled/test_1.sh pooled/test_2.sh
-	run -j2 --db "$pooled" --db-admin "$direct" pooled
-	is 'behind a pooler, with db-admin around it, all is well' "$status $(databases)" '0 app '
+	run -j2 --db "$pooled" --db-admin "$direct" --db-unused=fail pooled
+	is 'behind a pooler, with db-admin around it, all is well, and that the clones were used is known' "$status $(databases)" '0 app '
 	has 'the test has the clone through the pooler' db "^${app}_w[01]_[0-9a-z]{8}\$"
 	run -j1 --db "$pooled" t/test_a.sh
 	is 'without db-admin it is refused' "$status $(grep -c 'goes through a pooler.*set db-admin to the URL' out)" '3 1'
@@ -61,7 +61,7 @@ if have pgbouncer; then
 	kill $bouncer
 	wait $bouncer
 else
-	skip 'no pgbouncer' 'behind a pooler, with db-admin around it, all is well' \
+	skip 'no pgbouncer' 'behind a pooler, with db-admin around it, all is well, and that the clones were used is known' \
 		'the test has the clone through the pooler' 'without db-admin it is refused' \
 		'through psql, which cannot tell, pgbouncer=true is warned of'
 fi

@@ -105,6 +105,14 @@ for way in ${ways:-libpq}; do
 	else
 		skip 'PostgreSQL before 15' "$way: db-strategy"
 	fi
+	if [ "$version" -ge 180000 ]; then
+		sql 'ALTER SYSTEM SET file_copy_method = clone'
+		sql 'SELECT pg_reload_conf()' >/dev/null
+		run --db "$app" t/test_own.sh
+		is "$way: file_copy_method = clone is used by itself" "$status $(grep 'statement: CREATE DATABASE' \
+			"$PRUN_TEST_PGDATA/../log" | tail -n 1 | grep -c 'STRATEGY file_copy')" '0 1'
+		sql 'ALTER SYSTEM RESET file_copy_method'
+	fi
 
 	# What Django makes of a clone.
 	echo 'for x in "" _gw0 _12; do psql -Xq "$DATABASE_URL" -c "CREATE DATABASE \"test_$PRUN_DB$x\""; done' | script dj/test_dj.sh
