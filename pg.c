@@ -41,7 +41,6 @@ struct pg {
 	int64_t cloned_at;
 	struct list noted;      /* clones that a first look found without a living run */
 	int64_t noted_at;
-	bool undropped;         /* the sweep has met a clone that cannot be dropped */
 };
 
 /* ---- sessions ---- */
@@ -246,6 +245,7 @@ static const char settings[] =
 static struct reply
 copy_database(struct pg *pg, const char *from, const char *name)
 {
+	static const char *const words[] = { "", " STRATEGY wal_log", " STRATEGY file_copy" };
 	char *clone = sql_fmt("DATABASE %I", name), *statement, *forbidden = NULL;
 	int strategy = pg->db->version < 150000 ? STRATEGY_AUTO : pg->o->db_strategy;
 	struct reply r, owner, one;
@@ -253,10 +253,7 @@ copy_database(struct pg *pg, const char *from, const char *name)
 
 	if (pg->o->db_strategy == STRATEGY_AUTO && pg->db->reflinks)
 		strategy = STRATEGY_FILE_COPY;
-	statement = sql_fmt("CREATE DATABASE %I TEMPLATE %I%s", name, from,
-		strategy == STRATEGY_WAL_LOG ? " STRATEGY wal_log" : "");
-	if (strategy == STRATEGY_FILE_COPY)
-		statement = str("%s STRATEGY file_copy", statement);
+	statement = sql_fmt("CREATE DATABASE %I TEMPLATE %I%s", name, from, words[strategy]);
 	owner = sql_do(pg->db, sql_fmt("SELECT pg_get_userbyid(datdba) FROM pg_database "
 		"WHERE datname = %L", from));
 	if (owner.error)
@@ -288,12 +285,10 @@ copy_database(struct pg *pg, const char *from, const char *name)
 static char *
 copy_name(const struct pg *pg)
 {
-	uint32_t h = HASH_BEGIN;
-
 	if (!pg->db || !pg->o->setup)
 		return NULL;
-	h = hash(hash(h, pg->o->setup), pg->o->db) % 1000000;
-	return str("%s_s%" PRIu32 "_%s", url_stem(pg->o->db), h, pg->plan->id);
+	return str("%s_s%" PRIu32 "_%s", url_stem(pg->o->db), hash(hash(HASH_BEGIN,
+		pg->o->setup), pg->o->db) % 1000000, pg->plan->id);
 }
 
 /* Clones the run's own copy, or else the template, while no other run's setup may
@@ -340,15 +335,12 @@ drop_clone(struct pg *pg, const char *name)
 	char *end_creation = sql_fmt("SELECT pg_terminate_backend(pid), pg_sleep(0.05) "
 		"FROM pg_stat_activity WHERE state = 'active' AND position(%L in query) = 1",
 		sql_fmt("CREATE DATABASE %I ", name));
-	struct reply r, names, one;
+	struct reply r = { .n = 1 }, names, one;
 	size_t i;
 	int tries;
 
-	for (tries = 0; tries < 100; tries++) {
+	for (tries = 0; r.n && tries < 100; tries++)
 		r = ask(pg, end_creation);
-		if (r.error || !r.n)
-			break;
-	}
 	names = ask(pg, sql_fmt("SELECT datname FROM pg_database WHERE datname = %L OR "
 		"(datname ~ %L AND pg_has_role(datdba, 'USAGE'))", name,
 		str("^test_%s(_(gw)?[0-9]+)?$", name)));
@@ -373,7 +365,7 @@ static const char clones[] =
 	"substring(datname from '_[sw][0-9]+_([0-9a-z]{8})(?:r[0-9]+)?(?:_(?:gw)?[0-9]+)?$'), "
 	"EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid), "
 	"concat_ws(', ', coalesce('kept for ' || substring(c from '^prun keep \\S+ (.*)'), "
-	"'kept for ' || substring(c from '^prun keep(.*)'), 'left by a dead run'), "
+	"'left by a dead run'), "
 	"CASE WHEN datconnlimit = -2 THEN 'invalid' ELSE "
 	"pg_size_pretty(pg_database_size(d.oid)) END, "
 	"CASE WHEN c ~ '^prun keep [0-9]{4}-[0-9-]{5}T[0-9:]{8}Z ' THEN "
@@ -420,11 +412,12 @@ sweep_one(struct pg *pg, char *name, enum sweep how)
 }
 
 /* Looks for clones of dead runs: whose run holds no lock, that nobody uses, and that
- * are not marked as kept.  Says what it does about them. */
-static void
+ * are not marked as kept.  Says what it does about them; -1 where one stays. */
+static int
 sweep(struct pg *pg, enum sweep how)
 {
 	struct reply all = find_clones(pg, how, NULL), r;
+	int failed = all.error ? -1 : 0;
 	char **f;
 
 	if (all.error)
@@ -442,13 +435,13 @@ sweep(struct pg *pg, enum sweep how)
 		} else if (!r.error && how >= CLEAN) {
 			buf_fmt(pg->notes, "- %s: not dropped, its run is in progress\n", *f);
 		}
-		if (r.error)
+		if (r.error) {
 			buf_fmt(pg->notes, "- cannot drop %s (%s): %s\n", *f, f[C_WORDS],
 				r.message);
-		pg->undropped = pg->undropped || r.error;
+			failed = -1;
+		}
 	}
-	if (how >= CLEAN && all.n == 0 && !all.error)
-		buf_fmt(pg->notes, "- %s has no clones to drop\n", url_template(pg->o->db));
+	return failed;
 }
 
 /* ---- files, and commands for anything else ---- */
@@ -528,25 +521,23 @@ static int
 clean_commands(struct pg *pg, bool list)
 {
 	static const char script[] =
-		"for run; do for out in \"$run\"/*/db.out; do (\n"
-		"[ -e \"$out\" ] && . \"${out%%/*}/env\" && [ \"$PRUN_SUITE\" = '%s' ] || exit 0\n"
-		"if %s; then echo \"$PRUN_DB (of $PRUN_FILE)\"; exit; fi\n"
-		"(%s\n) && rm \"$out\" && echo \"dropped $PRUN_DB (of $PRUN_FILE)\"\n"
-		") 2>&1 || status=1; done; done; exit ${status-0}";
-	char *out = str("%s/db.out", pg->plan->dir), *text, *line;
-	struct buf said = { 0 }, why = { 0 };
+		"for run; do for out in \"$run\"/*/db.out; do (dir=${out%%/*}\n"
+		"[ -e \"$out\" ] && . \"$dir/env\" && [ \"$PRUN_SUITE\" = '%s' ] || exit 0\n"
+		"db=\"$PRUN_DB (of $PRUN_FILE)\"\n"
+		"if %s; then echo \"- $db\"; exit; fi\n"
+		"(%s\n) >>\"$dir/db.log\" 2>&1 && rm \"$out\" && echo \"- dropped $db\" && exit\n"
+		"echo \"- cannot drop $db: db-drop failed, see $dir/db.log\"; exit 1\n"
+		") || status=1; done; done; exit ${status-0}";
+	char *out = str("%s/db.out", pg->plan->dir);
+	struct buf why = { 0 };
 	int failed;
 
 	pg->dir = pg->plan->dir;
 	failed = run_command(pg, "db-drop", proc_argv(str(script, pg->suite->name,
 		list ? "true" : "false", pg->o->db_drop ? pg->o->db_drop : ":"),
 		&pg->plan->paths), environ, out, &why);
-	buf_read(&said, out);
-	text = said.s;
-	while ((line = next_line(&text)))
-		buf_fmt(pg->notes, "- %s\n", line);
-	buf_free(&said);
-	buf_free(&why);
+	buf_read(pg->notes, out);
+	buf_free(&why);                 /* the notes say more */
 	return failed;
 }
 
@@ -587,20 +578,16 @@ pg_waits(const struct pg *pg)
 void
 pg_end(struct pg *pg, struct buf *notes)
 {
-	const struct suite *s = pg->plan->suites;
 	size_t i;
 
+	if (pg->noted.n)
+		proc_pause(pg->w, pg->noted_at + SWEEP_MS);
 	for (i = 0; i < pg->plan->nsuites; i++) {
-		pg_begin(pg, &s[i], NULL, NULL, notes);
+		pg_begin(pg, &pg->plan->suites[i], NULL, NULL, notes);
 		pg->name = copy_name(pg);
 		if (pg->name && pg->db->seen && pg->w->slot == 0)
 			pg_drop(pg, NULL);
-	}
-	if (pg->noted.n)
-		proc_pause(pg->w, pg->noted_at + SWEEP_MS);
-	for (i = 0; i < pg->plan->nsuites && pg->noted.n && !pg->w->cancelled; i++) {
-		pg_begin(pg, &s[i], NULL, NULL, notes);
-		if (pg->db && pg->db->seen && !attach(pg, true).error)
+		if (pg->db && pg->noted.n && !pg->w->cancelled && !attach(pg, true).error)
 			sweep(pg, DROP);
 	}
 }
@@ -672,15 +659,12 @@ void
 pg_keep(struct pg *pg, const char *file)
 {
 	struct reply r;
-	time_t now = time(NULL);
-	char when[32];
 
 	pg->w->watch = NULL;
 	if (!pg->db)
 		return;
-	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
 	r = ask(pg, sql_fmt("COMMENT ON DATABASE %I IS %L", pg->name,
-		str("prun keep %s %s", when, file)));
+		str("prun keep %s %s", pg->plan->started, file)));
 	if (r.error)
 		buf_fmt(pg->notes, "- %s could not be marked as kept, so the next run will "
 			"drop it: %s\n", pg->name, r.message);
@@ -727,8 +711,7 @@ pg_clean(struct pg *pg, bool list, struct buf *why)
 	r = attach(pg, true);
 	if (r.error)
 		return explain(&r, "the database server", why);
-	sweep(pg, list ? LIST : CLEAN);
-	return pg->undropped ? -1 : 0;
+	return sweep(pg, list ? LIST : CLEAN);
 }
 
 void

@@ -355,10 +355,9 @@ url_template(const char *url)
 	enum url_kind kind = url_kind(url);
 	char *name;
 
-	if (kind == URL_OTHER)
-		return last_part(str("%.*s", (int)strcspn(url, "?"), url));
-	if (kind == URL_FILE) {
-		name = last_part(url_file(url));
+	if (kind == URL_OTHER || kind == URL_FILE) {
+		name = last_part(kind == URL_FILE ? url_file(url)
+			: str("%.*s", (int)strcspn(url, "?"), url));
 		*extension(name) = '\0';
 		return name;
 	}
@@ -390,11 +389,9 @@ url_check(const char *url)
 
 	if (starts(url, "prisma+postgres:"))
 		return "is the URL of Prisma's proxy; use the database's own URL";
-	if (u.kind == URL_PG && u.host[strcspn(u.host, "/?@")] == '@')
-		return "has two @ before the host; write @ as %40 in the password";
-	if (u.kind == URL_PG && u.host == u.user && memchr(u.host, ':', u.path - u.host)
-	&& *u.path && strchr(u.path, '@'))
-		return "has a / before its @; write / as %2F in the password";
+	if (u.kind == URL_PG && (u.host[strcspn(u.host, "/?@")] == '@'
+	|| (u.host == u.user && memchr(u.host, ':', u.path - u.host) && strchr(u.path, '@'))))
+		return "has an @ or / in its password; write %40 or %2F";
 	if (u.kind == URL_DSN && !is_dsn(url))
 		return "is not a list of key=value; put a value with blanks in quotes";
 	if (u.kind == URL_FILE && (!*url_file(url) || strstr(url, ":memory:")))
@@ -713,7 +710,6 @@ psql_start(struct session *db)
 		"-F", "\037", "-R", "\036", "-d", url, NULL };
 	struct list env = { 0 };
 	struct spawn s = { .argv = argv };
-	struct reply r = { 0 };
 	int in[2] = { -1, -1 }, out[2] = { -1, -1 }, failed = -1;
 	size_t i;
 
@@ -730,15 +726,13 @@ psql_start(struct session *db)
 		s.out = s.err = out[1];
 		failed = proc_start(db->w, &db->psql, &s);
 	}
-	if (failed)
-		r = sql_error("58030", str("cannot run psql: %s%s", strerror(errno),
-			errno == ENOENT ? "; install libpq or psql" : ""));
 	db->in = in[1];
 	db->out = out[0];
 	close_keep(in[0]);
 	close_keep(out[1]);
 	list_free(&env);
-	return r;
+	return failed ? sql_error("58030", str("cannot run psql: %s%s", strerror(errno),
+		errno == ENOENT ? "; install libpq or psql" : "")) : (struct reply){ 0 };
 }
 
 /* The rows, or the error, that stand before the mark of the statement. */
@@ -842,36 +836,6 @@ sql_do(struct session *db, const char *sql)
 	return r;
 }
 
-/* Makes a fresh session fit to live as long as the run, whatever the role's settings
- * are. */
-static struct reply
-make_fit(struct session *db)
-{
-	struct reply r;
-
-	/* 14 and later: without it a client that is killed during CREATE leaves a
-	 * database that appears after its death. */
-	sql_do(db, "SET client_connection_check_interval = '1s'");
-	sql_do(db, "SET statement_timeout = 0");
-	r = sql_do(db, "SELECT pg_backend_pid(), current_setting('server_version_num'), "
-		"current_setting('file_copy_method', true), count(set_config(name, CASE name "
-		"WHEN 'client_min_messages' THEN 'error' WHEN 'tcp_keepalives_idle' THEN '20' "
-		"WHEN 'standard_conforming_strings' THEN 'on' ELSE '0' END, false)) "
-		"FROM pg_settings WHERE name IN ('client_min_messages', 'tcp_keepalives_idle', "
-		"'standard_conforming_strings', 'idle_session_timeout', 'lock_timeout', "
-		"'statement_timeout', 'transaction_timeout')");
-	if (r.error)
-		return r;
-	db->version = atoi(r.v[1]);
-	db->reflinks = !strcmp(r.v[2], "clone");
-	if (db->conn && pq.backendPID(db->conn) != atoi(r.v[0])) {
-		sql_close(db);
-		return sql_error("58030", "db goes through a pooler, where locks do not "
-			"work; set db-admin to the URL of the server itself");
-	}
-	return r;
-}
-
 struct reply
 sql_open(struct session *db, bool heed)
 {
@@ -888,16 +852,36 @@ sql_open(struct session *db, bool heed)
 		if (!r.error)
 			r = psql_reply(db, deadline, heed);
 	}
-	if (!r.error) {
-		db->seen = true;
-		return make_fit(db);
+	if (r.error) {
+		sql_close(db);
+		if (r.error->trouble == SQL_FORBIDDEN)
+			return sql_error("28000", r.message);
+		if (r.error->trouble == SQL_LOST || r.error->trouble == SQL_LATE)
+			return sql_error(db->seen ? "08006" : "08001", r.message);
+		return r;
 	}
+	db->seen = true;
+	/* 14 and later: without it a client that is killed during CREATE leaves a
+	 * database that appears after its death. */
+	sql_do(db, "SET client_connection_check_interval = '1s'");
+	/* It is to live as long as the run, whatever the role's settings are. */
+	sql_do(db, "SET statement_timeout = 0");
+	r = sql_do(db, "SELECT pg_backend_pid(), current_setting('server_version_num'), "
+		"current_setting('file_copy_method', true), count(set_config(name, CASE name "
+		"WHEN 'client_min_messages' THEN 'error' WHEN 'tcp_keepalives_idle' THEN '20' "
+		"WHEN 'standard_conforming_strings' THEN 'on' ELSE '0' END, false)) "
+		"FROM pg_settings WHERE name IN ('client_min_messages', 'tcp_keepalives_idle', "
+		"'standard_conforming_strings', 'idle_session_timeout', 'lock_timeout', "
+		"'transaction_timeout')");
+	if (r.error)
+		return r;
+	db->version = atoi(r.v[1]);
+	db->reflinks = !strcmp(r.v[2], "clone");
+	if (!db->conn || pq.backendPID(db->conn) == atoi(r.v[0]))
+		return r;
 	sql_close(db);
-	if (r.error->trouble == SQL_FORBIDDEN)
-		return sql_error("28000", r.message);
-	if (r.error->trouble == SQL_LOST || r.error->trouble == SQL_LATE)
-		return sql_error(db->seen ? "08006" : "08001", r.message);
-	return r;
+	return sql_error("58030", "db goes through a pooler, where locks do not work; set "
+		"db-admin to the URL of the server itself");
 }
 
 /* Appends s in quotes, " for an identifier or ' for a literal. */

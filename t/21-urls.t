@@ -24,7 +24,7 @@ done <<'END'
 11	postgresql://[fe80::1%25eth0]/a	postgresql://[fe80::1%25eth0]/N | host='fe80::1%eth0' dbname='P'
 12	postgresql://u:p%40s@h/my%20db	postgresql://u:p%40s@h/N | user='u' password='p@s' host='h' dbname='P'
 13	postgresql://u:p?x#y@h/a	postgresql://u:p?x#y@h/N | user='u' password='p?x#y' host='h' dbname='P'
-14	postgresql://u:p@s@h/a	refused: has two @ before the host; write @ as %40 in the password
+14	postgresql://u:p@s@h/a	refused: has an @ or / in its password; write %40 or %2F
 15	postgresql://h/a#f	postgresql://h/N | host='h' dbname='P'
 15	postgresql://h/a/b	postgresql://h/N | host='h' dbname='P'
 16	postgresql+asyncpg://h/a?ssl=require	postgresql+asyncpg://h/N?ssl=require | host='h' sslmode='require' dbname='P'

@@ -99,7 +99,7 @@ cat <<'END' | script clone
 : >"made_$PRUN_DB"
 echo "mysql://localhost/$PRUN_DB"
 END
-echo '[ ! -e stuck ] && rm "made_$PRUN_DB" && echo "gone: $PRUN_DB at $DATABASE_URL for $PRUN_TEMPLATE_URL"' | script drop
+echo '[ ! -e stuck ] && rm "made_$PRUN_DB" && echo "gone: $PRUN_DB at $DATABASE_URL for $PRUN_TEMPLATE_URL" >>calls' | script drop
 printf 'db = %s\ndb-clone = ./clone\ndb-drop = ./drop\n' mysql://app:hush@localhost/shop >prun.conf
 echo 'exit 1' | script c/test_c.sh
 made() { find . -name 'made_*' | wc -l | tr -d ' '; }
@@ -120,7 +120,7 @@ has 'and its run directory stays' out "^$kept stays, because"
 rm stuck
 run --clean
 is '--clean drops it with db-drop, and removes the run directory' "$status $(made) $(ls "$kept" 2>&1 | grep -c cannot)" '0 1 1'
-has 'db-drop has the environment of the attempt' out \
+has 'db-drop has the environment of the attempt' calls \
 	'^gone: (shop_w0_[0-9a-z]*) at mysql://localhost/shop_w0_[0-9a-z]* for mysql://app:hush@localhost/shop$'
 echo ': >going; until [ -e go ]; do sleep 0.05; done' | script c/test_c.sh
 "$PRUN" c >/dev/null 2>&1 &
