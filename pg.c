@@ -497,7 +497,7 @@ clone_file(struct pg *pg, char **env, struct buf *why)
 		"/dev/null", why);
 }
 
-/* Runs db-clone, whose last line becomes *url.  What it printed stays as long as the
+/* Runs db-clone, whose last line becomes *url.  An empty db.out stays as long as the
  * clone does. */
 static int
 run_db_clone(struct pg *pg, char **env, char **url, struct buf *why)
@@ -508,6 +508,8 @@ run_db_clone(struct pg *pg, char **env, char **url, struct buf *why)
 	if (run_command(pg, what, proc_argv(pg->o->db_clone, NULL), env, out, why) < 0)
 		return -1;
 	buf_tail(&line, out, 1);
+	if (truncate(out, 0) < 0)       /* only env has its password */
+		unlink(out);
 	if (line.n)
 		*url = xstrdup(str("%.*s", (int)line.n - 1, line.s));
 	else

@@ -242,18 +242,21 @@ to_dsn(const char *url)
 	return take(&b);
 }
 
-/* The value of a parameter of a DSN, without quotes and backslashes. */
+/* The value of a parameter of a DSN, without its quotes and backslashes. */
 static char *
 value_of(const struct param *p)
 {
-	char *s = str("%.*s", (int)p->nvalue, p->value), *start = s, *to = s;
+	const char *from = p->value, *end = from + p->nvalue;
+	char *start = scratch(p->nvalue + 1), *to = start;
 
-	for (; *s; s++)
-		if (*s != '\'') {
-			s += *s == '\\' && s[1];
-			*to++ = *s;
-		}
-	*to = '\0';
+	if (*from == '\'') {
+		from++;
+		end--;
+	}
+	while (from < end) {
+		from += *from == '\\' && from + 1 < end;
+		*to++ = *from++;
+	}
 	return start;
 }
 

@@ -107,6 +107,7 @@ mkdir elsewhere
 rm -rf prun-* && run c
 is 'the clone of a test that failed stays' "$status $(made)" '1 1'
 kept=$(sed -n 's/^kept: //p' out)
+ok 'its URL is in no file but env' not grep -rl "^mysql" "$kept"
 cp -R prun.conf clone drop c elsewhere
 run -q elsewhere/c
 run --clean -n

@@ -124,12 +124,17 @@ for way in ${ways:-libpq}; do
 	# The env file serves psql, whatever driver the URL is for.
 	echo 'exit 1' | script env/test_env.sh
 	for db in "$app" "postgresql+asyncpg://${app#*://}?ssl=false" "host=127.0.0.1 port=${server##*:} user=postgres dbname=app" \
-		"postgresql:///app?host=127.0.0.1&port=${server##*:}&user=postgres" "jdbc:postgresql://127.0.0.1:${server##*:}/app?user=postgres"; do
+		"postgresql:///app?host=127.0.0.1&port=${server##*:}&user=postgres" "jdbc:postgresql://127.0.0.1:${server##*:}/app?user=postgres" \
+		"postgresql://postgres@$(echo "${PRUN_TEST_PGDATA%/data}" | sed 's,/,%2F,g'):${server##*:}/app" "postgresql://postgres@127.0.0.1:1,127.0.0.1:${server##*:}/app" \
+		"postgres://postgres@127.0.0.1:${server##*:}/?dbname=app&sslmode=disable" "postgresql+psycopg://postgres@localhost:${server##*:}/app?ssl=false"; do
 		rm -rf run
 		run -d run --db "$db" --db-env DATABASE__URL env
 		is "$way: . env; psql: $(echo "$db" | sed 's/[0-9]\{5\}/PORT/')" \
 			"$(. run/0-test_env.sh/env; psql -XAtqc 'SELECT current_database() = '"'$PRUN_DB'")" t
 	done
+	rm -rf run
+	run -d run --db "host=127.0.0.1 port=${server##*:} user=postgres password=a'b dbname = 'app'" env
+	is "$way: a quote inside of a DSN's value belongs to it" "$(. run/0-test_env.sh/env; echo "$PGPASSWORD $PGUSER")" "a'b postgres"
 	run -q --clean --db "$app"
 
 	# What a clone has of its template.
