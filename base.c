@@ -566,6 +566,31 @@ file_write(const char *path, const char *s, size_t n, mode_t mode)
 	return file_end(path, fd, aside, write_all(fd, s, n) == 0);
 }
 
+char *
+real_path(const char *path)
+{
+	char *name = realpath(path, NULL);
+
+	return name ? adopt(name) : NULL;
+}
+
+int
+list_dir(struct list *l, const char *path)
+{
+	struct dirent **e;
+	int i, n = scandir(path, &e, NULL, alphasort);
+
+	if (n < 0)
+		return -1;
+	for (i = 0; i < n; i++) {
+		if (strcmp(e[i]->d_name, ".") && strcmp(e[i]->d_name, ".."))
+			list_add(l, e[i]->d_name);
+		free(e[i]);
+	}
+	free(e);
+	return 0;
+}
+
 /* ---- removing a tree ----
  *
  * One directory is open at a time, so depth costs no descriptors and no path is

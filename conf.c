@@ -661,16 +661,6 @@ conf_below(const char *dir, const char *path)
 	return path + n + (path[n] == '/');
 }
 
-/* realpath(3) in scratch memory. */
-static char *
-real(const char *path)
-{
-	char *name = realpath(path, NULL), *copy = name ? str("%s", name) : NULL;
-
-	free(name);
-	return copy;
-}
-
 /* A path with .. or from the root as a name: by the real directory that it is in, whose
  * last component may be a link.  Below the base without it, else absolute. */
 static char *
@@ -682,7 +672,7 @@ real_name(const struct plan *p, char *path)
 
 	if (!last[1] || !strcmp(last, "/..") || !strcmp(last, "/."))
 		last += strlen(last);
-	dir = real(str("%.*s/.", (int)(last - full), full));
+	dir = real_path(str("%.*s/.", (int)(last - full), full));
 	if (!dir)
 		return path;
 	full = str("%s%s", strcmp(dir, "/") || !*last ? dir : "", last);
@@ -747,7 +737,7 @@ first_dir(const struct plan *p)
 		(int)strcspn(path, "*?["), path);
 	if (strstr(path, "::"))
 		*strstr(path, "::") = '\0';
-	while (!(dir = real(str("%s/.", path))) && *path)
+	while (!(dir = real_path(str("%s/.", path))) && *path)
 		*strrchr(path, '/') = '\0';
 	return dir ? dir : p->cwd;
 }
@@ -796,7 +786,7 @@ find_base(struct plan *p)
 
 	if (p->o.chdir && chdir(p->o.chdir) < 0)
 		bad("-C", "%s: %s", p->o.chdir, strerror(errno));
-	p->cwd = p->base = real(".");
+	p->cwd = p->base = real_path(".");
 	if (!p->cwd)
 		bad("current directory", "%s", strerror(errno));
 	if (p->o.config)

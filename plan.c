@@ -13,7 +13,6 @@
  * others' are dropped; the plan's hash covers every file and its shard.
  */
 #include "prun.h"
-#include <dirent.h>
 #include <fnmatch.h>
 #include <glob.h>
 
@@ -170,24 +169,24 @@ makes_unit(const char *dir, const char *name)
 static void
 walk(const char *dir, bool (*wanted)(const char *, const char *), struct list *found)
 {
-	DIR *d = opendir(dir);
-	struct dirent *e;
+	struct list names = { 0 };
 	struct stat st;
-	char *path;
+	char *name, *path;
+	size_t i;
 
-	if (!d)
+	if (list_dir(&names, dir) < 0)
 		bad(dir, "%s", strerror(errno));
-	while ((e = readdir(d))) {
-		if (*e->d_name == '.' || !strcmp(e->d_name, "node_modules")
-		|| !strcmp(e->d_name, "__pycache__"))
+	for (i = 0; i < names.n; i++) {
+		name = names.v[i];
+		if (*name == '.' || !strcmp(name, "node_modules") || !strcmp(name, "__pycache__"))
 			continue;
-		path = strcmp(dir, ".") ? str("%s/%s", dir, e->d_name) : str("%s", e->d_name);
+		path = strcmp(dir, ".") ? str("%s/%s", dir, name) : str("%s", name);
 		if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
 			walk(path, wanted, found);
-		else if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && wanted(dir, e->d_name))
+		else if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && wanted(dir, name))
 			list_add(found, path);
 	}
-	closedir(d);
+	list_free(&names);
 }
 
 static int

@@ -13,7 +13,6 @@
  * while the run lasts.
  */
 #include "prun.h"
-#include <dirent.h>
 #include <strings.h>
 #include <sys/resource.h>
 
@@ -172,12 +171,6 @@ lock_run(const char *path, bool empty)
 	return fd;
 }
 
-static int
-is_entry(const struct dirent *e)
-{
-	return strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
-}
-
 /* Makes the directories above path, which will be written at the end. */
 static void
 make_parents(const char *option, const char *path)
@@ -202,11 +195,9 @@ make_parents(const char *option, const char *path)
 static bool
 holds(const char *entry, const char *file)
 {
-	char *real = file ? realpath(file, NULL) : NULL;
-	bool is = real && conf_below(entry, real);
+	char *real = file ? real_path(file) : NULL;
 
-	free(real);
-	return is;
+	return real && conf_below(entry, real);
 }
 
 /* Makes the run directory, a fresh one where path is NULL, or empties that of an
@@ -216,32 +207,31 @@ make_dir(struct plan *p, const char *path)
 {
 	const char *tmp = getenv("TMPDIR"), *history = p->o.history;
 	bool fresh = !path;
-	struct dirent **e;
+	struct list names = { 0 };
 	char *name;
-	int i, n, fd;
+	size_t i;
+	int fd;
 
 	if (fresh)
 		path = str("%s/prun-%s", tmp && *tmp ? tmp : "/tmp", p->id);
 	if (mkdir(path, 0700) < 0 && (errno != EEXIST || fresh))
 		fatal(EXIT_RUN, "%s:", path);
 	refuse_foreign(path);
-	n = scandir(path, &e, is_entry, NULL);
-	p->dir = realpath(path, NULL);
-	if (n < 0 || !p->dir)
+	p->dir = real_path(path);
+	if (!p->dir || list_dir(&names, path) < 0)
 		fatal(EXIT_RUN, "%s:", path);
 	/* Killed as it began or emptied one, a run left results.jsonl alone. */
-	fd = lock_run(path, !n || (n == 1 && !strcmp(e[0]->d_name, "results.jsonl")));
+	fd = lock_run(path, !names.n || (names.n == 1 && !strcmp(*names.v, "results.jsonl")));
 	if (!history && p->o.junit)
 		history = str("%s.history", p->o.junit);
-	for (i = 0; i < n; i++) {
-		name = str("%s/%s", p->dir, e[i]->d_name);
+	for (i = 0; i < names.n; i++) {
+		name = str("%s/%s", p->dir, names.v[i]);
 		/* By results.jsonl we know it again, should we be killed. */
-		if (strcmp(e[i]->d_name, "results.jsonl") && !holds(name, p->o.junit)
+		if (strcmp(names.v[i], "results.jsonl") && !holds(name, p->o.junit)
 		&& !holds(name, history) && remove_tree(name) < 0)
 			fatal(EXIT_RUN, "%s:", name);
-		free(e[i]);
 	}
-	free(e);
+	list_free(&names);
 	if (ftruncate(fd, 0) < 0)
 		fatal(EXIT_RUN, "%s/results.jsonl:", path);
 }
@@ -378,12 +368,11 @@ add_run_dir(struct parts *parts, const char *name, const char *path)
 static size_t
 add_input(struct parts *parts, const char *name, const char *path, const char *out, bool found)
 {
-	struct dirent **e;
+	struct list names = { 0 };
 	struct stat st, old;
 	struct part *part;
-	size_t count = 0;
+	size_t count = 0, i;
 	char *entry;
-	int i, n;
 
 	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
 		part = add_part(parts, (struct part){ .source = (int)parts->n + 1,
@@ -393,21 +382,17 @@ add_input(struct parts *parts, const char *name, const char *path, const char *o
 	}
 	if (add_run_dir(parts, name, path))
 		return 1;
-	n = scandir(path, &e, is_entry, alphasort);
-	if (n < 0) {
+	if (list_dir(&names, path) < 0)
 		warn("%s:", path);
-		return 0;
-	}
-	for (i = 0; i < n; i++) {
-		entry = str("%s/%s", path, e[i]->d_name);
+	for (i = 0; i < names.n; i++) {
+		entry = str("%s/%s", path, names.v[i]);
 		if (stat(out, &old) < 0)
 			old.st_ino = 0;         /* else what an earlier merge left */
 		if (lstat(entry, &st) == 0 && (S_ISDIR(st.st_mode) || (xml_is_file(entry)
 		&& (st.st_ino != old.st_ino || st.st_dev != old.st_dev))))
 			count += add_input(parts, name, entry, out, true);
-		free(e[i]);
 	}
-	free(e);
+	list_free(&names);
 	return count;
 }
 
@@ -773,10 +758,9 @@ write_report(const struct plan *p, const struct record *records, int64_t ms, boo
 	add_run(&parts, p, records, NULL, 0);
 	if (merge(p, &parts, path, ms, &total) < 0)
 		return NULL;
-	target = p->o.junit && stays ? realpath(path, NULL) : NULL;
+	target = p->o.junit && stays ? real_path(path) : NULL;
 	if (target && strcmp(target, name) && symlink(target, name) < 0)
 		warn("%s:", name);
-	free(target);
 	write_page(p, path);
 	return path;
 }
@@ -926,21 +910,23 @@ static void
 find_dead(struct plan *p)
 {
 	const char *tmp = getenv("TMPDIR");
+	struct list names = { 0 };
 	struct record *records;
-	struct dirent **e;
-	struct plan run;
+	struct plan *run;
 	char *path;
-	int i, n;
+	size_t i;
 
 	tmp = tmp && *tmp ? tmp : "/tmp";
-	n = scandir(tmp, &e, is_entry, alphasort);
-	for (i = 0; i < n; i++) {
-		path = str("%s/%s", tmp, e[i]->d_name);
-		run = (struct plan){ 0 };
-		if (starts(e[i]->d_name, "prun-") && id_valid(e[i]->d_name + 5) && is_dead(path)
-		&& show_read(&run, &records, path) == 0 && !strcmp(run.base, p->base))
+	if (list_dir(&names, tmp) < 0)
+		warn("%s:", tmp);
+	for (i = 0; i < names.n; i++) {
+		path = str("%s/%s", tmp, names.v[i]);
+		run = scratch(sizeof(*run));
+		if (starts(names.v[i], "prun-") && id_valid(names.v[i] + 5) && is_dead(path)
+		&& show_read(run, &records, path) == 0 && !strcmp(run->base, p->base))
 			list_add(&p->paths, path);
 	}
+	list_free(&names);
 }
 
 /* prun --clean [run directory ...] */
@@ -963,6 +949,7 @@ clean_mode(struct plan *p)
 		refuse_foreign(dirs.v[i]);
 		close(lock_run(dirs.v[i], false));
 	}
+	list_free(&p->paths);
 	p->paths = dirs;
 	if (dbs)
 		status = run(p, true);
@@ -1008,7 +995,7 @@ find_attempt(struct plan *p)
 {
 	static const char *const names[] = { "PRUN_TEST", "PRUN_SUITE", "PRUN_DB",
 		"PRUN_DB_URL" };
-	char *dir = realpath(p->o.reopen, NULL), *value;
+	char *dir = real_path(p->o.reopen), *value;
 	struct buf env = { 0 };
 	size_t i;
 
@@ -1058,7 +1045,6 @@ collect(struct plan *p)
 	find_setups(p);
 	p->nfiles = 0;
 	status = run(p, true);
-	free(p->dir);
 	p->nfiles = n;
 	if (status)
 		exit(status);

@@ -688,6 +688,9 @@ int open_regular(const char *path, int flags);
 int file_begin(const char *path, mode_t mode, char **aside);
 int file_end(const char *path, int fd, const char *aside, bool good);
 int file_write(const char *path, const char *s, size_t n, mode_t mode);
+/* realpath(3) in scratch memory; appends the sorted names in a directory, -1 with errno. */
+char *real_path(const char *path);
+int list_dir(struct list *l, const char *path);
 /* Removes a file or a directory with all that is in it; EBUSY at a mount. */
 int remove_tree(const char *path);
 uint64_t random_bits(void);

@@ -12,7 +12,6 @@
  * message with tabs between.
  */
 #include "prun.h"
-#include <dirent.h>
 #include <sys/ioctl.h>
 
 #define TESTS_SHOWN 20          /* failing tests of one file */
@@ -454,19 +453,17 @@ show_again(struct show *s, const struct file *f, const char *path)
 /* Appends the logs of an attempt and what its test left, or nothing if its directory
  * cannot be read. */
 static void
-list_dir(struct list *names, const char *dir)
+list_left(struct list *names, const char *dir)
 {
 	static const char *const own[] = { "db.out", "env", "junit.xml", "notes" };
-	struct dirent **e;
-	int n = scandir(dir, &e, NULL, alphasort), i;
+	struct list all = { 0 };
+	size_t i;
 
-	for (i = 0; i < n; i++) {
-		if (*e[i]->d_name != '.' && find_word(own, LEN(own), e[i]->d_name) == LEN(own))
-			list_add(names, e[i]->d_name);
-		free(e[i]);
-	}
-	if (n >= 0)
-		free(e);
+	list_dir(&all, dir);
+	for (i = 0; i < all.n; i++)
+		if (*all.v[i] != '.' && find_word(own, LEN(own), all.v[i]) == LEN(own))
+			list_add(names, all.v[i]);
+	list_free(&all);
 }
 
 static void
@@ -477,7 +474,7 @@ show_files(struct show *s, const char *dir)
 	char *name;
 	int n;
 
-	list_dir(&names, dir);
+	list_left(&names, dir);
 	for (i = 0; i < names.n; i++) {
 		name = names.v[i];
 		n = (int)strlen(name) - 4;
@@ -592,7 +589,7 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 			fill(&b, b.s[b.n - 1] == '{' ? "%s:%t" : ",%s:%t",
 				phase_name[k % PHASES], o->began[k % PHASES] - s->plan->began);
 	fill(&b, "},'logs':[");
-	list_dir(&names, dir);
+	list_left(&names, dir);
 	for (i = 0; i < names.n; i++)
 		if (ends(names.v[i], ".log"))
 			fill(&b, b.s[b.n - 1] == '[' ? "%s" : ",%s", names.v[i]);
@@ -708,7 +705,7 @@ show_read(struct plan *p, struct record **records, const char *dir)
 	}
 	while ((line = next_line(&text)))
 		read_ended(p, *records, line);
-	p->dir = realpath(dir, NULL);
+	p->dir = real_path(dir);
 	buf_free(&b);
 	return r == 0 && p->dir && *p->id ? 0 : -1;
 }
@@ -869,7 +866,7 @@ page_files(struct buf *b, const struct page *page, const char *dir)
 	size_t i, k, same;
 
 	if (access(str("%s/../results.jsonl", dir), F_OK) == 0)
-		list_dir(&names, dir);
+		list_left(&names, dir);
 	for (i = 0; i < names.n && i < TESTS_SHOWN; i++) {
 		path = str("%s/%s", dir, names.v[i]);
 		tail = (struct buf){ 0 };
@@ -1022,7 +1019,7 @@ show_page(const struct plan *p, const char *report, const struct part *const *pa
 		write_step(&page, n, getenv("GITHUB_STEP_SUMMARY"));
 	if (slash)
 		slash[1] = '\0';
-	slash = realpath(slash ? dir : ".", NULL);
+	slash = real_path(slash ? dir : ".");
 	page.dir = str("%s/", slash ? slash : "");
 	page_rows(&b, &page, page.n, PAGE_MOST);
 	if (p->o.html && file_write(p->o.html, b.s, b.n, 0666) < 0)
@@ -1030,7 +1027,6 @@ show_page(const struct plan *p, const char *report, const struct part *const *pa
 	for (i = 0; i < page.n; i++)
 		buf_free(&page.rows[i].failures);
 	free(page.rows);
-	free(slash);
 	buf_free(&b);
 	return 0;
 }
