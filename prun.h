@@ -99,7 +99,8 @@ struct opts {
 	bool last_failed, enabled, db_terminate;
 	bool by_worker;         /* a value mentions PRUN_WORKER */
 	bool merge, strict, partial, rerun, clean, interactive;
-	char *config, *chdir, *junit, *html, *history, *run_dir, *shuffle, *shard, *plan, *reopen;
+	char *config, *chdir, *junit, *html, *history, *run_dir;
+	char *shuffle, *shard, *plan, *reopen;
 	char *test, *collect, *server, *setup, *after, *ready;
 	char *db, *db_admin, *db_clone, *db_drop;
 	struct list suite, files, exclude, db_env, url_env, port_env, env;
@@ -513,9 +514,8 @@ int show_read(struct plan *p, struct record **records, const char *dir);
 char *show_phases(const struct plan *p, const struct outcome *o);
 /* Prints a line about the run, above the moving lines. */
 void show_say(struct show *s, const char *fmt, ...);
-/* An attempt has ended; again: another will follow.  url: of the kept database. */
-void show_result(struct show *s, const struct file *f, bool again, const char *dir,
-	const char *url);
+/* An attempt has ended, its record says if as the last one.  url: of the kept database. */
+void show_result(struct show *s, const struct file *f, const char *dir, const char *url);
 /* Draws the workers' lines if they are due; when next. */
 int64_t show_draw(struct show *s, const struct slot_view *v, int n, bool now);
 /* The table and the last lines, and summary.json; cut: by a signal. */

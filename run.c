@@ -240,7 +240,7 @@ tell(struct run *r, const struct file *f, bool again)
 		&& (!again || r->p->o.audit || f->suite->o.keep != KEEP_FAILED);
 	char *dir = plan_dir(r->p, f, c->o.attempt);
 
-	show_result(r->show, f, again, dir, stays ? clone_url(r, f, c->o.attempt) : NULL);
+	show_result(r->show, f, dir, stays ? clone_url(r, f, c->o.attempt) : NULL);
 	scratch_release(mark);
 }
 

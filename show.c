@@ -345,7 +345,7 @@ pytest_id(const struct file *f, char *const note[FIELDS])
 	return str("%s%s", id, note[NAME]);
 }
 
-/* A failing test: its name, where it failed if that is known, and why; its id. */
+/* Prints a failing test: its name, where it failed if that is known, and why; its id. */
 static char *
 show_failure(struct show *s, const struct file *f, char *const note[FIELDS])
 {
@@ -364,9 +364,10 @@ show_failure(struct show *s, const struct file *f, char *const note[FIELDS])
 /* Prints the notes, which it takes apart, unless they are as before; the number of
  * failing tests, without cases such as [plan], and the id of the last one, or NULL. */
 static int
-show_notes(struct show *s, const struct file *f, bool again, bool same, char *notes, char **id)
+show_notes(struct show *s, const struct file *f, bool same, char *notes, char **id)
 {
-	const char *cause = cause_name[s->records[f->index].o.cause];
+	const struct record *c = &s->records[f->index];
+	const char *cause = cause_name[c->o.cause];
 	char *line, *v[FIELDS] = { "", (char *)cause, "", "", "" };
 	int tests = 0, ours = 0, i;
 
@@ -388,10 +389,10 @@ show_notes(struct show *s, const struct file *f, bool again, bool same, char *no
 		ours += *v[NAME] == '[';
 		if (++tests <= TESTS_SHOWN && !same)
 			*id = show_failure(s, f, v);
-		if (!again)
+		if (c->ended)
 			annotate(s, f, v);
 	}
-	if (!tests && *cause && !again)
+	if (!tests && *cause && c->ended)
 		annotate(s, f, v);
 	if (tests > TESTS_SHOWN && !same)
 		buf_fmt(&s->out, "    and %d more\n", tests - TESTS_SHOWN);
@@ -489,13 +490,13 @@ show_files(struct show *s, const char *dir)
 }
 
 static void
-show_details(struct show *s, const struct file *f, bool again, char *notes,
-	const char *dir, const char *url)
+show_details(struct show *s, const struct file *f, char *notes, const char *dir,
+	const char *url)
 {
 	const struct outcome *o = &s->records[f->index].o;
 	char *id = NULL, *service = o->service ? f->suite->o.service.v[o->service - 1]
 		: "server";
-	int tests = show_notes(s, f, again, false, notes, &id);
+	int tests = show_notes(s, f, false, notes, &id);
 
 	if (o->cause == CAUSE_SERVER_DIED || o->cause == CAUSE_SERVER_NOT_READY
 	|| o->cause == CAUSE_PORT)
@@ -516,7 +517,7 @@ show_details(struct show *s, const struct file *f, bool again, char *notes,
 
 /* [ 3/16] FAIL  tests/e2e/test_login.py  12 tests, 2 failed  18.7s */
 static void
-show_line(struct show *s, const struct file *f, bool again, const char *end)
+show_line(struct show *s, const struct file *f, const char *end)
 {
 	const struct outcome *o = &s->records[f->index].o;
 	struct buf *out = &s->out;
@@ -524,7 +525,7 @@ show_line(struct show *s, const struct file *f, bool again, const char *end)
 
 	buf_fmt(out, "[%*d/%zu] %s  %s", width, s->done, s->plan->nfiles,
 		word(s, o->result, 4), title(s, f));
-	if (o->attempt > 1 || again)
+	if (o->attempt > 1 || !s->records[f->index].ended)
 		buf_fmt(out, "  attempt %d", o->attempt);
 	if (o->report)
 		buf_fmt(out, "  %" PRId64 " test%s", o->tests, plural(o->tests));
@@ -936,34 +937,33 @@ draw_bar(struct buf *b, const struct row *row, double total)
 static void
 page_timeline(struct buf *b, const struct page *page)
 {
-	const struct row *row = page->rows, *end = row + page->n;
+	const struct row *row = page->rows, *end = row + page->n, *next;
 	const struct part *part = NULL;
-	struct buf bars = { 0 };
 	double total = 0;
-	int workers = 0;
+	int worker;
 
 	for (; row < end; row++)
 		total = row->end > total ? row->end : total;
-	for (row = page->rows; row <= end; row++) {
-		if (row < end && row->end <= 0)
+	for (row = page->rows; row < end; row++) {
+		if (row->end <= 0)
 			continue;
-		if (part && (row == end || strcmp(part->run, row->part->run))) {
+		if (!part || strcmp(part->run, row->part->run)) {
+			buf_str(b, part ? "</svg>\n" : "");
+			part = row->part;
+			worker = 0;
+			for (next = row; next < end; next++)
+				if (next->end > 0 && !strcmp(part->run, next->part->run)
+				&& next->part->worker > worker)
+					worker = next->part->worker;
 			fill(b, "<h2>%h shard %h, started %h</h2>\n<svg width='100%%' "
-				"height='%d'>\n%r</svg>\n", part->name, part->shard,
-				part->started, workers * 16, bars.s);
-			bars.n = 0;
-			workers = 0;
+				"height='%d'>\n", part->name, part->shard, part->started,
+				worker * 16 + 16);
 		}
-		if (row == end)
-			break;
-		part = row->part;
-		draw_bar(&bars, row, total);
-		workers = part->worker < workers ? workers : part->worker + 1;
+		draw_bar(b, row, total);
 	}
 	if (total > 0)
-		fill(b, "<p>%t s from left to right. Violet: clone, blue: start of the server, "
-			"grey: wait and stop.\n", (int64_t)(total * 1000));
-	buf_free(&bars);
+		fill(b, "</svg><p>%t s from left to right. Violet: clone, blue: start of the "
+			"server, grey: wait and stop.\n", (int64_t)(total * 1000));
 }
 
 /* Appends what did not pass, and the five slowest, to the summary of GitHub's step. */
@@ -1073,19 +1073,19 @@ show_open(const struct plan *p, const struct record *records)
 	return s;
 }
 
-/* How many copies of a file (or its last attempt) failed with these notes. */
+/* How many of n files (copies of one) failed with these notes. */
 static int
-told_as(const struct show *s, const struct file *f, const char *notes)
+told_as(char *const *told, int n, const char *notes)
 {
-	int i = f->index - (f->copy ? f->copy - 1 : 0), n = 0, k;
+	int found = 0;
 
-	for (k = 0; k < s->plan->o.repeat; k++)
-		n += s->told[i + k] && !strcmp(s->told[i + k], notes);
-	return n;
+	while (n-- > 0)
+		found += told[n] && !strcmp(told[n], notes);
+	return found;
 }
 
 void
-show_result(struct show *s, const struct file *f, bool again, const char *dir, const char *url)
+show_result(struct show *s, const struct file *f, const char *dir, const char *url)
 {
 	const struct outcome *o = &s->records[f->index].o;
 	const struct opts *all = &s->plan->o;
@@ -1100,19 +1100,20 @@ show_result(struct show *s, const struct file *f, bool again, const char *dir, c
 	if (notes.n && starts(notes.s, "! "))
 		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
 	write_result(s, f, why, dir, url);
-	same = bad && told_as(s, f, notes.n ? notes.s : "") > 0;
+	same = bad && told_as(told - (f->copy ? f->copy - 1 : 0), (int)s->plan->o.repeat,
+		notes.n ? notes.s : "");
 	if (bad) {
 		free(*told);
 		*told = xstrdup(notes.n ? notes.s : "");
 	}
-	s->done += !again;
+	s->done += s->records[f->index].ended;
 	if (bad || (!all->quiet && !all->reopen)) {
 		erase(s);
-		show_line(s, f, again, same ? "  as before" : "");
+		show_line(s, f, same ? "  as before" : "");
 		if (!same && (bad || (o->result == CANCEL && all->verbose)))
-			show_details(s, f, again, notes.s, dir, url);
+			show_details(s, f, notes.s, dir, url);
 		else if (o->result != CANCEL)
-			show_notes(s, f, again, same, notes.s, &id);
+			show_notes(s, f, same, notes.s, &id);
 		if (same && url)
 			put_line(s, str("    %-12s%s", "database", url));
 		show_write(s);
@@ -1125,23 +1126,20 @@ static void
 show_copies(struct show *s, const struct file *last)
 {
 	char **told = &s->told[last->index - last->copy + 1], *why, *test;
-	int failed = 0, first, i, k;
+	int failed = 0, i;
 
 	for (i = 0; i < last->copy; i++)
 		failed += told[i] != NULL;
 	if (failed)
 		put_line(s, str("%s failed %d of %d", last->test, failed, last->copy));
 	for (i = 0; i < last->copy; i++) {
-		why = told[i] ? told[i] : "";
-		first = 0;
-		for (k = 0; k < i; k++)
-			first += told[k] && !strcmp(told[k], why);
-		if (!told[i] || first)
+		why = told[i];
+		if (!why || told_as(told, i, why))
 			continue;
 		test = strstr(why, "\nx ");     /* its message, else the cause */
 		test = test ? test + 3 : why + 2;
 		test = str("%.*s", (int)strcspn(test, "\n"), test);
-		put_line(s, str("%5d x %s", told_as(s, last, why), strrchr(test, '\t')
+		put_line(s, str("%5d x %s", told_as(told, last->copy, why), strrchr(test, '\t')
 			? strrchr(test, '\t') + 1 : test));
 	}
 }
