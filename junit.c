@@ -424,7 +424,6 @@ add_retries(struct merger *m)
 		if (t->used || strcmp(t->b[NAME].s, c->b[NAME].s)
 		|| strcmp(t->b[CLASS].s, c->b[CLASS].s))
 			continue;
-		t->used = true;
 		if (m->promote && !is_bad(c)) {
 			passed = *c;
 			*c = *t;
@@ -432,6 +431,7 @@ add_retries(struct merger *m)
 			t->used = true;
 			continue;
 		}
+		t->used = true;
 		if (t->us >= 0 && !strstr(t->b[BAD_ATTRS].s, " time=\""))
 			buf_fmt(&t->b[BAD_ATTRS], " time=\"%.3f\"", (double)t->us / 1e6);
 		set(&outputs, "");

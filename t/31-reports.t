@@ -140,6 +140,16 @@ twice failure'
 has 'what failed twice has the second as a rerun' copies.xml '^<rerunFailure message="copy 4"'
 lacks 'and nothing is flaky' copies.xml 'flaky'
 is 'a copy that failed without a report has the end of its own log' "$(grep -c '^copy 3 says nothing' copies.xml)" 1
+# A failure that took the place of a case that passed, then the next file's.
+echo 'case $PRUN_REPEAT in 2) exit 1 ;; 3) kill -SEGV $$ ;; esac' | script r/test_a.sh
+cat <<'X' | script r/test_b.sh
+bad() { [ "$PRUN_REPEAT" != "$1" ] || echo '<failure/>'; }
+echo "<testsuite name='s'><testcase name='first'>$(bad 3)</testcase><testcase name='last'>$(bad 2)</testcase></testsuite>" >"$PRUN_JUNIT"
+[ "$PRUN_REPEAT" = 1 ]
+X
+run -j1 --repeat=3 -o next.xml r
+is 'nor does one file lose the failure of another' "$(sed -n 's/^  <testcase name="\([^"]*\)" [^>]*>\(<\([a-zA-Z]*\)\)\{0,1\}.*/\1 \3/p' next.xml | sort | tr '\n' ' ')" \
+	'[exit] failure [signal] error first failure last failure '
 
 # Times.
 n=0
