@@ -119,13 +119,14 @@ has '-x ends the stacks of all' out 'stopping after 1 failing file'
 ok 'and nothing is left' gone "$APP|worker.sh"
 run -i t/test_1.sh
 is 'one file with -i has its stack' $status 0
-echo ': >"$UP"; exec sleep 3400.5' | script hang/test_1.sh
+echo 'trap "exit 3" TERM; sleep 3400.5 & : >"$UP"; wait' | script hang/test_1.sh
 for sig in TERM KILL; do
 	rm -f up
-	"$PRUN" hang >out 2>err &
+	"$PRUN" -d hang.d hang >out 2>err &
 	await test -e up
 	kill -$sig $!
 	wait $! 2>/dev/null
+	[ $sig = KILL ] || has 'what the test exits with then is told' hang.d/results.jsonl '"result":"CANCEL".*"status":3,'
 	ok "$sig leaves nothing of a stack" await gone "$APP|worker.sh|sleep 3400"
 done
 
