@@ -11,11 +11,8 @@
  * then fails; meanwhile a second session ends them.  A CREATE that is no longer wanted
  * loses its connection; whoever drops the clone first ends what still creates it.
  *
- * What a run made is found by its name, <template>_w<index>_<run>.  A run's id ends in
- * a check over its beginning, so no other database has such a name.
- *
- * A template may also be a file or a directory, copied with cp -R into the attempt's
- * directory, or anything that db-clone and db-drop can copy.
+ * What a run made is found by its name, <template>_w<index>_<run>, and by the check in
+ * which a run's id ends.
  */
 #include "prun.h"
 
@@ -318,12 +315,12 @@ drop_one(struct pg *pg, const char *name)
 {
 	struct reply r = ask(pg, sql_fmt("DROP DATABASE IF EXISTS %I WITH (FORCE)", name));
 
-	if (!r.error || (r.error->trouble != SQL_IS_TEMPLATE
-	&& r.error->trouble != SQL_FORBIDDEN))
-		return r;
-	if (r.error->trouble == SQL_IS_TEMPLATE)
+	if (r.error && r.error->trouble == SQL_IS_TEMPLATE)
 		ask(pg, sql_fmt("ALTER DATABASE %I IS_TEMPLATE false", name));
-	return ask(pg, sql_fmt("DROP DATABASE IF EXISTS %I", name));
+	if (r.error && (r.error->trouble == SQL_IS_TEMPLATE
+	|| r.error->trouble == SQL_FORBIDDEN))
+		r = ask(pg, sql_fmt("DROP DATABASE IF EXISTS %I", name));
+	return r;
 }
 
 /* Drops a clone and what pytest-django and Django's own runner have made of it and
@@ -719,19 +716,17 @@ pg_clean(struct pg *pg, bool list, struct buf *why)
 void
 pg_strangers(struct pg *pg)
 {
+	char *ms = str("%" PRId64, proc_clock(pg->w) - pg->cloned_at);
 	struct reply r = { 0 };
-	char *template;
 	size_t i;
 
-	if (!pg->db)
-		return;
-	template = url_template(pg->o->db);
-	r = ask(pg, sql_fmt("SELECT " WHO " FROM pg_stat_activity WHERE " CLIENTS "%L "
-		"AND backend_start > now() - %s * interval '1 ms'", template,
-		str("%" PRId64, proc_clock(pg->w) - pg->cloned_at)));
+	if (pg->db)
+		r = ask(pg, sql_fmt("SELECT " WHO " FROM pg_stat_activity WHERE " CLIENTS "%L "
+			"AND backend_start > now() - %s * interval '1 ms'",
+			url_template(pg->o->db), ms));
 	for (i = 0; i < r.n; i++)
 		buf_fmt(pg->notes, "- a session on the template %s began during the attempt: "
-			"%s\n", template, r.v[i]);
+			"%s\n", url_template(pg->o->db), r.v[i]);
 }
 
 int

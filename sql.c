@@ -1,11 +1,10 @@
 /*
  * sql.c: how a database is named and reached: its URL, then a session with PostgreSQL.
  *
- * A URL is split into slices: user:password@, host, path, query.  Userinfo ends at the
- * first @ before a slash; ? and # are legal in a password, and there are no fragments.
- * A clone's URL has another name in the place of the database, all else byte for byte,
- * because drivers read more into URLs than libpq knows of.  What libpq, psql and the
- * environment get is written anew, as a DSN (host='h' dbname='x') of parameters that
+ * Userinfo of a URL ends at the first @ before a slash; ? and # are legal in a password,
+ * and there are no fragments.  A clone's URL has another database, all else byte for
+ * byte, because drivers read more into URLs than libpq knows of.  What libpq, psql and
+ * the environment get is written anew, as a DSN (host='h' dbname='x') of parameters that
  * libpq knows: so it finds nothing to complain of, which might show a password.
  *
  * libpq is loaded when first needed.  Where it cannot be, as from a static binary, one
@@ -158,16 +157,14 @@ decode(const char *from, const char *to)
 	return start;
 }
 
-/* Appends a parameter to a DSN.  Drivers have some that libpq does not know, and
- * words of their own. */
+/* Appends a parameter to a DSN, if libpq finds the server by it.  Drivers have others,
+ * and words of their own. */
 static void
 add_param(struct buf *b, const char *key, const char *value)
 {
 	static const char known[] = " host hostaddr port dbname user password passfile "
-		"channel_binding connect_timeout client_encoding options application_name "
-		"keepalives keepalives_idle keepalives_interval keepalives_count "
-		"tcp_user_timeout gssencmode sslmode sslcert sslkey sslpassword sslrootcert "
-		"sslcrl sslcrldir sslsni requirepeer ssl_min_protocol_version "
+		"channel_binding options gssencmode sslmode sslcert sslkey sslpassword "
+		"sslrootcert sslcrl sslcrldir sslsni requirepeer ssl_min_protocol_version "
 		"ssl_max_protocol_version krbsrvname gsslib service target_session_attrs ";
 	bool ssl = !strcmp(key, "ssl");
 
@@ -540,8 +537,7 @@ scan_error(const char *text)
 	/* psql does not tell the state of an error that it got as it connected. */
 	static const char *const words[][2] = {
 		{ "FATAL:  ", "28000" }, { "the database system is", "57P03" },
-		{ "too many connections", "53300" }, { "too many clients", "53300" },
-		{ "remaining connection slots", "53300" }
+		{ "too many", "53300" }, { "remaining connection slots", "53300" }
 	};
 	const char *level = strstr(text, ":  "), *detail = strstr(text, "DETAIL:  ");
 	const char *state = "08006";
