@@ -248,9 +248,22 @@ one_of(const struct setting *s)
 	return (int)i;
 }
 
+/* Whether a variable may be called so: PRUN_... are ours. */
+static bool
+is_free_name(const char *name)
+{
+	const char *s = name;
+
+	while (*s == '_' || isalnum((unsigned char)*s))
+		s++;
+	return !*s && s > name && !isdigit((unsigned char)*name) && !starts(name, "PRUN_");
+}
+
 static void
 add_items(struct list *l, const struct setting *s)
 {
+	size_t i;
+
 	if (!strcmp(s->opt->name, "env") && !strchr(s->value, '='))
 		bad(s->where, "env must be NAME=VALUE, not \"%s\"", s->value);
 	if (!strcmp(s->opt->name, "lock") && !strpbrk(s->value, " \t"))
@@ -259,6 +272,10 @@ add_items(struct list *l, const struct setting *s)
 		list_add(l, s->value);
 	else
 		list_words(l, s->value, !strcmp(s->opt->name, "suite") ? ", \t" : " \t");
+	for (i = 0; i < l->n && !strcmp(s->opt->arg, "NAME"); i++)
+		if (!is_free_name(l->v[i]))
+			bad(s->where, "%s must be names of variables other than PRUN_..., "
+				"not \"%s\"", s->opt->name, l->v[i]);
 }
 
 /* Puts a setting's value where it belongs; again: its list grows. */

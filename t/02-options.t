@@ -22,6 +22,10 @@ bad 'an unknown option is named, with the nearest' 'unknown option "--jbs" \(--j
 bad 'so is an unknown letter' "unknown option" -Z t
 bad 'a number that is none' 'jobs must be a whole number' -j x t
 bad 'no jobs at all' 'jobs must be a whole number above 0' -j 0 t
+for option in ports db-env url-env port-env; do
+	bad "$option: what no variable can be called" "$option must be names of variables" --$option 'A 1X' t
+	bad "$option: nor what is prun's" "$option must be names of variables" --$option=PRUN_DIR t
+done
 bad 'a fraction of a job' 'jobs must be a whole number' -j 1.5 t
 bad 'a duration that is none' 'timeout must be a duration like 90s' -t 5x t
 bad 'a duration beyond all time' 'timeout must be a duration' -t 9000000000000h t
