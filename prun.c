@@ -290,8 +290,10 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 		part->ms = o->ms;
 		part->worker = o->slot;
 		part->phases = *show_phases(p, o) ? show_phases(p, o) : NULL;
-		if ((o->result >= FAIL || o->result == FLAKY) && p->o.keep != KEEP_NEVER)
-			part->dir = shown(plan_dir(p, f, o->attempt - (o->result == FLAKY)));
+		dir = plan_dir(p, f, o->attempt - (o->result == FLAKY));
+		if ((o->result >= FAIL || o->result == FLAKY) && p->o.keep != KEEP_NEVER
+		&& access(dir, F_OK) == 0)
+			part->dir = shown(dir);
 		part->why = read_why(p, plan_dir(p, f, o->attempt), o, part->source);
 	}
 	part->file = shown(f->test);

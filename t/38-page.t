@@ -65,6 +65,11 @@ GITHUB_ACTIONS=true "$PRUN" log >out 2>&1
 is 'the end of a log is a group on GitHub' \
 	"$(count '^::group::end of the test log$' out) $(count '^::endgroup::$' out)" '1 1'
 
+echo 'exit 1' | script stop/test_a.sh
+echo 'exit 0' | script stop/test_b.sh
+run -x -j1 -o stop.xml stop
+is 'a report names the directories that are there' "$(sed -n 's,.*"prun.dir" value="[^"]*/\([^"]*\)".*,\1,p' stop.xml)" '0-test_a.sh'
+
 # Machines.
 run --shard 1/2 -o one.xml t
 run --shard 2/2 -o two.xml t
