@@ -17,6 +17,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 static char *out;               /* where the merged report goes */
 
+/* Another attempt or copy, whose cases are in many of the seeds. */
+static const char known[] = "<testsuite name=\"s\"><testcase classname=\"c\" name=\"n\">"
+	"<failure message=\"m\">t</failure></testcase><testcase name=\"z\"><error/></testcase>"
+	"<testcase classname=\"c\" name=\"a\"/></testsuite>";
+
 static void
 must(bool true_, const char *what)
 {
@@ -42,14 +47,19 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	static char in[64];
 	struct merge m = { 0 };
-	struct part part;
-	struct counts total, counted;
+	static struct outcome ended[2];
+	static const struct outcome *copies[] = { &ended[0], &ended[1] };
+	static char other[64];
+	struct part part[2];
+	struct counts total, twice, counted;
 	struct buf notes = { 0 }, why = { 0 };
 	size_t mark = scratch_mark();
 	int kind, fd;
 
 	if (!out) {
 		snprintf(in, sizeof(in), "fuzz-input-%ld.xml", (long)getpid());
+		snprintf(other, sizeof(other), "fuzz-other-%ld.xml", (long)getpid());
+		must(file_write(other, known, strlen(known), 0666) == 0, "disk");
 		out = xstrdup(str("fuzz-output-%ld.xml", (long)getpid()));
 		mark = scratch_mark();
 	}
@@ -57,22 +67,34 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	must(fd >= 0 && write_all(fd, (const char *)data, n) == 0 && close(fd) == 0, "disk");
 	m.limit = n % 3 ? 1 << 20 : 40;
 	m.name = "fuzz";
-	for (kind = 0; kind < 3; kind++) {
-		memset(&part, 0, sizeof(part));
-		part.synthetic = kind < 2;
-		part.source = kind;
-		part.run = part.plan = part.shard = part.suite = part.started = "abcdef";
-		part.file = kind < 2 ? "t/fuzz.py" : NULL;
-		part.result = kind == 1 ? FLAKY : FAIL;
-		part.cause = kind == 1 ? CAUSE_NONE : CAUSE_EXIT;
-		list_add(&part.reports, in);
-		if (kind < 2)
-			list_add(&part.reports, in);
-		must(junit_merge(&m, &part, 1, out, &total) == 0, "not written");
+	/* Attempts that failed, that passed at last, copies; a report of who knows what. */
+	for (kind = 0; kind < 4; kind++) {
+		memset(part, 0, sizeof(part));
+		part[0].synthetic = kind < 3;
+		part[0].source = kind;
+		part[0].run = part[0].plan = part[0].shard = "abcdef";
+		part[0].suite = part[0].started = "abcdef";
+		part[0].file = kind < 3 ? "t/fuzz.py" : NULL;
+		part[0].result = kind == 1 ? FLAKY : FAIL;
+		part[0].cause = kind == 1 ? CAUSE_NONE : CAUSE_EXIT;
+		part[0].copies = kind == 2 ? copies : NULL;
+		ended[0].result = n % 2 ? PASS : FAIL;
+		ended[0].cause = n % 2 ? CAUSE_NONE : CAUSE_EXIT;
+		ended[1].result = FAIL;
+		ended[1].cause = CAUSE_EXIT;
+		list_add(&part[0].reports, in);
+		if (kind < 3)
+			list_add(&part[0].reports, other);
+		part[1] = part[0];
+		must(junit_merge(&m, part, 2, out, &twice) == 0, "not written");
+		must(junit_merge(&m, part, 1, out, &total) == 0, "not written");
+		must(twice.tests == 2 * total.tests && twice.failures == 2 * total.failures
+			&& twice.errors == 2 * total.errors && twice.skipped == 2 * total.skipped,
+			"a part counts otherwise behind another");
 #ifdef LIBXML2
 		must_be_xml();
 #endif
-		list_free(&part.reports);
+		list_free(&part[0].reports);
 	}
 	/* What we have written, we read, and count as we did. */
 	must(junit_count(out, "t/fuzz.py", &counted, &notes, &why) == 1,
