@@ -775,8 +775,8 @@ keep_or_drop(struct attempt *a)
 		|| (keep == KEEP_FAILED && r >= FAIL && a->out.tested));
 	if (a->out.kept)
 		pg_keep(a->pg, a->f->test);
-	else
-		pg_drop(a->pg, a->env.v);
+	else    /* what db-drop could not drop is for --clean, which needs the directory */
+		a->out.kept = pg_drop(a->pg, a->env.v) < 0 && a->o->db_clone;
 }
 
 /* Tells prun that an order is done, and in a file what there is to say of it. */

@@ -81,6 +81,14 @@ rm -f once
 run -v -r 1 --keep never $my c
 has 'db-drop knows the file whose database it drops' calls '^drop shop_w0_.* c/test_c.sh$'
 has 'a db-drop that fails is told' out 'db-drop: ./drop failed, see .*shop_w0_[0-9a-z]{8}(r2)? was not dropped'
+echo 'exit 0' | script c/test_c.sh
+# shellcheck disable=SC2086
+run $my c
+ok 'its log is still there, though all passed' test -s "$(sed -n 's/.*db-drop: .* see \(.*db.log\) .*/\1/p' out)"
+echo 'echo "drop $PRUN_DB" >>calls' | script drop
+# shellcheck disable=SC2086
+"$PRUN" --clean $my >out 2>err
+has 'and --clean tries again' out '^dropped shop_w0_'
 echo 'echo "test $PRUN_DB_URL" >>calls; exit ${FAIL:-0}' | script c/test_c.sh
 echo 'echo no room >&2; exit 1' | script clone
 # shellcheck disable=SC2086
