@@ -653,27 +653,31 @@ check_files(const struct plan *p, struct parts *parts, struct units *u)
 	return twice;
 }
 
-/* Writes the history of the files that were merged: of several names' the
- * longest time and the worst result. */
+/* Writes the history of the files that were merged and had ended: of several
+ * names' the longest time and the worst result. */
 static void
 write_history(const struct plan *p, const struct units *u)
 {
 	enum result worst = PASS;
 	struct list lines = { 0 };
 	const struct unit *v;
-	int64_t most = 0;
+	int64_t most = -1;
 	size_t i;
 
 	for (i = 0; i < u->n; i++) {
 		v = &u->v[i];
 		if (!*v->file || v->replaced || v->is.result == RESULTS)
 			continue;
-		most = v->is.ms > most ? v->is.ms : most;
-		worst = v->is.result > worst ? v->is.result : worst;
+		if (v->is.result != NONE && v->is.result != CANCEL) {
+			most = v->is.ms > most ? v->is.ms : most;
+			worst = v->is.result > worst ? v->is.result : worst;
+		}
 		if (i + 1 < u->n && !strcmp(v->file, v[1].file))
 			continue;
-		list_add(&lines, plan_history_line(most, worst, v->is.suite, v->is.file));
-		most = 0;
+		if (most >= 0)
+			list_add(&lines, plan_history_line(most, worst, v->is.suite,
+				v->is.file));
+		most = -1;
 		worst = PASS;
 	}
 	plan_history_write(p, &lines);

@@ -44,6 +44,12 @@ has 'from which the next shards start' out 't/test_4.sh  0\.[4-9]s'
 echo '<testsuite name="s"><testcase name="a"/></testsuite>' >plain.xml
 run --merge -o plain-out.xml plain.xml
 ok 'reports of nobody make no history' test ! -e plain-out.xml.history
+echo 'exit 1' | script x/test_1.sh
+echo 'exit 0' | script x/test_2.sh
+run -q -j1 -x -o part.xml --history=none x
+run --merge -o part-out.xml part.xml
+is 'what had not ended is not in the history' \
+	"$(awk '{ print $2, $4 }' part-out.xml.history)" 'FAIL x/test_1.sh'
 
 # A rerun.
 sleep 1.1           # the times of the runs are in seconds
