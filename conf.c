@@ -264,7 +264,7 @@ add_items(struct list *l, const struct setting *s)
 {
 	size_t i;
 
-	if (!strcmp(s->opt->name, "env") && !strchr(s->value, '='))
+	if (!strcmp(s->opt->name, "env") && (!strchr(s->value, '=') || *s->value == '='))
 		bad(s->where, "env must be NAME=VALUE, not \"%s\"", s->value);
 	if (!strcmp(s->opt->name, "lock") && !strpbrk(s->value, " \t"))
 		bad(s->where, "lock must be NAME GLOB..., not \"%s\"", s->value);

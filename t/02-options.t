@@ -26,6 +26,7 @@ for option in ports db-env url-env port-env; do
 	bad "$option: what no variable can be called" "$option must be names of variables" --$option 'A 1X' t
 	bad "$option: nor what is prun's" "$option must be names of variables" --$option=PRUN_DIR t
 done
+bad 'a variable without a name' 'env must be NAME=VALUE, not "=x"' --env =x t
 bad 'a fraction of a job' 'jobs must be a whole number' -j 1.5 t
 bad 'a duration that is none' 'timeout must be a duration like 90s' -t 5x t
 bad 'a duration beyond all time' 'timeout must be a duration' -t 9000000000000h t

@@ -37,7 +37,7 @@ for seed in 1 2 3; do
 			running[$2] = 1
 		}
 		$1 == "end" { delete running[$2] }' locks log)" ''
-	# Where a worker was idle for a quarter of a second, nothing could have run.
+	# Where a worker was idle for half a second, nothing could have run.
 	sed -n 's/.*"file":"l.test_\(..\).sh".*"start":\([0-9.]*\).*"seconds":\([0-9.]*\).*/\1 \2 \3/p' run/results.jsonl >times
 	is "seed $seed: no worker idles while an unlocked file waits" "$(awk '
 		FILENAME == "locks" { for (i = 2; i <= NF; i++) has[$1, $i] = 1; for (i = 2; i <= NF; i++) all[$i] = 1; next }
@@ -57,7 +57,7 @@ for seed in 1 2 3; do
 					if (ok) can = f
 				}
 				idle = can == "" ? 0 : idle + 0.01
-				if (idle > 0.25) { print can " waited at " t; exit }
+				if (idle > 0.5) { print can " waited at " t; exit }
 			}
 		}' locks times)" ''
 done
