@@ -557,14 +557,8 @@ pg_close(struct pg *pg)
 {
 	struct session *db;
 
-	while ((db = pg->sessions)) {
-		pg->sessions = db->next;
-		sql_close(db);
-		free(db->url);
-		free(db);
-	}
-	list_free(&pg->noted);
-	free(pg);
+	for (db = pg->sessions; db; db = db->next)
+		sql_close(db);          /* the memory goes with the process */
 }
 
 bool
@@ -584,9 +578,11 @@ pg_end(struct pg *pg, struct buf *notes)
 	for (i = 0; i < pg->plan->nsuites; i++) {
 		pg_begin(pg, &pg->plan->suites[i], NULL, NULL, notes);
 		pg->name = copy_name(pg);
-		if (pg->name && pg->db->seen && pg->w->slot == 0)
+		if (!pg->db || !pg->db->seen)
+			continue;
+		if (pg->name && pg->w->slot == 0)
 			pg_drop(pg, NULL);
-		if (pg->db && pg->noted.n && !pg->w->cancelled && !attach(pg, true).error)
+		if (pg->noted.n && !pg->w->cancelled && !attach(pg, true).error)
 			sweep(pg, DROP);
 	}
 }
@@ -595,8 +591,7 @@ int
 pg_clone(struct pg *pg, char **env, char **url, struct buf *why, bool *passing)
 {
 	struct reply r;
-	bool again;
-	int tries;
+	int tries, most;
 
 	*passing = false;
 	if (pg->o->db_clone)
@@ -607,11 +602,10 @@ pg_clone(struct pg *pg, char **env, char **url, struct buf *why, bool *passing)
 			break;
 		*passing = r.error->trouble >= SQL_PASSING;
 		/* Where it is crowded, it is for another worker. */
-		again = *passing && tries < 3
-			&& !(pg->crowded && tries && (pg->plan->workers > 1 || pg->plan->o.ahead));
-		if (again)
+		most = pg->crowded && (pg->plan->workers > 1 || pg->plan->o.ahead) ? 1 : 3;
+		if (*passing && tries < most)
 			proc_pause(pg->w, proc_clock(pg->w) + (500 << tries));
-		if (!again || pg->w->cancelled)
+		if (!*passing || tries >= most || pg->w->cancelled)
 			return explain(&r, str("cannot clone database %s",
 				url_template(pg->o->db)), why);
 		/* An answer may have been lost, or the name is taken: drop what is there. */
