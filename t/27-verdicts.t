@@ -131,7 +131,8 @@ echo 'echo "<testsuite><testcase name=\"x\"/></testsuite>" >"$PRUN_JUNIT"; ps -o
 : >playwright.config.js
 : >spec/x.spec.js
 run spec
-has 'so it does for Playwright' parent "$PRUN"
+has 'so it does for Playwright' parent .
+lacks 'whose parent is no shell' parent 'sh -c'
 rm -rf node_modules playwright.config.js
 
 # Exit status 5 is pytest's for no tests; of skipped modules its report has cases.
