@@ -155,6 +155,13 @@ for keep in failed:0 run:0 always:1 never:0; do
 	is "keep = ${keep%:*}: ${keep#*:} of one that passed" "$(kept)" "${keep#*:}"
 done
 
+rm -rf run
+echo '[ "$PRUN_ATTEMPT" = 2 ]' | script again/test_r.sh
+run -q -d run -r 1 --keep always --db sqlite:///app.db again
+is 'keep = always: each attempt of a file that was retried keeps its clone' "$status $(kept)" '0 2'
+PRUN_DB=outer PRUN_DB_URL=outer "$PRUN" --test '[ -z "${PRUN_DB-}${PRUN_DB_URL-}" ]' again >out 2>&1
+is 'without a database an attempt has none of an outer run' $? 0
+
 # Only what is ours is taken, or removed.
 mkdir -p ml/sub
 echo '{"loss":1}' >ml/results.jsonl
