@@ -260,18 +260,18 @@ is_free_name(const char *name)
 }
 
 static void
-add_items(struct list *l, const struct setting *s)
+add_items(struct list *l, const struct setting *s, const char *value)
 {
 	size_t i;
 
-	if (!strcmp(s->opt->name, "env") && (!strchr(s->value, '=') || *s->value == '='))
-		bad(s->where, "env must be NAME=VALUE, not \"%s\"", s->value);
-	if (!strcmp(s->opt->name, "lock") && !strpbrk(s->value, " \t"))
-		bad(s->where, "lock must be NAME GLOB..., not \"%s\"", s->value);
+	if (!strcmp(s->opt->name, "env") && (!strchr(value, '=') || *value == '='))
+		bad(s->where, "env must be NAME=VALUE, not \"%s\"", value);
+	if (!strcmp(s->opt->name, "lock") && !strpbrk(value, " \t"))
+		bad(s->where, "lock must be NAME GLOB..., not \"%s\"", value);
 	if (s->opt->type == LIST)
-		list_add(l, s->value);
+		list_add(l, value);
 	else
-		list_words(l, s->value, !strcmp(s->opt->name, "suite") ? ", \t" : " \t");
+		list_words(l, value, !strcmp(s->opt->name, "suite") ? ", \t" : " \t");
 	for (i = 0; i < l->n && !strcmp(s->opt->arg, "NAME"); i++)
 		if (!is_free_name(l->v[i]))
 			bad(s->where, "%s must be names of variables other than PRUN_..., "
@@ -282,10 +282,10 @@ add_items(struct list *l, const struct setting *s)
 static void
 apply(struct opts *o, const struct setting *s, bool again)
 {
+	const char *value = s->value ? s->value : "", *arg;
 	void *at = (char *)o + s->opt->offset;
-	const char *arg;
 
-	o->by_worker = o->by_worker || (s->value && strstr(s->value, "PRUN_WORKER"));
+	o->by_worker = o->by_worker || strstr(value, "PRUN_WORKER");
 	switch (s->opt->type) {
 	case BOOL:
 		*(bool *)at = !s->value || one_of(s) % 2;
@@ -304,8 +304,8 @@ apply(struct opts *o, const struct setting *s, bool again)
 	case BLANKS:
 		if (!again)
 			list_free(at);
-		if (strcmp(s->value, "none"))
-			add_items(at, s);
+		if (strcmp(value, "none"))
+			add_items(at, s, value);
 		break;
 	case READY:
 		if (proc_ready_kind(s->value, &arg) == READIES)
@@ -316,9 +316,7 @@ apply(struct opts *o, const struct setting *s, bool again)
 		break;
 	case STR:
 	case PATH:
-		*(const char **)at = s->value ? s->value : "";
-		if (s->value && !strcmp(s->value, "none"))
-			*(const char **)at = NULL;
+		*(const char **)at = strcmp(value, "none") ? value : NULL;
 	}
 }
 

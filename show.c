@@ -1276,7 +1276,7 @@ show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));
 	/* It has to be split for a faster run: the others would have ended well before. */
 	if (!p->o.quiet && !cut && p->nfiles > 2 && ms >= 2000 && p->workers > 1
-	&& all.longest > ms * 9 / 10
+	&& all.slowest && all.longest > ms * 9 / 10
 	&& all.longest * 3 / 4 > (all.ms - all.longest) / (p->workers - 1))
 		buf_fmt(&s->out, "the slowest file limits the run: %s, %.1fs\n",
 			title(s, all.slowest), seconds(all.longest));

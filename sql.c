@@ -74,13 +74,14 @@ static struct url
 split_url(const char *url)
 {
 	struct url u = { url_kind(url), url, url, url, url };
+	const char *rest = after_scheme(url);
 
 	if (u.kind == URL_FILE) {
 		u.path = strchr(starts(url, "jdbc:") ? url + 5 : url, ':') + 1;
 		u.path += starts(u.path, "//") ? 2 : 0;
 		u.query = u.path + strcspn(u.path, "?");
-	} else if (after_scheme(url)) {
-		u.user = u.host = after_scheme(url);
+	} else if (rest) {
+		u.user = u.host = rest;
 		if (u.user[strcspn(u.user, "@/")] == '@')
 			u.host = strchr(u.user, '@') + 1;
 		u.path = u.host + strcspn(u.host, "/?");
@@ -872,7 +873,7 @@ sql_open(struct session *db, bool heed)
 		"FROM pg_settings WHERE name IN ('client_min_messages', 'tcp_keepalives_idle', "
 		"'standard_conforming_strings', 'idle_session_timeout', 'lock_timeout', "
 		"'transaction_timeout')");
-	if (r.error)
+	if (r.error || r.n < 3 || !r.v)
 		return r;
 	db->version = atoi(r.v[1]);
 	db->reflinks = !strcmp(r.v[2], "clone");
