@@ -368,6 +368,7 @@ fill(struct reader *r)
 	r->s = r->window;
 	r->end = r->window + left;
 	do
+		/* cppcheck-suppress legacyUninitvar */
 		n = read(r->fd, direct ? r->end : (char *)raw, direct ? room : sizeof(raw));
 	while (n < 0 && errno == EINTR);
 	if (n < 0)

@@ -10,7 +10,7 @@ END
 # root may remove anything, so that this is for somebody else, who may not enter
 # our directory.
 open=$dir
-if [ "$(id -u)" = 0 ] && have setpriv; then
+if [ "$(id -u)" = 0 ] && have setpriv && [ -z "${PRUN_VALGRIND-}" ]; then  # whose logs are private
 	open=$(mktemp -d /tmp/prun-open.XXXXXX) && chmod 777 "$open" && cp test_readonly.sh "$open" &&
 		cp "$PRUN" "$open/prun" || exit 3
 	trap 'cd /; rm -rf "$dir" "$open"' EXIT
