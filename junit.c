@@ -614,9 +614,11 @@ read_case(struct merger *m, const struct reader *r)
 	c->us = xml_time(r);
 	c->not_run = find_word(not_run, LEN(not_run), xml_attr(r, "status")) < LEN(not_run)
 		|| !strcmp(xml_attr(r, "result"), "suppressed");
-	if (*xml_attr(r, "file"))
+	if (*c->b[PATH].s) {
 		c->b[ATTRS].n = 0;
-	xml_attributes(&c->b[ATTRS], r, " name classname time type ");
+		xml_attribute(&c->b[ATTRS], "file", c->b[PATH].s);
+	}
+	xml_attributes(&c->b[ATTRS], r, " name classname time type file ");
 }
 
 /* A failure or an error of our own. */

@@ -36,6 +36,11 @@ is 'other numbers mean nothing' "$(cat cases)" 'a failure'
 echo 'echo "<testsuite name=\"s\" failures=\"1\"/>" >"$PRUN_JUNIT"' | script t/test_load.sh
 run -q -o r.xml t/test_load.sh
 is 'a test whose report declares failures fails' $status 1
+echo 'echo "<testsuite name=\"s\" file=\"\"><testcase name=\"a\" file=\"\"/></testsuite>" >"$PRUN_JUNIT"' |
+	script t/test_empty.sh
+run -q -o r.xml t/test_empty.sh
+is 'a case whose file is empty has that of its test, once' "$(grep -c 'file=.*file=' r.xml; grep -c 'testcase .*file="t/test_empty.sh"' r.xml)" '0
+1'
 
 # A skip is never red.
 cat >todo.xml <<'X'
