@@ -176,7 +176,10 @@ put_reference(struct sink *t, const char *s, size_t n)
 	for (k = 0; n > 3 && k < LEN(named); k++) {
 		i = s[1] == named[k][1] ? strlen(named[k]) - 1 : SIZE_MAX;
 		if (i <= n && !memcmp(s, named[k], i)) {
-			put_char(t, named[k] + i, 1);
+			if (t->escape && !t->sequence && k < 3)
+				emit(t, s, i);          /* as it is to be written */
+			else
+				put_char(t, named[k] + i, 1);
 			return i;
 		}
 	}
@@ -196,15 +199,12 @@ put_reference(struct sink *t, const char *s, size_t n)
 static size_t
 plain(const char *s, size_t n)
 {
+	/* a bit for each character: tab and newline, those from ' ', '@', '`' on */
+	static const uint32_t easy[8] = { 0x600, 0xafffffbf, 0xffffffff, 0xffffffff };
 	size_t i = 0;
-	unsigned char c;
 
-	for (; i < n; i++) {
-		c = (unsigned char)s[i];
-		if (c >= 0x80 || c == '<' || c == '>' || c == '&'
-		|| (c < ' ' && c != '\n' && c != '\t'))
-			break;
-	}
+	while (i < n && easy[(unsigned char)s[i] >> 5] >> (s[i] & 31) & 1)
+		i++;
 	return i;
 }
 

@@ -79,8 +79,8 @@ export STARTED
 cancel() {
 	sig=$1
 	rm -f started sig.xml
-	# A shell ignores INT and QUIT in what it puts in the background.
-	"${PERL:-perl}" -e '$SIG{INT} = $SIG{QUIT} = "DEFAULT"; exec @ARGV' "$PRUN" -j1 -o sig.xml \
+	# A shell ignores INT and QUIT in what it puts in the background, nohup HUP.
+	"${PERL:-perl}" -e '$SIG{INT} = $SIG{QUIT} = $SIG{HUP} = "DEFAULT"; exec @ARGV' "$PRUN" -j1 -o sig.xml \
 		--after 'echo after >>after.out' sig >out 2>err &
 	pid=$!
 	await test -e started
