@@ -128,7 +128,8 @@ is '--clean RUNDIR: what cannot be dropped gives status 3' "$status $(made)" '3 
 has 'and its run directory stays' out "^$kept stays, because"
 rm stuck
 run --clean
-is '--clean drops it with db-drop, and removes the run directory' "$status $(made) $(ls "$kept" 2>&1 | grep -c cannot)" '0 1 1'
+is '--clean drops it with db-drop, and removes the run directory' \
+	"$status $(made) $(test -e "$kept"; echo $?)" '0 1 1'
 has 'db-drop has the environment of the attempt' calls \
 	'^gone: (shop_w0_[0-9a-z]*) at mysql://localhost/shop_w0_[0-9a-z]* for mysql://app:hush@localhost/shop$'
 echo ': >going; until [ -e go ]; do sleep 0.05; done' | script c/test_c.sh
