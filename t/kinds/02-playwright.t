@@ -115,7 +115,7 @@ run e2e -d out.d/run -o out.d/report.xml --env 'PLAYWRIGHT_BLOB_OUTPUT_FILE=blob
 	-- --reporter=junit,blob
 is 'a failing test fails' $status 1
 is 'the screen names what it left' "$(sed -n 's/^    left  *//p' out)" \
-	"$dir/out.d/run/0-bad.spec.js/test-results/"
+	"$dir/out.d/run/0-bad.spec.js/test-results"
 ok 'its trace is kept' test -e out.d/run/0-bad.spec.js/test-results/*/trace.zip
 ok 'and its screenshot' test -e out.d/run/0-bad.spec.js/test-results/*/test-failed-1.png
 attachment=$(sed -n 's/.*\[\[ATTACHMENT|\(.*\)\]\].*/\1/p' out.d/report.xml | head -n 1)
