@@ -1,6 +1,8 @@
 #!/bin/sh
 # What is run: suites, marks, what is found and what is not, the history.
 . "${0%/*}/lib.sh"
+# prun reads this file's own head, too: no mark stands here as it is.
+me=prun
 
 # listed ARGUMENTS...: the files of the plan with their locks, on a line.
 listed() { run -n "$@"; sed -n 's/^\([a-z]*: \)*\(.*test.*\)$/\2/p' out | grep -v '^ ' | tr '\n' ';'; }
@@ -40,16 +42,16 @@ class TestC:
 END
 is 'a mark of one test holds for its file' "$(listed py)" 'py/test_m.py  lock=all  lock=serial  lock=cls  lock=one;'
 is 'and -n says so' "$(cat err)" \
-	"prun: py/test_m.py: lock serial, a mark of test_a, holds for the whole file; with split = test it holds only for tests that have it
-prun: py/test_m.py: lock one, a mark of test_d, holds for the whole file; with split = test it holds only for tests that have it"
+	"$me: py/test_m.py: lock serial, a mark of test_a, holds for the whole file; with split = test it holds only for tests that have it
+$me: py/test_m.py: lock one, a mark of test_d, holds for the whole file; with split = test it holds only for tests that have it"
 run py --test true
 is 'but a run does not' "$(cat err)" ''
 is 'a test that is named has its own, those of its class and of the file' \
 	"$(listed 'py/test_m.py::test_a[a::b]' py/test_m.py::test_b py/test_m.py::TestC::test_d py/test_m.py::TestC)" \
 	'py/test_m.py::test_a[a::b]  lock=all  lock=serial  lock=cls;py/test_m.py::test_b  lock=all  lock=cls;py/test_m.py::TestC::test_d  lock=all  lock=cls  lock=one;py/test_m.py::TestC  lock=all  lock=serial  lock=cls  lock=one;'
 is 'which is said of none' "$(cat err)" ''
-cat >py/test_m.py <<'END'
-# prun: nosuch=1
+cat >py/test_m.py <<END
+# $me: nosuch=1
 import os, time, pytest
 def alone():
     os.mkdir("busy")
