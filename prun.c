@@ -469,7 +469,8 @@ read_property(struct part *u, const struct reader *r)
 		u->ms = (int64_t)(strtod(value, NULL) * 1000 + 0.5);
 }
 
-/* Appends the files of runs that a report has.  False if it is XML, but no report. */
+/* Appends the files of runs that a report has.  False if it is XML, but no report.
+ * Another tool's is read up to its first case only: it is merged by another pass. */
 static bool
 read_report(const struct part *report, size_t part, struct units *u)
 {
@@ -477,6 +478,7 @@ read_report(const struct part *report, size_t part, struct units *u)
 	struct reader *r = xml_open(report->input, roots, PROPERTY, INT64_MAX);
 	struct unit *now = NULL;
 	bool seen = false, past = false;        /* past: the suite's properties */
+	bool ours = false;
 	size_t number = 0;
 	enum event e;
 
@@ -485,14 +487,17 @@ read_report(const struct part *report, size_t part, struct units *u)
 	while ((e = xml_next(r, !seen, NULL)) != EOD) {
 		if (e != START)
 			continue;
+		ours = ours || (!seen && !strcmp(xml_attr(r, "name"), "prun"));
 		seen = true;
 		if (!strcmp(xml_name(r), "testsuite")) {
 			now = NULL;
 			past = false;
 		} else if (!strcmp(xml_name(r), "testcase")) {
 			past = true;
+			if (!number && !ours)
+				break;
 		} else if (!past && !strcmp(xml_name(r), "property")
-		&& xml_attr(r, "name") && starts(xml_attr(r, "name"), "prun.")) {
+		&& starts(xml_attr(r, "name"), "prun.")) {
 			now = now ? now : add_unit(u, report, part, number++);
 			read_property(&now->is, r);
 		}
