@@ -452,6 +452,7 @@ run_command(struct pg *pg, const char *what, char **argv, char **env, const char
 	int64_t deadline = out ? -1 : proc_clock(pg->w) + ANSWER_MS;
 	char *log = str("%s/db.log", pg->dir);
 	struct spawn s = { .argv = argv, .env = env };
+	struct stat st;
 	int status = SPAWN_FAILED;
 
 	s.err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -465,6 +466,8 @@ run_command(struct pg *pg, const char *what, char **argv, char **env, const char
 			status == RUN_STOPPED ? "was stopped" : "failed", log);
 	close_keep(s.out);
 	close_keep(s.err);
+	if (!status && stat(log, &st) == 0 && st.st_size == 0)
+		unlink(log);    /* nothing to show; if it cannot go, it is shown empty */
 	return status ? -1 : 0;
 }
 

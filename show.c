@@ -467,9 +467,11 @@ list_left(struct list *names, const char *dir)
 	list_free(&all);
 }
 
+/* Not the clone of a file template, which may be dropped yet: it is a database. */
 static void
-show_files(struct show *s, const char *dir)
+show_files(struct show *s, const struct file *f, const char *dir)
 {
+	const char *clone = str("_w%d_%s", f->index, s->plan->id);
 	struct list names = { 0 };
 	size_t i, left = 0;
 	char *name;
@@ -481,7 +483,7 @@ show_files(struct show *s, const char *dir)
 		n = (int)strlen(name) - 4;
 		if (ends(name, ".log"))
 			put_line(s, str("    %-12s%s/%s", str("%.*s log", n, name), dir, name));
-		else if (++left <= LEFT_SHOWN)
+		else if (!strstr(name, clone) && ++left <= LEFT_SHOWN)
 			put_line(s, str("    %-12s%s/%s", "left", dir, name));
 	}
 	if (left > LEFT_SHOWN)
@@ -506,7 +508,7 @@ show_details(struct show *s, const struct file *f, char *notes, const char *dir,
 	/* What is removed with the run directory is not named. */
 	if (s->plan->o.run_dir || s->plan->o.keep == KEEP_ALWAYS
 	|| (s->plan->o.keep != KEEP_NEVER && o->result != CANCEL))
-		show_files(s, dir);
+		show_files(s, f, dir);
 	if (url)
 		buf_fmt(&s->out, "    %-12s%s\n    %-12s%s/env\n", "database", url,
 			"environment", dir);

@@ -3,7 +3,7 @@
 . "${0%/*}/lib.sh"
 
 echo 'cat "${PRUN_DB_URL#*:///}" >seen; echo more >>"${PRUN_DB_URL#*:///}"' | script t/test_a.sh
-echo 'exit 1' | script t/test_b.sh
+echo 'echo why; exit 1' | script t/test_b.sh
 echo original >app.db
 run --db sqlite:///app.db t/test_a.sh
 is 'a file is copied' "$status $(cat seen)" '0 original'
@@ -12,6 +12,10 @@ run -d run --db sqlite:///app.db t
 ok 'the copy of what passed is gone' not sh -c 'ls run/0-test_a.sh/*.db'
 ok 'that of what failed stays' sh -c 'ls run/1-test_b.sh/*.db'
 has 'and is named' out 'database +sqlite:////.*/run/1-test_b.sh/app_w1_[0-9a-z]{8}.db$'
+run -d twice -r1 --db sqlite:///app.db t
+tr ' ' '\n' <out | sed -n 's,^sqlite://,,; /^\/.*\/twice\//p' | sort -u >paths
+is 'after a retry it is named once, with all that is there to be read' "$(grep -c 'app_w.*\.db$' paths) $(grep -c log paths)" '1 1'
+is 'and all that is named is there' "$(while read -r path; do [ -s "$path" ] || echo "$path"; done <paths)" ''
 for side in wal journal; do
 	echo hot >"app.db-$side"
 	run --db sqlite:///app.db t/test_a.sh
