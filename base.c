@@ -345,13 +345,16 @@ shown(const char *s)
 void
 buf_json(struct buf *b, const char *s)
 {
+	size_t mark = scratch_mark();
+
 	buf_char(b, '"');
 	for (s = shown(s); *s; s++) {
-		if (*s == '"' || *s == '\\')
+		if (*s == '"' || *s == '\\' || *s == '\t')
 			buf_char(b, '\\');
-		buf_str(b, *s == '\t' ? "\\t" : str("%c", *s));
+		buf_char(b, *s == '\t' ? 't' : *s);
 	}
 	buf_char(b, '"');
+	scratch_release(mark);
 }
 
 int

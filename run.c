@@ -850,13 +850,6 @@ end_files(struct run *r)
 		r->status = failed ? EXIT_FAILED : 0;
 }
 
-/* Zeroed memory that nobody need free. */
-static void *
-zeroed(size_t n, size_t size)
-{
-	return memset(scratch(n * size + 1), 0, n * size + 1);
-}
-
 int
 run_files(const struct plan *p, struct record *records, struct show *show, int *sig)
 {
@@ -865,10 +858,10 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 	struct run r = {
 		.p = p, .records = records, .show = show, .most = p->workers + ahead,
 		.order = plan_order(p, p->o.shuffle), .deadline = -1,
-		.held = zeroed(p->locks.n, sizeof(*r.held)),
-		.in_suite = zeroed(p->nsuites, sizeof(*r.in_suite)),
-		.slots = zeroed(n, sizeof(*r.slots)), .views = zeroed(n, sizeof(*r.views)),
-		.fds = zeroed(n + 1, sizeof(*r.fds))
+		.held = scratch(p->locks.n * sizeof(*r.held)),
+		.in_suite = scratch(p->nsuites * sizeof(*r.in_suite)),
+		.slots = scratch(n * sizeof(*r.slots)), .views = scratch(n * sizeof(*r.views)),
+		.fds = scratch((n + 1) * sizeof(*r.fds))
 	};
 	struct record *c;
 

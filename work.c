@@ -810,13 +810,11 @@ make_stack(struct attempt *a)
 
 	a->nports = 1 + a->o->ports.n;
 	a->ports = scratch(a->nports * sizeof(*a->ports));
-	for (i = 0; i < a->nports; i++) {
-		a->ports[i].number = 0;
+	for (i = 0; i < a->nports; i++)
 		a->ports[i].hold = -1;
-	}
 	a->nstack = n + (a->o->server != NULL);
 	a->stack = scratch((n + 1) * sizeof(*a->stack));
-	a->procs = memset(scratch((n + 1) * sizeof(*a->procs)), 0, (n + 1) * sizeof(*a->procs));
+	a->procs = scratch((n + 1) * sizeof(*a->procs));
 	conf_services(a->o, &v);        /* says nothing is wrong, as when they were read */
 	for (i = 0; i <= n; i++) {
 		m = &a->stack[i];
