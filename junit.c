@@ -494,14 +494,44 @@ add_field(struct buf *b, const char *s, char end)
 	buf_char(b, end);
 }
 
+/* Finds the line of file that failed in the failure's text.  A trace has it behind the
+ * name; YAML, as node-tap writes it, has it under a key of its own. */
+static void
+find_line(struct testcase *c, const char *file)
+{
+	static const char *const before[] = { ":", " line ", ", line " };
+	static const char *const keys[] = { "line: ", "lineNumber: " };
+	const char *text = c->b[BAD_TEXT].s, *at, *line;
+	size_t i;
+
+	for (at = strstr(text, file); at; at = strstr(at + 1, file))
+		for (i = 0; i < LEN(before); i++) {
+			line = at + strlen(file) + strlen(before[i]);
+			/* Attributes have the line of the test. */
+			if (starts(at + strlen(file), before[i]) && *line > '0' && *line <= '9'
+			&& (at == text || at[-1] == '\n' || !*c->b[LINE].s)) {
+				set(&c->b[PATH], file);
+				set(&c->b[LINE], str("%d", atoi(line)));
+			}
+		}
+	if (*c->b[LINE].s || !strstr(text, file))
+		return;
+	for (line = text; line; line = strchr(line, '\n')) {
+		line += strspn(line, " \n");
+		for (i = 0; i < LEN(keys); i++)
+			if (starts(line, keys[i]) && atoi(line + strlen(keys[i])) > 0) {
+				set(&c->b[LINE], str("%d", atoi(line + strlen(keys[i]))));
+				return;
+			}
+	}
+}
+
 /* Lists a failing case in the notes. */
 static void
 note_failure(struct merger *m)
 {
 	struct testcase *c = &m->c;
 	struct sink *said = &m->t.inner_text;
-	static const char *const before[] = { ":", " line ", ", line " };
-	const char *file = m->part->file, *text = c->b[BAD_TEXT].s, *at, *line;
 	int64_t count = m->total.failures + m->total.errors;
 	size_t i;
 
@@ -509,16 +539,7 @@ note_failure(struct merger *m)
 		buf_str(m->notes, "- more tests failed than are listed here\n");
 	if (count > NOTES)
 		return;
-	/* A trace has the line that failed, attributes have that of the test. */
-	for (at = strstr(text, file); at; at = strstr(at + 1, file))
-		for (i = 0; i < LEN(before); i++) {
-			line = at + strlen(file) + strlen(before[i]);
-			if (starts(at + strlen(file), before[i]) && *line > '0' && *line <= '9'
-			&& (at == text || at[-1] == '\n' || !*c->b[LINE].s)) {
-				set(&c->b[PATH], file);
-				set(&c->b[LINE], str("%d", atoi(line)));
-			}
-		}
+	find_line(c, m->part->file);
 	sink_begin(said, m->o->limit, false);
 	sink_text(said, c->b[BAD_TEXT].s, c->b[BAD_TEXT].n, false);
 	sink_end(said);

@@ -99,7 +99,7 @@ lacks 'but not of those of another report' out.xml '<testsuite name="s" .* file=
 # Where a test failed, for those who annotate.
 cat <<'X' | script t/test_place.sh
 cat <<'END'
-1..4
+1..6
 not ok 1 - yaml
   ---
   at: run (/src/t/test_place.sh:31:5)
@@ -111,12 +111,26 @@ not ok 3 - bats
 not ok 4 - trace
 #  t/test_place.sh:99
 t/test_place.sh:34: error
+not ok 5 - node-tap
+  ---
+  at:
+    fileName: t/test_place.sh
+    lineNumber: 35
+    columnNumber: 3
+  ...
+not ok 6 - tap
+  ---
+  at:
+    line: 36
+    column: 3
+    file: "t/test_place.sh"
+  ...
 END
 exit 1
 X
 GITHUB_ACTIONS=true "$PRUN" t/test_place.sh >out 2>err
-is 'the place of a failure is found in its text: YAML, Perl, bats, a trace' "$(sed -n 's/^::error file=\([^,]*\),line=\([0-9]*\).*/\1 \2/p' out | tr '\n' ' ')" \
-	't/test_place.sh 31 t/test_place.sh 32 t/test_place.sh 33 t/test_place.sh 34 '
+is 'the place of a failure is found in its text: YAML, Perl, bats, a trace, YAML by keys' "$(sed -n 's/^::error file=\([^,]*\),line=\([0-9]*\).*/\1 \2/p' out | tr '\n' ' ')" \
+	't/test_place.sh 31 t/test_place.sh 32 t/test_place.sh 33 t/test_place.sh 34 t/test_place.sh 35 t/test_place.sh 36 '
 
 # The copies of --repeat are one file: each test once.
 cat <<'X' | script t/test_copies.sh
