@@ -104,7 +104,7 @@ start_worker(struct run *r, int i)
 		for (k = 0; k < r->nslots; k++) {
 			if (r->slots[k].worker.pid) {
 				close(r->slots[k].orders);
-				close(r->slots[k].news);
+				close_keep(r->slots[k].news);
 			}
 		}
 		proc_become_worker(str("%s/worker.log", r->p->dir), r->p->o.interactive);
@@ -491,8 +491,16 @@ read_news(struct run *r, int i)
 {
 	struct slot *s = &r->slots[i];
 	struct news n;
+	ssize_t got;
 
-	while (s->worker.pid && read(s->news, &n, sizeof(n)) == (ssize_t)sizeof(n)) {
+	while (s->worker.pid && s->news >= 0) {
+		got = read(s->news, &n, sizeof(n));
+		if (got == 0) {         /* it is about to end, which a signal will tell */
+			close(s->news);
+			s->news = -1;
+		}
+		if (got != (ssize_t)sizeof(n))
+			return;
 		if (take_news(r, i, &n)) {
 			s->busy = false;
 			r->views[i].phase = IDLE;
@@ -526,7 +534,7 @@ replace_worker(struct run *r, int i)
 	free(keep.v);
 	waitpid(s->worker.pid, NULL, 0);
 	close(s->orders);
-	close(s->news);
+	close_keep(s->news);
 	s->worker.pid = 0;
 	ran = s->busy && s->order.type == ORDER_RUN;
 	was_setup = s->busy && s->order.type == ORDER_SETUP;
