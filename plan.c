@@ -16,8 +16,6 @@
 #include <fnmatch.h>
 #include <glob.h>
 
-extern char **environ;
-
 /* ---- an attempt's names, and its command ---- */
 
 char *
@@ -202,9 +200,8 @@ sort(struct list *l, int (*by)(const void *, const void *))
 		qsort(l->v, l->n, sizeof(*l->v), by);
 }
 
-/* How messages about a suite begin. */
-static char *
-label(const struct suite *s)
+char *
+plan_label(const struct suite *s)
 {
 	return *s->name ? str("suite %s", shown(s->name)) : "files";
 }
@@ -377,16 +374,17 @@ join_paths(struct plan *p, struct suite *s, size_t first)
 	for (k = 0; k < found.n; k++) {
 		other = default_test(found.v[k]);
 		if (!other || (command && strcmp(command, other)))
-			bad(label(s), "split = suite needs test: no one command runs %s",
+			bad(plan_label(s), "split = suite needs test: no one command runs %s",
 				shown(found.v[k]));
 		command = other;
 	}
 	if (f->more.n && s->o.test && !strstr(s->o.test, "$@") && !strstr(s->o.test, "$*"))
-		bad(label(s), "test must have \"$@\", to get the paths after the first one");
+		bad(plan_label(s), "test must have \"$@\", to get the paths after the first "
+			"one");
 	if (!s->o.test && command)
 		s->o.test = str("%s", command);
 	if (!s->o.test)
-		warn("%s: no test files found in %s", label(s), shown(f->path));
+		warn("%s: no test files found in %s", plan_label(s), shown(f->path));
 	p->nfiles = first + (s->o.test != NULL);
 	list_free(&found);
 }
@@ -403,10 +401,10 @@ find_files(struct plan *p, struct suite *s, bool typed)
 	for (i = 0; i < LEN(usual) - 1 && access(usual[i], F_OK) < 0; i++)
 		;
 	if (!s->o.files.n)
-		bad(*s->name ? label(s) : "command line", "no path given%s; try: prun %s",
+		bad(*s->name ? plan_label(s) : "command line", "no path given%s; try: prun %s",
 			p->conf ? ", and files is not set in prun.conf" : "", usual[i]);
 	if (s->o.split == SPLIT_DIR && !s->o.test)
-		bad(label(s), "split = dir needs test, a command that runs the directory "
+		bad(plan_label(s), "split = dir needs test, a command that runs the directory "
 			"$PRUN_TEST");
 	for (i = 0; i < s->o.files.n; i++) {
 		path = shown(s->o.files.v[i]);
@@ -414,8 +412,8 @@ find_files(struct plan *p, struct suite *s, bool typed)
 		if (n < 0 && typed)
 			bad(path, "%s", strerror(ENOENT));
 		if (n <= 0)
-			warn("%s: %s", label(s), n < 0 ? str("%s: %s", path, strerror(ENOENT))
-				: str("no test files found in %s", path));
+			warn("%s: %s", plan_label(s), n < 0 ? str("%s: %s", path,
+				strerror(ENOENT)) : str("no test files found in %s", path));
 		p->incomplete = p->incomplete || n <= 0;
 		if (typed && p->o.shard && p->nfiles > first
 		&& *p->files[p->nfiles - 1].path == '/')
@@ -689,78 +687,6 @@ find_locks(struct plan *p, struct file *f)
 
 /* ---- the tests of files ---- */
 
-static void
-set_all(const struct list *names, const char *value)
-{
-	size_t i;
-
-	for (i = 0; i < names->n; i++)
-		setenv(names->v[i], value, 1);
-}
-
-/* The environment of a collect command: the template, a port on which nobody listens,
- * the env that holds outside of an attempt.  In the child: a failure to set it is out of
- * memory, and the command's to tell. */
-static void
-set_environment(const struct opts *o)
-{
-	static const char port[] = "1", url[] = "http://localhost:1";
-	size_t i, n;
-	char *name;
-
-	for (i = 0; environ[i];) {
-		name = str("%.*s", (int)strcspn(environ[i], "="), environ[i]);
-		if (!matches(&o->unset, name) || unsetenv(name) < 0)
-			i++;
-	}
-	if (o->db) {
-		setenv("PRUN_DB_URL", o->db, 1);
-		set_all(&o->db_env, o->db);
-	}
-	setenv("PRUN_PORT", port, 1);
-	setenv("PRUN_URL", url, 1);
-	set_all(&o->port_env, port);
-	set_all(&o->url_env, url);
-	for (i = 0; i < o->env.n; i++) {
-		n = strcspn(o->env.v[i], "=");
-		if (!strstr(o->env.v[i] + n, "$PRUN_") && !strstr(o->env.v[i] + n, "${PRUN_"))
-			setenv(str("%.*s", (int)n, o->env.v[i]), o->env.v[i] + n + 1, 1);
-	}
-}
-
-/* Runs a suite's collect with files as its arguments; its output goes to out.  The exit
- * status, or -1. */
-static int
-collect(const struct suite *s, const char *command, const struct list *files, struct buf *out)
-{
-	char chunk[4096], **argv;
-	int fd[2], status;
-	ssize_t n;
-	pid_t pid;
-
-	fflush(stdout);
-	if (proc_pipe(fd) < 0 || (pid = fork()) < 0)
-		fatal(EXIT_RUN, "collect:");
-	if (pid == 0) {
-		argv = proc_argv(command, files);
-		set_environment(&s->o);
-		if (dup2(fd[1], 1) < 0 || !freopen("/dev/null", "r", stdin))
-			_exit(126);
-		execvp(argv[0], argv);
-		warn("%s:", argv[0]);
-		_exit(127);
-	}
-	close(fd[1]);
-	do {
-		n = read(fd[0], chunk, sizeof(chunk));
-		buf_add(out, chunk, n > 0 ? (size_t)n : 0);
-	} while (n > 0 || (n < 0 && errno == EINTR));
-	close(fd[0]);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
 /* Whether s ends in the whole components of end. */
 static bool
 ends_in(const char *s, const char *end)
@@ -777,16 +703,18 @@ is_whole(const struct file *f, const struct suite *s)
 }
 
 /* The file of the suite that name, as a tool says it, means: that with the longest
- * common ending; n if there is none. */
+ * common ending; nfiles if there is none. */
 static size_t
-find_named(const struct file *all, size_t n, const struct suite *s, const char *name)
+find_named(const struct plan *p, const struct suite *s, const char *name)
 {
-	size_t i, best = n, most = 0, len;
+	size_t i, best = p->nfiles, most = 0, len;
+	const char *path;
 
-	for (i = 0; i < n; i++) {
-		len = strlen(all[i].path) < strlen(name) ? strlen(all[i].path) : strlen(name);
-		if (len > most && is_whole(&all[i], s)
-		&& (ends_in(name, all[i].path) || ends_in(all[i].path, name))) {
+	for (i = 0; i < p->nfiles; i++) {
+		path = p->files[i].path;
+		len = strlen(path) < strlen(name) ? strlen(path) : strlen(name);
+		if (len > most && is_whole(&p->files[i], s)
+		&& (ends_in(name, path) || ends_in(path, name))) {
 			most = len;
 			best = i;
 		}
@@ -794,74 +722,73 @@ find_named(const struct file *all, size_t n, const struct suite *s, const char *
 	return best;
 }
 
-/* Asks for the tests of a suite's files, which are among the n of all, and puts them into
- * the plan; then those files of which it knows none. */
+/* What collect is to be asked for: the tests of a suite's whole files. */
 static void
-collect_suite(struct plan *p, const struct suite *s, const struct file *all, size_t n)
+find_whole(struct plan *p, struct suite *s)
 {
-	const char *command = s->o.collect, *last = "";
-	struct list files = { 0 };
-	struct buf out = { 0 };
-	char *text, *line, *node;
-	bool *has = xcalloc(n + 1, sizeof(*has));
-	size_t i, k = n, without = 0;
-	int status;
+	size_t i;
 
-	for (i = 0; i < n; i++)
-		if (is_whole(&all[i], s))
-			list_add(&files, all[i].path);
-	if (!command && !s->o.test && files.n && ends(files.v[0], ".py"))
-		command = "exec \"${PYTHON:-python3}\" -m pytest --collect-only --verbosity=-1 "
-			"-o cache_dir=/dev/null \"$@\"";
-	if (!command && files.n)
-		bad(label(s), "split = test needs collect, a command that lists tests as "
+	for (i = 0; i < p->nfiles; i++)
+		if (is_whole(&p->files[i], s))
+			list_add(&s->whole, p->files[i].path);
+	if (!s->o.collect && !s->o.test && s->whole.n && ends(s->whole.v[0], ".py"))
+		s->o.collect = "exec \"${PYTHON:-python3}\" -m pytest --collect-only "
+			"--verbosity=-1 -o cache_dir=/dev/null \"$@\"";
+	if (!s->o.collect && s->whole.n)
+		bad(plan_label(s), "split = test needs collect, a command that lists tests as "
 			"FILE::NODE");
-	status = files.n ? collect(s, command, &files, &out) : 0;
-	text = status && out.n > 2000 ? out.s + out.n - 2000 : out.s;
-	if (status)
-		warn("%s: collect failed with status %d, so whole files are run", label(s),
-			status);
-	while ((line = next_line(&text))) {
+}
+
+/* Adds the tests that a suite's collect has named to those of each file. */
+static void
+read_tests(const struct plan *p, const struct suite *s, struct list *tests)
+{
+	char *text, *line, *node, *last = "";
+	struct buf names = { 0 };
+	size_t i, k = 0, without = 0;
+
+	if (buf_read(&names, str("%s/collect%d", p->dir, (int)(s - p->suites))) < 0)
+		return;         /* it has failed, or was not asked */
+	for (text = names.s; (line = next_line(&text));) {
 		node = strstr(line, "::");
-		if (status)
-			fprintf(stderr, "  %s\n", shown(line));
-		if (status || !node)
+		if (!node)
 			continue;
 		*node = '\0';
 		if (strcmp(line, last))
-			k = find_named(all, n, s, line);
+			k = find_named(p, s, line);
 		last = line;
-		has[k] = true;
-		if (k < n)
-			push_file(p, all[k])->test = str("%s::%s", all[k].path, node + 2);
+		if (k < p->nfiles)
+			list_add(&tests[k], str("%s::%s", p->files[k].path, node + 2));
 	}
-	for (i = 0; i < n; i++) {
-		if (all[i].suite != s || has[i])
-			continue;
-		without += is_whole(&all[i], s);
-		push_file(p, all[i]);
-	}
-	if (without && !status)
-		warn("%s: collect named no tests of %zu file%s, which run whole", label(s),
+	for (i = 0; i < p->nfiles; i++)
+		without += is_whole(&p->files[i], s) && !tests[i].n;
+	if (without)
+		warn("%s: collect named no tests of %zu file%s, which run whole", plan_label(s),
 			without, without == 1 ? "" : "s");
-	list_free(&files);
-	buf_free(&out);
-	free(has);
+	buf_free(&names);
 }
 
 void
 plan_collect(struct plan *p)
 {
+	struct list *tests = xcalloc(p->asked, sizeof(*tests));
+	struct file *all;
 	size_t i, k, n;
-	struct file *all = take_files(p, &n);
 
-	for (k = 0; k < p->nsuites; k++) {
-		if (p->suites[k].o.split == SPLIT_TEST)
-			collect_suite(p, &p->suites[k], all, n);
-		for (i = 0; i < n && p->suites[k].o.split != SPLIT_TEST; i++)
-			if (all[i].suite == &p->suites[k])
-				push_file(p, all[i]);
+	p->nfiles = p->asked;
+	for (i = 0; i < p->nsuites; i++) {
+		read_tests(p, &p->suites[i], tests);
+		list_free(&p->suites[i].whole);
 	}
+	all = take_files(p, &n);
+	for (i = 0; i < n; i++) {
+		if (!tests[i].n)
+			push_file(p, all[i]);
+		for (k = 0; k < tests[i].n; k++)
+			push_file(p, all[i])->test = str("%s", tests[i].v[k]);
+		list_free(&tests[i]);
+	}
+	free(tests);
 	free(all);
 }
 
@@ -1144,6 +1071,9 @@ plan_find(struct plan *p)
 	}
 	if (!p->nfiles && !p->incomplete)       /* else that is said already */
 		warn("no test files found");
+	for (i = 0; i < p->nsuites && !p->o.list && !p->o.reopen; i++)
+		if (p->suites[i].o.split == SPLIT_TEST)
+			find_whole(p, &p->suites[i]);
 }
 
 /* Puts the files into the plan as often as repeat says. */

@@ -886,6 +886,8 @@ run(struct plan *p, bool aside)
 	if (!p->o.quiet && !aside)
 		show_say(show, "%s\n%s", config_line(p), headline(p));
 	status = run_files(p, records, show, &sig);
+	if (p->asked)
+		plan_collect(p);
 	if (!aside)
 		status = finish(p, records, show, status, sig, clock_ms() - p->began);
 	else if (remove_tree(p->dir) < 0)
@@ -1045,25 +1047,25 @@ count_workers(const struct plan *p)
 	return n > 0 ? (int)n : 1;
 }
 
-/* Does the setups, and then asks for the tests of files. */
+/* Does the setups, and asks for the tests of files. */
 static void
 collect(struct plan *p)
 {
-	size_t i, n = p->nfiles;
+	size_t i;
 	int status;
 
 	p->workers = 1;
 	find_setups(p);
+	p->asked = p->nfiles;
 	p->nfiles = 0;
 	status = run(p, true);
-	p->nfiles = n;
+	p->asked = 0;
 	if (status)
 		exit(status);
 	/* They are done.  The run still takes its copy of the templates. */
 	for (i = 0; i < p->nsuites; i++)
 		if (p->suites[i].o.setup)
 			p->suites[i].o.setup = ":";
-	plan_collect(p);
 }
 
 int

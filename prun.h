@@ -117,6 +117,7 @@ struct suite {
 	const char *where;      /* "prun.conf:7", or NULL */
 	bool chosen;            /* by -s */
 	bool no_setup;          /* another suite's setup does for this one */
+	struct list whole;      /* files whose tests are to be asked for */
 };
 
 struct file {
@@ -142,6 +143,7 @@ struct plan {
 	size_t nsuites, capsuites;
 	struct file *files;     /* in suite order, then plan order */
 	size_t nfiles, capfiles;
+	size_t asked;           /* files that are aside until their tests are known */
 	struct list locks;      /* names */
 	struct list args;       /* test arguments, after -- */
 	struct list paths;      /* of the command line */
@@ -212,8 +214,8 @@ void work_run(const struct plan *p, int slot, int orders, int news) NORETURN;
 
 /* ---- plan.c: suites, files, marks, history, shards ---- */
 
-/* Chooses the suites and finds their files; then splits files into tests, for which the
- * setups may have to be done; then reads history and marks, and keeps the shard's. */
+/* Chooses the suites and finds their files; then splits files into the tests that workers
+ * have asked for; then reads history and marks, and keeps the shard's. */
 void plan_find(struct plan *p);
 void plan_collect(struct plan *p);
 void plan_make(struct plan *p);
@@ -227,6 +229,8 @@ char *plan_dir(const struct plan *p, const struct file *f, int attempt);
 char *plan_clone(const struct plan *p, const struct file *f, int attempt);
 /* The command that runs f, scratch memory, or NULL; program: a path, not for the shell. */
 char *plan_command(const struct file *f, bool *program);
+/* How messages about a suite begin. */
+char *plan_label(const struct suite *s);
 /* Whether pytest runs a file of the suite because nothing else was said. */
 bool plan_wants_pytest(const struct plan *p, const struct suite *s);
 

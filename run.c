@@ -627,7 +627,8 @@ give_work(struct run *r, int i)
 {
 	const struct file *f;
 
-	while (r->next_setup < r->p->nsuites && r->p->suites[r->next_setup].no_setup)
+	while (r->next_setup < r->p->nsuites && r->p->suites[r->next_setup].no_setup
+	&& !r->p->suites[r->next_setup].whole.n)
 		r->next_setup++;
 	if (!r->stopping && r->next_setup < r->p->nsuites) {
 		if (i > 0)

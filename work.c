@@ -149,17 +149,19 @@ make_env(struct attempt *a)
 		env_set(a, "PRUN_WORKER", str("%d", a->w->slot));
 		env_set(a, "PRUN_ATTEMPT", str("%d", a->out.attempt));
 		env_set(a, "PRUN_REPEAT", str("%d", a->f->copy ? a->f->copy : 1));
-		env_set(a, "PRUN_PORT", str("%d", a->ports[0].number));
 		for (i = 1; i < a->nports; i++)
 			env_set(a, a->o->ports.v[i - 1], str("%d", a->ports[i].number));
 		env_set(a, "PRUN_CPUS", str("%ld", cpus > p->workers ? cpus / p->workers : 1));
 		env_set(a, "PRUN_DIR", a->dir);
 		env_set(a, "PRUN_JUNIT", a->junit);
 		env_set(a, "TMPDIR", a->tmp);
+	}
+	if (a->url) {
+		env_set(a, "PRUN_PORT", strrchr(a->url, ':') + 1);
 		env_all(a, &a->o->port_env, strrchr(a->url, ':') + 1);
 		env_set(a, "PRUN_URL", a->url);
 	}
-	if (a->f && a->o->server) {     /* else they may name a server of the user's own */
+	if (a->url && a->o->server) {   /* else they may name a server of the user's own */
 		env_set(a, "PLAYWRIGHT_TEST_BASE_URL", a->url);
 		env_all(a, &a->o->url_env, a->url);
 		if (!strcmp(a->o->ready, "fd"))
@@ -892,8 +894,37 @@ tell_done(struct attempt *a)
 	tell(a, NEWS_DONE, str("%s/notes%d", a->plan->dir, a->w->slot));
 }
 
+/* Asks for the tests of a suite's files, for plan_collect(). */
+static void
+collect(struct attempt *a, const char *log)
+{
+	char *names = str("%s/collect%d", a->plan->dir, (int)(a->suite - a->plan->suites));
+	struct spawn s = { .argv = proc_argv(a->o->collect, &a->suite->whole) };
+	struct buf tail = { 0 };
+	int status;
+
+	a->url = "http://localhost:1";  /* where nobody listens */
+	make_env(a);
+	s.env = a->env.v;
+	s.out = open_regular(names, O_WRONLY | O_CREAT);
+	s.err = open_regular(log, O_WRONLY | O_CREAT | O_APPEND);
+	status = proc_run(a->w, &s, -1, true, a->o->grace_ms, &a->notes);
+	close_keep(s.out);
+	close_keep(s.err);
+	if (status && !a->w->cancelled) {
+		buf_fmt(&a->notes, "- %s: collect failed: %s, so whole files are run\n",
+			plan_label(a->suite), how(status));
+		buf_tail(&tail, log, 5);
+		buf_tail(&tail, names, 15);
+		add_lines(&a->notes, "collect", &tail);
+		unlink(names);
+	}
+	buf_free(&tail);
+}
+
 /* Before a suite's first clone: looks for pytest, sweeps, and runs the setup command
- * with the template locked.  With --clean it sweeps all that there is of it. */
+ * with the template locked; then asks for the tests of its files.  With --clean it sweeps
+ * all that there is of it. */
 static void
 setup(const struct attempt *self, const struct suite *s)
 {
@@ -914,7 +945,7 @@ setup(const struct attempt *self, const struct suite *s)
 	} else if (plan_wants_pytest(a.plan, s) && run_command(&a, ask, log, -1, true) != 0) {
 		fails(&a, CAUSE_SPAWN, "no pytest for $PYTHON (default: python3): install it, "
 			"set PYTHON to a Python that has it, or set test");
-	} else if (pg_setup(a.pg, true, &why) == 0 && a.o->setup) {
+	} else if (!s->no_setup && pg_setup(a.pg, true, &why) == 0 && a.o->setup) {
 		status = run_command(&a, a.o->setup, log, -1, true);
 		proc_drain(&a.w->pids, NULL);
 		if (status)
@@ -924,6 +955,8 @@ setup(const struct attempt *self, const struct suite *s)
 	}
 	if (why.n)
 		fails(&a, CAUSE_DATABASE, why.s);
+	if (a.out.cause == CAUSE_NONE && s->whole.n)
+		collect(&a, log);
 	tell_done(&a);
 	list_free(&a.env);
 	buf_free(&why);

@@ -76,8 +76,14 @@ is 'a file without tests runs whole' "$(logged)" 'l/a.txt::one l/a.txt;l/b.txt l
 has 'which is said' err '^prun: files: collect named no tests of 1 file, which run whole$'
 run --collect 'echo l/a.txt::one; echo broken; exit 3'
 is 'so does every file where collect fails' "$(logged)" 'l/a.txt l/a.txt;l/b.txt l/b.txt;'
-has 'with its status' err '^prun: files: collect failed with status 3, so whole files are run$'
-has 'and its last lines' err '^  broken$'
+has 'with its status' out '^prun: files: collect failed: exit status 3, so whole files are run$'
+has 'and its last lines' out '^prun: collect: broken$'
+"$PRUN" --collect 'touch asking; sleep 99; :' >out 2>err &
+pid=$!
+await test -e asking
+kill -TERM $pid
+wait $pid
+is 'a signal ends a collect' "$? $(alive 'sleep 99')" '143 '
 run --setup false
 is 'a setup that fails ends the run' $status 3
 run --collect none
@@ -115,7 +121,7 @@ END2
 	run -f p/prun.conf -n p/tests
 	is '-f: names are relative to the current directory' "$(sed -n 's/^\(p.tests.test_..py\).*/\1/p' out | tr '\n' ' ')" 'p/tests/test_a.py p/tests/test_b.py '
 	run p/tests
-	has 'a file that cannot be collected is told' err 'collect failed with status 2'
+	has 'a file that cannot be collected is told' out 'collect failed: exit status 2'
 	has 'and files run whole' out '^2 files: 0 passed, 2 failed'
 else
 	skip 'no pytest' 'pytest is asked by default, with -q in addopts, from a subdirectory' \
