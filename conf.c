@@ -337,13 +337,14 @@ mentions(const char *command, const char *name)
 	return false;
 }
 
-/* Reads "NAME[@PORT] COMMAND"; v has the n services before it.  Returns what is
- * wrong, or NULL. */
-static const char *
-read_service(const struct opts *o, const char *s, struct service *v, size_t n)
+/* Reads service n, "NAME[@PORT] COMMAND"; those before it have been read. */
+static void
+read_service(const struct opts *o, size_t n, const char *where)
 {
 	static const char *const logs[] = { "test", "server", "after", "db", "setup", "reopen",
 		"worker" };
+	struct service *v = o->services;
+	const char *s = o->service.v[n];
 	const char *port = s + strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-");
 	const char *command = port + strcspn(port, " \t");
 	size_t i, k;
@@ -353,12 +354,12 @@ read_service(const struct opts *o, const char *s, struct service *v, size_t n)
 	v[n].command = str("%s", command + strspn(command, " \t"));
 	v[n].port = -1;
 	if (!*v[n].name || !*v[n].command || (*port && *port != '@'))
-		return str("service = %s: needs NAME, of a-z, 0-9, _ and -, and COMMAND", s);
+		bad(where, "service = %s: needs NAME, of a-z, 0-9, _ and -, and COMMAND", s);
 	if (find_word(logs, LEN(logs), v[n].name) < LEN(logs))
-		return str("service = %s: the name is taken", v[n].name);
+		bad(where, "service = %s: the name is taken", v[n].name);
 	for (i = 0; i < n; i++)
 		if (!strcmp(v[i].name, v[n].name))
-			return str("service = %s is there twice", v[n].name);
+			bad(where, "service = %s is there twice", v[n].name);
 	/* What is not said is the first port that it mentions and nobody is awaited on. */
 	for (i = 0; i < o->ports.n && v[n].port < 0; i++) {
 		for (k = 0; k < n && v[k].port != (int)i; k++)
@@ -368,25 +369,7 @@ read_service(const struct opts *o, const char *s, struct service *v, size_t n)
 			v[n].port = (int)i;
 	}
 	if (*port && v[n].port < 0)
-		return str("service = %s%s: ports = has no %s", v[n].name, port, port + 1);
-	return NULL;
-}
-
-const char *
-conf_services(const struct opts *o, struct service **list)
-{
-	struct service *v = scratch((o->service.n + 1) * sizeof(*v));
-	const char *wrong;
-	size_t i;
-
-	for (i = 0; i < o->service.n; i++) {
-		wrong = read_service(o, o->service.v[i], v, i);
-		if (wrong)
-			return wrong;
-	}
-	if (list)
-		*list = v;
-	return NULL;
+		bad(where, "service = %s%s: ports = has no %s", v[n].name, port, port + 1);
 }
 
 static bool
@@ -410,7 +393,6 @@ resolve(const struct reading *r, struct opts *o, int suite)
 {
 	enum level seen[LEN(table)] = { DEFAULT }, level;
 	const struct setting *s, *db = NULL, *service = NULL;
-	const char *wrong;
 	size_t i;
 
 	for (i = 0; i < LEN(table); i++)
@@ -431,11 +413,13 @@ resolve(const struct reading *r, struct opts *o, int suite)
 				service = s;
 		}
 	}
-	wrong = suite == NOWHERE ? NULL : conf_services(o, NULL);
-	if (wrong)
-		bad(service->where, "%s", wrong);
+	if (suite == NOWHERE)
+		return;
+	o->services = scratch(o->service.n * sizeof(*o->services));
+	for (i = 0; i < o->service.n; i++)
+		read_service(o, i, service->where);
 	/* Only now is it known whether db-clone does it. */
-	if (suite != NOWHERE && o->db && !o->db_clone) {
+	if (o->db && !o->db_clone) {
 		check_url(db, "db", o->db);
 		check_url(db, "db-admin", o->db_admin);
 	}

@@ -101,26 +101,22 @@ plan_wants_pytest(const struct plan *p, const struct suite *s)
 	return false;
 }
 
-char *
-plan_command(const struct file *f, bool *program)
+const char *
+plan_command(const struct file *f)
 {
 	const char *test = f->suite->o.test ? f->suite->o.test : default_test(f->path);
 	struct buf b = { 0 };
-	char *command;
 	size_t i;
 
-	*program = !test;
-	if (!test && access(f->path, X_OK) == 0)
-		return str("%s%s", strchr(f->path, '/') ? "" : "./", f->path);
 	if (!test || !f->more.n)
-		return test ? str("%s", test) : NULL;
+		return test;
 	for (i = 0; i < f->more.n; i++) {
 		buf_char(&b, ' ');
 		buf_quote(&b, f->more.v[i]);
 	}
-	command = str("set --%s \"$@\"; %s", b.s, test);
+	test = str("set --%s \"$@\"; %s", b.s, test);
 	buf_free(&b);
-	return command;
+	return test;
 }
 
 /* ---- finding files ---- */
@@ -1099,7 +1095,7 @@ plan_make(struct plan *p)
 {
 	struct file *f;
 	size_t i;
-	bool program, scripts = false;
+	bool scripts = false;
 
 	if (p->o.clean)
 		return;
@@ -1112,7 +1108,7 @@ plan_make(struct plan *p)
 			read_marks(p, f, i == 0 || strcmp(f[-1].path, f->path));
 		find_locks(p, f);
 		scripts = scripts || (f->suite->o.server && is_script(f->path));
-		if (!plan_command(f, &program))
+		if (!plan_command(f) && access(f->path, X_OK) < 0)
 			bad(shown(f->path), "no command to run it: %s", how_to_run(f->path));
 	}
 	if (scripts)

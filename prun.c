@@ -80,7 +80,6 @@ print_plan(const struct plan *p)
 	int *order = plan_order(p, p->o.shuffle);
 	const char *command, *last = "";
 	const struct file *f;
-	bool program;
 	size_t i;
 
 	if (!p->o.quiet)
@@ -92,10 +91,10 @@ print_plan(const struct plan *p)
 			continue;
 		}
 		print_file(p, f);
-		command = plan_command(f, &program);
-		if (!program && strcmp(command, last))
+		command = plan_command(f);
+		if (command && strcmp(command, last))
 			printf("    %s\n", shown(command));
-		last = program ? last : command;
+		last = command ? command : last;
 	}
 	free(order);
 	if (!p->o.quiet)

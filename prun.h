@@ -84,6 +84,11 @@ struct proc {
 	bool shell;             /* sh -c: 128 + signal is a signal */
 };
 
+struct service {
+	char *name, *command;
+	int port;               /* index in ports of that it is awaited on; -1: none */
+};
+
 /* Every option's value (conf.c).  Durations in ms, sizes in bytes, -1: none. */
 struct opts {
 	int64_t jobs, ahead, retries, workers, max_worker_restart;
@@ -105,6 +110,7 @@ struct opts {
 	char *db, *db_admin, *db_clone, *db_drop;
 	struct list suite, files, exclude, db_env, url_env, port_env, env;
 	struct list unset, serial, alone, lock, ports, service;
+	struct service *services;       /* of a suite, service.n */
 };
 enum { AHEAD_AUTO = -1 };
 enum { STRATEGY_AUTO, STRATEGY_WAL_LOG, STRATEGY_FILE_COPY };
@@ -227,8 +233,8 @@ int plan_history_write(const struct plan *p, struct list *fresh);
 /* Directory of an attempt, and name of its clone (NULL: no database); scratch memory. */
 char *plan_dir(const struct plan *p, const struct file *f, int attempt);
 char *plan_clone(const struct plan *p, const struct file *f, int attempt);
-/* The command that runs f, scratch memory, or NULL; program: a path, not for the shell. */
-char *plan_command(const struct file *f, bool *program);
+/* The command that runs f; NULL: f is a program. */
+const char *plan_command(const struct file *f);
 /* How messages about a suite begin. */
 char *plan_label(const struct suite *s);
 /* Whether pytest runs a file of the suite because nothing else was said. */
@@ -247,12 +253,6 @@ char *conf_named(const struct plan *p, char *name);
 char *conf_path(const struct plan *p, const char *path);
 /* A value as the number that the option key takes. */
 int64_t conf_number(const char *key, const char *value, const char *where);
-struct service {
-	char *name, *command;
-	int port;               /* index in ports of that it is awaited on; -1: none */
-};
-/* A suite's services, service.n of them, in scratch memory; NULL, or what is wrong. */
-const char *conf_services(const struct opts *o, struct service **list);
 void conf_help(FILE *out);
 
 /* ---- pg.c: databases ---- */

@@ -364,9 +364,10 @@ start_member(struct attempt *a, size_t i)
 	return a->out.cause == CAUSE_NONE;
 }
 
-/* The stack is ready: waits until prun says that the test may begin. */
+/* The stack is ready: waits until prun says that the test may begin.  may_end: as for
+ * dead_member(). */
 static bool
-await_go(struct attempt *a)
+await_go(struct attempt *a, bool may_end, const char *when)
 {
 	int64_t begin = proc_clock(a->w);
 	size_t dead = a->nstack;
@@ -374,14 +375,14 @@ await_go(struct attempt *a)
 	enter(a, PREPARED);
 	while (!a->w->go && !a->w->cancelled && dead == a->nstack) {
 		proc_wait(a->w, NULL, 0, -1);
-		dead = dead_member(a, a->o->server_exit);
+		dead = dead_member(a, may_end);
 	}
 	a->waited += proc_clock(a->w) - begin;
 	if (a->w->cancelled)
 		return fails(a, CAUSE_CANCELLED, "");
 	if (dead < a->nstack)
-		fails(a, CAUSE_SERVER_DIED, str("%s died before the test began: %s",
-			a->stack[dead].title, proc_how_ended(&a->procs[dead])));
+		fails(a, CAUSE_SERVER_DIED, str("%s died%s: %s", a->stack[dead].title, when,
+			proc_how_ended(&a->procs[dead])));
 	return dead == a->nstack;
 }
 
@@ -397,7 +398,7 @@ start_stack(struct attempt *a)
 		if (!start_member(a, i))
 			return false;
 	a->out.service = 0;
-	return await_go(a);
+	return await_go(a, a->o->server_exit, " before the test began");
 }
 
 static void
@@ -566,28 +567,23 @@ static void
 run_test(struct attempt *a)
 {
 	const struct list *args = &a->plan->args;
-	bool program;
-	char *command = plan_command(a->f, &program);
+	const char *command = plan_command(a->f), *path = a->f->path;
 	struct spawn s = { .env = a->env.v };
 
 	enter(a, TESTING);
-	if (command && !program) {
+	if (command) {
 		s.argv = proc_argv(command, args);
 	} else {
 		s.argv = scratch((args->n + 2) * sizeof(*s.argv));
-		s.argv[0] = command;
+		s.argv[0] = str("%s%s", strchr(path, '/') ? "" : "./", path);
 		if (args->n)
 			memcpy(s.argv + 1, args->v, args->n * sizeof(*s.argv));
-		s.argv[args->n + 1] = NULL;
 	}
 	s.terminal = a->plan->o.interactive;
 	if (!s.terminal)
 		s.out = s.err = open_regular(a->log, O_WRONLY | O_CREAT | O_APPEND);
 	if (s.out < 0) {
 		fails(a, CAUSE_SPAWN, str("%s: %s", a->log, strerror(errno)));
-	} else if (!s.argv[0]) {
-		fails(a, CAUSE_SPAWN, str("%s: not executable, and no test = says how to run "
-			"it", a->f->path));
 	} else if (proc_start(a->w, &a->test, &s) < 0) {
 		fails(a, CAUSE_SPAWN, proc_why_not(s.argv[0], errno));
 	} else {
@@ -609,8 +605,7 @@ static void
 judge_test(struct attempt *a, int reports, const struct counts *c, struct buf *why)
 {
 	int status = a->test.status;
-	bool program;
-	const char *command = plan_command(a->f, &program);
+	const char *command = plan_command(a->f);
 
 	a->out.result = c->tests && c->skipped == c->tests ? SKIP : PASS;
 	if (status < 0) {
@@ -806,7 +801,7 @@ tell(struct attempt *a, enum news_type type, const char *path)
 static void
 make_stack(struct attempt *a)
 {
-	struct service *v = NULL;
+	const struct service *v = a->o->services;
 	struct member *m;
 	size_t i, n = a->o->service.n;
 
@@ -817,7 +812,6 @@ make_stack(struct attempt *a)
 	a->nstack = n + (a->o->server != NULL);
 	a->stack = scratch((n + 1) * sizeof(*a->stack));
 	a->procs = scratch((n + 1) * sizeof(*a->procs));
-	conf_services(a->o, &v);        /* says nothing is wrong, as when they were read */
 	for (i = 0; i <= n; i++) {
 		m = &a->stack[i];
 		m->title = i < n ? str("service %s", v[i].name) : "the server";
@@ -969,7 +963,6 @@ reopen(const struct attempt *self, const struct file *f)
 	struct attempt a = *self;
 	struct news n = { .type = NEWS_OPEN };
 	char *log, *url = getenv("PRUN_DB_URL");
-	size_t dead;
 
 	begin(&a, f, 1, a.plan->o.reopen);
 	a.db_url = url ? xstrdup(url) : NULL;
@@ -984,23 +977,14 @@ reopen(const struct attempt *self, const struct file *f)
 		snprintf(n.o.why, sizeof(n.o.why), "%s", a.o->server ? a.url : "");
 		proc_tell(a.w, &n);
 		a.out.result = PASS;
-		dead = a.nstack;
-		while (a.nstack && !a.w->cancelled && dead == a.nstack) {
-			proc_wait(a.w, NULL, 0, -1);
-			dead = dead_member(&a, false);
-		}
-		if (dead < a.nstack)
-			fails(&a, CAUSE_SERVER_DIED, str("%s died: %s", a.stack[dead].title,
-				proc_how_ended(&a.procs[dead])));
-		else if (a.nstack)
-			fails(&a, CAUSE_CANCELLED, "");
+		a.w->go = false;        /* what comes next is a cancel */
+		if (a.nstack)
+			await_go(&a, false, "");
 	}
 	stop(&a);
 	after(&a);
-	n.type = NEWS_RESULT;
-	n.o = a.out;
-	snprintf(n.o.why, sizeof(n.o.why), "! %s", a.why ? a.why : "");
-	proc_tell(a.w, &n);
+	/* Its directory is not there: the notes go up the pipe. */
+	tell(&a, NEWS_RESULT, str("%s/notes", plan_dir(a.plan, f, 1)));
 	end_attempt(&a);
 }
 
