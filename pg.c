@@ -46,7 +46,7 @@ struct pg {
 static char *
 admin_url(const struct opts *o)
 {
-	char *name = o->db_admin ? url_database(o->db_admin) : NULL;
+	char *name = o->db_admin ? url_param(o->db_admin, "dbname") : NULL;
 
 	/* A session on the template would be in the way of its clones. */
 	if (!name || !strcmp(name, url_template(o->db)))

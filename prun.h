@@ -306,9 +306,9 @@ const char *url_check(const char *url);
 char *url_admin(const char *url, const char *name, char **password);
 /* Adds libpq's variables for a URL, if it is PostgreSQL's: PGHOST=... */
 void url_env(const char *url, struct list *env);
-/* The database in a PostgreSQL URL, or NULL; the template database or file; its part of
- * its clones' names: what needs no quoting anywhere. */
-char *url_database(const char *url);
+/* A parameter of a PostgreSQL URL or DSN ("dbname"), or NULL; the template database or
+ * file; its part of its clones' names: what needs no quoting anywhere. */
+char *url_param(const char *url, const char *name);
 char *url_template(const char *url);
 char *url_file(const char *url);
 char *url_stem(const char *url);

@@ -27,11 +27,13 @@ struct url {
 	const char *user, *host, *path, *query;
 };
 
-/* A parameter of a query or DSN, as slices. */
+/* A parameter of a query or DSN, decoded; its value's text begins at from. */
 struct param {
-	const char *key, *value;
-	size_t nkey, nvalue;
+	char *key, *value;
+	const char *from;
 };
+
+static const char blank[] = " \t\n";
 
 /* The string in b, in scratch memory; b is freed. */
 static char *
@@ -90,101 +92,114 @@ split_url(const char *url)
 	return u;
 }
 
-/* Length of a value of a DSN, which may be quoted. */
-static size_t
-dsn_value(const char *value)
+/* Undoes %41. */
+static char *
+decode(const char *from, const char *to)
 {
-	const char *p = value;
-	bool quoted = *p == '\'';
+	char *start = scratch((size_t)(to - from) + 1), *out = start;
+	unsigned c;
 
-	for (p += quoted; *p && !(quoted ? *p == '\'' : strchr(" \t\n", *p) != NULL); p++)
-		p += *p == '\\' && p[1];
-	return (size_t)(p - value) + (quoted && *p);
+	for (; from < to; from++) {
+		c = (unsigned char)*from;
+		if (c == '%' && isxdigit((unsigned char)from[1])
+		&& isxdigit((unsigned char)from[2])) {
+			sscanf(from + 1, "%2x", &c);
+			from += 2;
+		}
+		*out++ = (char)c;
+	}
+	return start;
+}
+
+/* A value of a DSN, which may be quoted, and its end; NULL where none can be read. */
+static char *
+dsn_value(const char *s, const char **end)
+{
+	const char *stop = *s == '\'' ? "'" : blank;
+	char *start = scratch(strlen(s) + 1), *out = start;
+
+	for (s += *s == '\''; *s && !strchr(stop, *s); s++) {
+		s += *s == '\\' && s[1];
+		*out++ = *s;
+	}
+	if (stop != blank && *s++ != '\'')
+		return NULL;
+	*end = s;
+	return !*s || strchr(blank, *s) ? start : NULL;
 }
 
 /* The next parameter at *s, which moves behind it, but not where none can be read. */
 static bool
 next_param(const char **s, enum url_kind kind, struct param *p)
 {
-	static const char blank[] = " \t\n";
-	const char *end;
+	bool dsn = kind == URL_DSN;
+	const char *key, *end;
 
-	*s += strspn(*s, kind == URL_DSN ? blank : "?&");
-	p->key = *s;
-	p->nkey = strcspn(p->key, kind == URL_DSN ? "= \t\n" : "=&");
-	p->value = p->key + p->nkey;
-	if (kind != URL_DSN) {
-		p->value += *p->value == '=';
-		p->nvalue = strcspn(p->value, "&");
+	*s += strspn(*s, dsn ? blank : "?&");
+	key = *s;
+	end = key + strcspn(key, dsn ? "= \t\n" : "=&");
+	p->key = decode(key, end);
+	p->from = end + strspn(end, dsn ? blank : "");
+	if (dsn && *p->from != '=')
+		return false;
+	p->from += *p->from == '=';
+	if (dsn) {
+		p->from += strspn(p->from, blank);
+		p->value = dsn_value(p->from, &end);
 	} else {
-		p->value += strspn(p->value, blank);
-		if (*p->value != '=')
-			return false;
-		p->value += strspn(p->value + 1, blank) + 1;
-		p->nvalue = dsn_value(p->value);
-		end = p->value + p->nvalue;
-		if ((*end && !strchr(blank, *end))
-		|| (*p->value == '\'' && (p->nvalue < 2 || end[-1] != '\'')))
-			return false;
+		end = p->from + strcspn(p->from, "&");
+		p->value = decode(p->from, end);
 	}
-	*s = p->value + p->nvalue;
-	return *p->key;
+	if (p->value)
+		*s = end;
+	return p->value && *key;
 }
 
-/* Whether its key is one of words: " host port ". */
+/* Whether a word is one of words: " host port ". */
 static bool
-is_one(const struct param *p, const char *words)
+is_one(const char *word, const char *words)
 {
-	return strstr(words, str(" %.*s ", (int)p->nkey, p->key)) != NULL;
+	return strstr(words, str(" %s ", word)) != NULL;
 }
 
-/* Undoes %41. */
-static char *
-decode(const char *from, const char *to)
+/* Appends s in quotes; escape goes before these and before itself. */
+static void
+quote(struct buf *b, const char *s, char mark, char escape)
 {
-	char *start = scratch((size_t)(to - from) + 1), *out = start, hex[3] = "";
-
-	for (; from < to; from++) {
-		*out = *from;
-		if (*from == '%' && isxdigit((unsigned char)from[1])
-		&& isxdigit((unsigned char)from[2])) {
-			memcpy(hex, from + 1, 2);
-			*out = (char)strtol(hex, NULL, 16);
-			from += 2;
-		}
-		out++;
+	buf_char(b, mark);
+	for (; *s; s++) {
+		if (*s == mark || *s == escape)
+			buf_char(b, escape);
+		buf_char(b, *s);
 	}
-	*out = '\0';
-	return start;
+	buf_char(b, mark);
 }
 
-/* Appends a parameter to a DSN, if libpq finds the server by it.  Drivers have others,
- * and words of their own. */
 static void
 add_param(struct buf *b, const char *key, const char *value)
+{
+	buf_fmt(b, "%s%s=", b->n ? " " : "", key);
+	quote(b, value, '\'', '\\');
+}
+
+/* Appends a URL's parameter to a DSN, if libpq finds the server by it.  Drivers have
+ * others, and words of their own. */
+static void
+add_known(struct buf *b, const char *key, const char *value)
 {
 	static const char known[] = " host hostaddr port dbname user password passfile "
 		"channel_binding options gssencmode sslmode sslcert sslkey sslpassword "
 		"sslrootcert sslcrl sslcrldir sslsni requirepeer ssl_min_protocol_version "
 		"ssl_max_protocol_version krbsrvname gsslib service target_session_attrs ";
-	bool ssl = !strcmp(key, "ssl");
 
-	if (ssl)
+	if (!strcmp(key, "ssl"))
 		key = "sslmode";
-	if (!*value || !strstr(known, str(" %s ", key)))
-		return;
-	if (!strcmp(value, "no-verify") || (ssl && (!strcmp(value, "true")
-	|| !strcmp(value, "TRUE"))))
+	if (!strcmp(key, "sslmode") && is_one(value, " true TRUE no-verify "))
 		value = "require";
-	else if (ssl && !strcmp(value, "false"))
+	else if (!strcmp(key, "sslmode") && !strcmp(value, "false"))
 		value = "disable";
-	buf_fmt(b, "%s%s='", b->n ? " " : "", key);
-	for (; *value; value++) {
-		if (*value == '\'' || *value == '\\')
-			buf_char(b, '\\');
-		buf_char(b, *value);
-	}
-	buf_char(b, '\'');
+	if (*value && is_one(key, known))
+		add_param(b, key, value);
 }
 
 /* Adds the hosts and ports of a URL, which libpq takes as two lists. */
@@ -210,8 +225,8 @@ add_hosts(struct buf *b, const struct url *u)
 		}
 	}
 	all = take(&hosts);
-	add_param(b, "host", decode(all, all + strlen(all)));
-	add_param(b, "port", take(&ports));
+	add_known(b, "host", decode(all, all + strlen(all)));
+	add_known(b, "port", take(&ports));
 }
 
 /* A URL or DSN of PostgreSQL as a DSN, in which the last of equal keys holds. */
@@ -227,71 +242,45 @@ to_dsn(const char *url)
 		return str("%s", url);
 	if (u.host > u.user) {
 		colon = u.user + strcspn(u.user, ":@");
-		add_param(&b, "user", decode(u.user, colon));
+		add_known(&b, "user", decode(u.user, colon));
 		if (*colon == ':')
-			add_param(&b, "password", decode(colon + 1, u.host - 1));
+			add_known(&b, "password", decode(colon + 1, u.host - 1));
 	}
 	add_hosts(&b, &u);
 	if (u.query > u.path)
-		add_param(&b, "dbname", decode(u.path + 1, u.query));
+		add_known(&b, "dbname", decode(u.path + 1, u.query));
 	while (next_param(&s, URL_PG, &p))
-		add_param(&b, str("%.*s", (int)p.nkey, p.key),
-			decode(p.value, p.value + p.nvalue));
+		add_known(&b, p.key, p.value);
 	return take(&b);
 }
 
-/* The value of a parameter of a DSN, without its quotes and backslashes. */
-static char *
-value_of(const struct param *p)
+char *
+url_param(const char *url, const char *name)
 {
-	const char *from = p->value, *end = from + p->nvalue;
-	char *start = scratch(p->nvalue + 1), *to = start;
-
-	if (*from == '\'') {
-		from++;
-		end--;
-	}
-	while (from < end) {
-		from += *from == '\\' && from + 1 < end;
-		*to++ = *from++;
-	}
-	return start;
-}
-
-/* The last value of a parameter of a DSN, or NULL. */
-static char *
-param(const char *dsn, const char *name)
-{
+	const char *dsn = to_dsn(url);
 	struct param p;
 	char *found = NULL;
 
 	while (next_param(&dsn, URL_DSN, &p))
-		if (is_one(&p, name))
-			found = value_of(&p);
+		if (!strcmp(p.key, name))
+			found = p.value;
 	return found;
 }
 
 char *
 url_admin(const char *url, const char *name, char **password)
 {
-	const char *s = to_dsn(url);
+	const char *dsn = to_dsn(url);
 	struct buf b = { 0 };
 	struct param p;
 
-	while (next_param(&s, URL_DSN, &p))
-		if (password && is_one(&p, " password sslpassword "))
-			*password = is_one(&p, " password ") ? value_of(&p) : *password;
-		else if (!is_one(&p, " dbname "))
-			buf_fmt(&b, "%s%.*s=%.*s", b.n ? " " : "", (int)p.nkey, p.key,
-				(int)p.nvalue, p.value);
+	while (next_param(&dsn, URL_DSN, &p))
+		if (password && !strcmp(p.key, "password"))
+			*password = p.value;
+		else if (!is_one(p.key, password ? " dbname sslpassword " : " dbname "))
+			add_param(&b, p.key, p.value);
 	add_param(&b, "dbname", name);
 	return take(&b);
-}
-
-char *
-url_database(const char *url)
-{
-	return param(to_dsn(url), " dbname ");
 }
 
 void
@@ -299,17 +288,17 @@ url_env(const char *url, struct list *env)
 {
 	struct buf b = { 0 };
 	struct param p;
-	size_t i;
+	const char *s;
 
 	if (url_kind(url) != URL_PG && url_kind(url) != URL_DSN)
 		return;
 	url = to_dsn(url);
 	while (next_param(&url, URL_DSN, &p)) {
-		buf_str(&b, is_one(&p, " dbname ") ? "PGDATABASE" : "PG");
-		for (i = 0; i < p.nkey && !is_one(&p, " dbname "); i++)
-			if (p.key[i] != '_')
-				buf_char(&b, toupper((unsigned char)p.key[i]));
-		list_add(env, str("%s=%s", take(&b), value_of(&p)));
+		buf_str(&b, "PG");
+		for (s = strcmp(p.key, "dbname") ? p.key : "database"; *s; s++)
+			if (*s != '_')
+				buf_char(&b, toupper((unsigned char)*s));
+		list_add(env, str("%s=%s", take(&b), p.value));
 	}
 }
 
@@ -363,9 +352,9 @@ url_template(const char *url)
 		return name;
 	}
 	/* As libpq chooses. */
-	name = url_database(url);
+	name = url_param(url, "dbname");
 	name = name ? name : getenv("PGDATABASE");
-	name = name ? name : param(to_dsn(url), " user ");
+	name = name ? name : url_param(url, "user");
 	name = name ? name : getenv("PGUSER");
 	if (!name && getpwuid(geteuid()))
 		name = getpwuid(geteuid())->pw_name;
@@ -434,8 +423,8 @@ replace_params(struct buf *b, const struct url *u, const char *keys, const char 
 	struct param p;
 
 	while (next_param(&s, u->kind, &p))
-		if (is_one(&p, keys)) {
-			buf_add(b, from, (size_t)(p.value - from));
+		if (is_one(p.key, keys)) {
+			buf_add(b, from, (size_t)(p.from - from));
 			buf_str(b, value);
 			from = s;
 		}
@@ -705,7 +694,8 @@ pq_reply(struct session *db, int64_t deadline, bool heed)
 static struct reply
 psql_start(struct session *db)
 {
-	char *password = NULL, *url = url_admin(db->url, url_database(db->url), &password);
+	char *password = getenv("PGPASSWORD"), *name = url_param(db->url, "dbname");
+	char *url = url_admin(db->url, name, &password);
 	char *argv[] = { "psql", "-XAtqw", "-v", "VERBOSITY=verbose",
 		"-F", "\037", "-R", "\036", "-d", url, NULL };
 	struct list env = { 0 };
@@ -714,8 +704,7 @@ psql_start(struct session *db)
 	size_t i;
 
 	for (i = 0; environ[i]; i++)
-		if (!starts(environ[i], "LC_ALL=")
-		&& !(password && starts(environ[i], "PGPASSWORD=")))
+		if (!starts(environ[i], "LC_ALL=") && !starts(environ[i], "PGPASSWORD="))
 			list_add(&env, environ[i]);
 	list_add(&env, "LC_ALL=C");     /* we read its messages */
 	if (password)
@@ -884,19 +873,6 @@ sql_open(struct session *db, bool heed)
 		"db-admin to the URL of the server itself");
 }
 
-/* Appends s in quotes, " for an identifier or ' for a literal. */
-static void
-quote(struct buf *b, const char *s, char mark)
-{
-	buf_char(b, mark);
-	for (; *s; s++) {
-		if (*s == mark)
-			buf_char(b, mark);
-		buf_char(b, *s);
-	}
-	buf_char(b, mark);
-}
-
 char *
 sql_fmt(const char *fmt, ...)
 {
@@ -909,8 +885,10 @@ sql_fmt(const char *fmt, ...)
 			buf_char(&b, *fmt);
 		else if (*fmt == 's')
 			buf_str(&b, va_arg(ap, const char *));
+		else if (*fmt == 'I')
+			quote(&b, va_arg(ap, const char *), '"', '"');
 		else
-			quote(&b, va_arg(ap, const char *), *fmt == 'I' ? '"' : '\'');
+			quote(&b, va_arg(ap, const char *), '\'', '\'');
 	}
 	va_end(ap);
 	return take(&b);

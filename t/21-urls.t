@@ -38,8 +38,8 @@ done <<'END'
 21	postgresql://h/a?ssl=TRUE	postgresql://h/N?ssl=TRUE | host='h' sslmode='require' dbname='P'
 22	postgresql://h/a?sslmode=no-verify	postgresql://h/N?sslmode=no-verify | host='h' sslmode='require' dbname='P'
 23	postgresql://h/a?&sslmode=require	postgresql://h/N?&sslmode=require | host='h' sslmode='require' dbname='P'
-24	host=h dbname='my db'	host=h dbname=N | host=h dbname='P'
-25	host=h user=u	host=h user=u dbname=N | host=h user=u dbname='P'
+24	host=h dbname='my db'	host=h dbname=N | host='h' dbname='P'
+25	host=h user=u	host=h user=u dbname=N | host='h' user='u' dbname='P'
 26	prisma+postgres://localhost:51213/?api_key=x	refused: is the URL of Prisma's proxy; use the database's own URL
 27	sqlite:///r.db	sqlite:////abs/N.db
 27	sqlite+aiosqlite:///r.db	sqlite+aiosqlite:////abs/N.db
