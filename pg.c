@@ -33,7 +33,6 @@ struct pg {
 	const char *name, *dir;
 	struct buf *notes;
 	struct session *db;
-	bool crowded;
 	bool unbroken;          /* the session has lived since the clone was made */
 	int64_t cloned_at;
 	struct list noted;      /* clones that a first look found without a living run */
@@ -101,7 +100,6 @@ attach(struct pg *pg, bool heed)
 		return r;
 	pg->unbroken = false;
 	r = sql_open(pg->db, heed);
-	pg->crowded = r.error && r.error->trouble == SQL_CROWDED;
 	return r.error ? r : lock_run(pg, "advisory_lock_shared", pg->plan->id);
 }
 
@@ -166,12 +164,10 @@ lock_template(struct pg *pg, const char *function)
 	"nullif(application_name, ''), host(client_addr))"
 #define CLIENTS "coalesce(backend_type, 'client backend') = 'client backend' AND datname = "
 
-/* Says in why what went wrong; -1. */
-static int
-explain(const struct reply *r, const char *what, struct buf *why)
+static const char *
+explain(const struct reply *r, const char *what)
 {
-	buf_fmt(why, "%s: %s%s", what, r->message, r->error->advice);
-	return -1;
+	return str("%s: %s%s", what, r->message, r->error->advice);
 }
 
 /* Ends the sessions on a database that we may end, or only names them all. */
@@ -444,14 +440,14 @@ sweep(struct pg *pg, enum sweep how)
 /* ---- files, and commands for anything else ---- */
 
 /* Runs cp, db-clone or db-drop (out is NULL); what they say goes to db.log in the
- * attempt's directory, and what went wrong to why. */
-static int
-run_command(struct pg *pg, const char *what, char **argv, char **env, const char *out,
-	struct buf *why)
+ * attempt's directory.  NULL, or what went wrong. */
+static const char *
+run_command(struct pg *pg, const char *what, char **argv, char **env, const char *out)
 {
 	int64_t deadline = out ? -1 : proc_clock(pg->w) + ANSWER_MS;
 	char *log = str("%s/db.log", pg->dir);
 	struct spawn s = { .argv = argv, .env = env };
+	const char *why = NULL;
 	struct stat st;
 	int status = SPAWN_FAILED;
 
@@ -460,66 +456,64 @@ run_command(struct pg *pg, const char *what, char **argv, char **env, const char
 	if (s.out >= 0 && s.err >= 0)
 		status = proc_run(pg->w, &s, deadline, out != NULL, pg->o->grace_ms, pg->notes);
 	if (status == SPAWN_FAILED)
-		buf_fmt(why, "%s: %s", what, strerror(errno));
+		why = str("%s: %s", what, strerror(errno));
 	else if (status)
-		buf_fmt(why, "%s %s, see %s", what,
+		why = str("%s %s, see %s", what,
 			status == RUN_STOPPED ? "was stopped" : "failed", log);
 	close_keep(s.out);
 	close_keep(s.err);
-	if (!status && stat(log, &st) == 0 && st.st_size == 0)
+	if (!why && stat(log, &st) == 0 && st.st_size == 0)
 		unlink(log);    /* nothing to show; if it cannot go, it is shown empty */
-	return status ? -1 : 0;
+	return why;
 }
 
-static int
-clone_file(struct pg *pg, char **env, struct buf *why)
+static const char *
+clone_file(struct pg *pg, char **env)
 {
 	static const char *const sides[] = { "-wal", "-journal" };
 	/* Of a symlink cp -R would copy the link. */
-	char *from = url_file(pg->o->db), *real = realpath(from, NULL), *side;
-	char *argv[] = { "cp", "-R", "--", str("%s", real ? real : ""),
+	char *from = url_file(pg->o->db), *real = real_path(from), *side;
+	char *argv[] = { "cp", "-R", "--", real,
 		url_clone_file(pg->o->db, pg->name, pg->dir), NULL };
 	struct stat st;
 	size_t i;
 
 	if (!real)
-		buf_fmt(why, "cannot clone %s: %s; create it, or let setup create it", from,
+		return str("cannot clone %s: %s; create it, or let setup create it", from,
 			strerror(errno));
-	free(real);
-	for (i = 0; i < LEN(sides) && !why->n; i++) {
-		side = str("%s%s", argv[3], sides[i]);
+	for (i = 0; i < LEN(sides); i++) {
+		side = str("%s%s", real, sides[i]);
 		if (stat(side, &st) == 0 && st.st_size > 0)
-			buf_fmt(why, "cannot clone %s: %s is not empty, so the database is "
+			return str("cannot clone %s: %s is not empty, so the database is "
 				"open or was not closed; close it, or let setup close it",
 				from, side);
 	}
-	return why->n ? -1 : run_command(pg, str("cannot clone %s: cp -R", from), argv, env,
-		"/dev/null", why);
+	return run_command(pg, str("cannot clone %s: cp -R", from), argv, env, "/dev/null");
 }
 
 /* Runs db-clone, whose last line becomes *url.  An empty db.out stays as long as the
  * clone does. */
-static int
-run_db_clone(struct pg *pg, char **env, char **url, struct buf *why)
+static const char *
+run_db_clone(struct pg *pg, char **env, char **url)
 {
 	char *what = str("db-clone: %s", pg->o->db_clone), *out = str("%s/db.out", pg->dir);
+	char **argv = proc_argv(pg->o->db_clone, NULL);
+	const char *why = run_command(pg, what, argv, env, out);
 	struct buf line = { 0 };
 
-	if (run_command(pg, what, proc_argv(pg->o->db_clone, NULL), env, out, why) < 0)
-		return -1;
+	if (why)
+		return why;
 	buf_tail(&line, out, 1);
 	if (truncate(out, 0) < 0)       /* only env has its password */
 		unlink(out);
 	if (line.n)
 		*url = xstrdup(str("%.*s", (int)line.n - 1, line.s));
-	else
-		buf_fmt(why, "%s printed no URL", what);
 	buf_free(&line);
-	return *url ? 0 : -1;
+	return *url ? NULL : str("%s printed no URL", what);
 }
 
 /* Runs db-drop for what db-clone has made in the run directories that --clean got. */
-static int
+static const char *
 clean_commands(struct pg *pg, bool list)
 {
 	static const char script[] =
@@ -531,16 +525,14 @@ clean_commands(struct pg *pg, bool list)
 		"echo \"- cannot drop $db: db-drop failed, see $dir/db.log\"; exit 1\n"
 		") || status=1; done; done; exit ${status-0}";
 	char *out = str("%s/db.out", pg->plan->dir);
-	struct buf why = { 0 };
-	int failed;
+	char *command = str(script, pg->suite->name, list ? "true" : "false",
+		pg->o->db_drop ? pg->o->db_drop : ":");
+	const char *why;
 
 	pg->dir = pg->plan->dir;
-	failed = run_command(pg, "db-drop", proc_argv(str(script, pg->suite->name,
-		list ? "true" : "false", pg->o->db_drop ? pg->o->db_drop : ":"),
-		&pg->plan->paths), environ, out, &why);
+	why = run_command(pg, "db-drop", proc_argv(command, &pg->plan->paths), environ, out);
 	buf_read(pg->notes, out);
-	buf_free(&why);                 /* the notes say more */
-	return failed;
+	return why ? "" : NULL;         /* the notes say more */
 }
 
 /* ---- what workers ask for ---- */
@@ -555,15 +547,6 @@ pg_open(struct worker *w, const struct plan *p)
 	return pg;
 }
 
-void
-pg_close(struct pg *pg)
-{
-	struct session *db;
-
-	for (db = pg->sessions; db; db = db->next)
-		sql_close(db);          /* the memory goes with the process */
-}
-
 bool
 pg_waits(const struct pg *pg)
 {
@@ -574,6 +557,7 @@ pg_waits(const struct pg *pg)
 void
 pg_end(struct pg *pg, struct buf *notes)
 {
+	struct session *db;
 	size_t i;
 
 	if (pg->noted.n)
@@ -588,67 +572,71 @@ pg_end(struct pg *pg, struct buf *notes)
 		if (pg->noted.n && !pg->w->cancelled && !attach(pg, true).error)
 			sweep(pg, DROP);
 	}
+	for (db = pg->sessions; db; db = db->next)
+		sql_close(db);          /* the memory goes with the process */
 }
 
-int
-pg_clone(struct pg *pg, char **env, char **url, struct buf *why, bool *passing)
+const char *
+pg_clone(struct pg *pg, char **env, char **url, enum trouble *trouble)
 {
+	const char *why = NULL;
 	struct reply r;
 	int tries, most;
+	bool again;
 
-	*passing = false;
+	*trouble = SQL_OTHER;
 	if (pg->o->db_clone)
-		return run_db_clone(pg, env, url, why);
+		return run_db_clone(pg, env, url);
 	for (tries = 0; pg->db; tries++) {
 		r = clone_postgres(pg);
 		if (!r.error)
 			break;
-		*passing = r.error->trouble >= SQL_PASSING;
+		*trouble = r.error->trouble;
 		/* Where it is crowded, it is for another worker. */
-		most = pg->crowded && (pg->plan->workers > 1 || pg->plan->o.ahead) ? 1 : 3;
-		if (*passing && tries < most)
+		most = pg->plan->workers > 1 || pg->plan->o.ahead ? 1 : 3;
+		again = *trouble >= SQL_PASSING && tries < (*trouble == SQL_CROWDED ? most : 3);
+		if (again)
 			proc_pause(pg->w, proc_clock(pg->w) + (500 << tries));
-		if (!*passing || tries >= most || pg->w->cancelled)
+		if (!again || pg->w->cancelled)
 			return explain(&r, str("cannot clone database %s",
-				url_template(pg->o->db)), why);
+				url_template(pg->o->db)));
 		/* An answer may have been lost, or the name is taken: drop what is there. */
 		if (pg->db->seen)
 			pg_drop(pg, env);
 	}
-	if (!pg->db && clone_file(pg, env, why) < 0)
-		return -1;
+	if (!pg->db)
+		why = clone_file(pg, env);
+	if (why)
+		return why;
 	*url = xstrdup(url_clone(pg->o->db, pg->name, pg->dir));
 	pg->w->watch = pg->db ? watch : NULL;
 	pg->w->watched = pg;
 	pg->w->watch_at = proc_clock(pg->w) + 500;
-	return 0;
+	return NULL;
 }
 
 int
 pg_drop(struct pg *pg, char **env)
 {
-	struct reply r = { 0 };
-	struct buf why = { 0 };
-	int failed = 0;
+	const char *why = NULL;
+	struct reply r;
 
 	pg->w->watch = NULL;
 	if (pg->db) {
 		r = drop_clone(pg, pg->name);
-		failed = r.error ? explain(&r, "cannot drop database", &why) : 0;
+		why = r.error ? explain(&r, "cannot drop database") : NULL;
 	} else if (!pg->o->db_clone) {
-		failed = remove_tree(url_clone_file(pg->o->db, pg->name, pg->dir));
-		if (failed)
-			buf_fmt(&why, "cannot remove it: %s", strerror(errno));
+		if (remove_tree(url_clone_file(pg->o->db, pg->name, pg->dir)) < 0)
+			why = str("cannot remove it: %s", strerror(errno));
 	} else if (pg->o->db_drop) {
-		failed = run_command(pg, str("db-drop: %s", pg->o->db_drop),
-			proc_argv(pg->o->db_drop, NULL), env, NULL, &why);
+		why = run_command(pg, str("db-drop: %s", pg->o->db_drop),
+			proc_argv(pg->o->db_drop, NULL), env, NULL);
 	}
-	if (!failed && pg->o->db_clone)
+	if (why)
+		buf_fmt(pg->notes, "- %s (%s was not dropped)\n", why, pg->name);
+	else if (pg->o->db_clone)
 		unlink(str("%s/db.out", pg->dir));
-	if (failed)
-		buf_fmt(pg->notes, "- %s (%s was not dropped)\n", why.s, pg->name);
-	buf_free(&why);
-	return failed;
+	return why ? -1 : 0;
 }
 
 void
@@ -666,14 +654,14 @@ pg_keep(struct pg *pg, const char *file)
 			"drop it: %s\n", pg->name, r.message);
 }
 
-int
-pg_setup(struct pg *pg, bool begin, struct buf *why)
+const char *
+pg_setup(struct pg *pg, bool begin)
 {
 	struct reply r;
 	char *copy = copy_name(pg);
 
 	if (!pg->db)
-		return 0;
+		return NULL;
 	/* psql does not tell what would show it. */
 	if (begin && !pg->o->db_admin && !sql_libpq() && strstr(pg->o->db, "pgbouncer=true"))
 		buf_str(pg->notes, "- db goes through pgbouncer, and locks do not work with "
@@ -685,29 +673,29 @@ pg_setup(struct pg *pg, bool begin, struct buf *why)
 	if (!r.error && begin && copy)
 		r = lock_template(pg, "lock");
 	if (r.error)
-		return explain(&r, "the database server", why);
+		return explain(&r, "the database server");
 	if (begin)
-		return 0;
+		return NULL;
 	/* So that no other run's setup changes it under this run. */
 	r = copy_database(pg, url_template(pg->o->db), copy);
 	lock_template(pg, "unlock");
 	return r.error ? explain(&r, str("cannot copy database %s",
-		url_template(pg->o->db)), why) : 0;
+		url_template(pg->o->db))) : NULL;
 }
 
-int
-pg_clean(struct pg *pg, bool list, struct buf *why)
+const char *
+pg_clean(struct pg *pg, bool list)
 {
-	struct reply r = { 0 };
+	struct reply r;
 
 	if (pg->o->db_clone)
 		return clean_commands(pg, list);
 	if (!pg->db)
-		return 0;               /* they are in the run directories */
+		return NULL;            /* they are in the run directories */
 	r = attach(pg, true);
 	if (r.error)
-		return explain(&r, "the database server", why);
-	return sweep(pg, list ? LIST : CLEAN);
+		return explain(&r, "the database server");
+	return sweep(pg, list ? LIST : CLEAN) < 0 ? "" : NULL;
 }
 
 void
@@ -795,10 +783,4 @@ pg_gone(struct pg *pg, const char *url)
 		return stat(url_file(url), &st) < 0;
 	r = ask(pg, sql_fmt("SELECT 1 FROM pg_database WHERE datname = %L", pg->name));
 	return !r.error && r.n == 0;
-}
-
-bool
-pg_crowded(const struct pg *pg)
-{
-	return pg->crowded;
 }

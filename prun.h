@@ -260,29 +260,33 @@ void conf_help(FILE *out);
 struct worker;
 struct pg;                      /* a worker's sessions with database servers */
 
+/* What an error of the server means to us. */
+enum trouble {
+	SQL_OTHER, SQL_FORBIDDEN, SQL_IN_USE, SQL_IS_TEMPLATE, SQL_LATE,
+	SQL_PASSING,            /* of this and those below another try may be without */
+	SQL_NOT_YET, SQL_CROWDED, SQL_LOST
+};
+
 struct pg *pg_open(struct worker *w, const struct plan *p);
 /* Drops the copies that this worker made, and what dead runs left, if a look 5 s after
- * the first one finds it still; whether that has to be waited for. */
+ * the first one finds it still; closes all; whether that look has to be waited for. */
 void pg_end(struct pg *pg, struct buf *notes);
 bool pg_waits(const struct pg *pg);
-void pg_close(struct pg *pg);
 /* What the functions below are about: the database of a suite, its clone's name and
  * the attempt's directory; notes is told what there is to say. */
 void pg_begin(struct pg *pg, const struct suite *s, const char *name, const char *dir,
 	struct buf *notes);
-/* Clones the template; *url is the clone's, to be freed.  -1 with why; passing: a later
- * try may help.  env: for cp, db-clone. */
-int pg_clone(struct pg *pg, char **env, char **url, struct buf *why, bool *passing);
-/* Whether the last session was refused because there are too many. */
-bool pg_crowded(const struct pg *pg);
+/* NULL, or in scratch memory why not:
+ * Clones the template; *url is the clone's, to be freed.  env: for cp, db-clone. */
+const char *pg_clone(struct pg *pg, char **env, char **url, enum trouble *trouble);
+/* Before setup: notes what dead runs left, and locks the template if there is a setup;
+ * after it: copies it for the run's clones, and unlocks. */
+const char *pg_setup(struct pg *pg, bool begin);
+/* Lists or drops the template's leftovers and kept clones; "" where the notes say it. */
+const char *pg_clean(struct pg *pg, bool list);
 /* Drops a clone, or what there may be of it; marks it as kept, so that no run does. */
 int pg_drop(struct pg *pg, char **env);
 void pg_keep(struct pg *pg, const char *file);
-/* Before setup: notes what dead runs left, and locks the template if there is a setup;
- * after it: copies it for the run's clones, and unlocks. */
-int pg_setup(struct pg *pg, bool begin, struct buf *why);
-/* Lists or drops the template's leftovers and kept clones; -1 where one stays. */
-int pg_clean(struct pg *pg, bool list, struct buf *why);
 /* Notes the sessions on the template that began since the clone was made. */
 void pg_strangers(struct pg *pg);
 /* Whether anybody but us has connected to the clone; -1 where that is not known. */
@@ -319,13 +323,6 @@ char *url_clone_file(const char *url, const char *name, const char *dir);
 char *url_clone(const char *url, const char *name, const char *dir);
 /* The URL as it may be shown: password as ***. */
 char *url_masked(const char *url);
-
-/* What an error of the server means to us. */
-enum trouble {
-	SQL_OTHER, SQL_FORBIDDEN, SQL_IN_USE, SQL_IS_TEMPLATE, SQL_LATE,
-	SQL_PASSING,            /* of this and those below another try may be without */
-	SQL_NOT_YET, SQL_CROWDED, SQL_LOST
-};
 
 struct error {
 	const char *state;      /* an SQLSTATE or its beginning */

@@ -284,9 +284,8 @@ prepare(struct attempt *a)
 static bool
 clone(struct attempt *a)
 {
-	struct buf why = { 0 };
-	bool passing = false;
-	int failed;
+	enum trouble trouble;
+	const char *why;
 
 	if (!a->db)
 		return true;
@@ -294,17 +293,16 @@ clone(struct attempt *a)
 	make_env(a);
 	if (a->o->db_clone)
 		write_env(a);           /* for --clean, should we die */
-	failed = pg_clone(a->pg, a->env.v, &a->db_url, &why, &passing);
+	why = pg_clone(a->pg, a->env.v, &a->db_url, &trouble);
 	/* Then another worker makes it. */
-	a->out.crowded = failed && pg_crowded(a->pg) && !a->w->cancelled
+	a->out.crowded = why && trouble == SQL_CROWDED && !a->w->cancelled
 		&& (a->plan->workers > 1 || a->plan->o.ahead);
 	a->cloned = !a->out.crowded;
-	if (failed) {
-		a->out.fatal = !a->w->cancelled && !passing;
-		fails(a, CAUSE_DATABASE, why.s ? why.s : "");
+	if (why) {
+		a->out.fatal = !a->w->cancelled && trouble < SQL_PASSING;
+		fails(a, CAUSE_DATABASE, why);
 	}
-	buf_free(&why);
-	return !failed && !a->w->cancelled;
+	return !why && !a->w->cancelled;
 }
 
 /* The first of the stack that is dead, or nstack.  may_end: the server may have
@@ -926,7 +924,7 @@ setup(const struct attempt *self, const struct suite *s)
 		"raise SystemExit(u.find_spec(\"pytest\") is None)'";
 	struct attempt a = *self;
 	char *log = str("%s/setup.log", a.plan->dir);
-	struct buf why = { 0 };
+	const char *why = NULL;
 	int status;
 
 	a.suite = s;
@@ -934,26 +932,25 @@ setup(const struct attempt *self, const struct suite *s)
 	pg_begin(a.pg, a.suite, NULL, NULL, &a.notes);
 	make_env(&a);
 	if (a.plan->o.clean) {
-		if (a.o->db && pg_clean(a.pg, a.plan->o.list, &why) < 0)
-			fails(&a, CAUSE_DATABASE, why.s ? why.s : "");
+		why = a.o->db ? pg_clean(a.pg, a.plan->o.list) : NULL;
 	} else if (plan_wants_pytest(a.plan, s) && run_command(&a, ask, log, -1, true) != 0) {
 		fails(&a, CAUSE_SPAWN, "no pytest for $PYTHON (default: python3): install it, "
 			"set PYTHON to a Python that has it, or set test");
-	} else if (!s->no_setup && pg_setup(a.pg, true, &why) == 0 && a.o->setup) {
-		status = run_command(&a, a.o->setup, log, -1, true);
+	} else if (!s->no_setup) {
+		why = pg_setup(a.pg, true);
+		status = why || !a.o->setup ? 0 : run_command(&a, a.o->setup, log, -1, true);
 		proc_drain(&a.w->pids, NULL);
 		if (status)
 			fails(&a, CAUSE_EXIT, str("setup failed: %s; see %s", how(status), log));
-		else
-			pg_setup(a.pg, false, &why);
+		else if (!why && a.o->setup)
+			why = pg_setup(a.pg, false);
 	}
-	if (why.n)
-		fails(&a, CAUSE_DATABASE, why.s);
+	if (why)
+		fails(&a, CAUSE_DATABASE, why);
 	if (a.out.cause == CAUSE_NONE && s->whole.n)
 		collect(&a, log);
 	tell_done(&a);
 	list_free(&a.env);
-	buf_free(&why);
 }
 
 /* Starts the server of a kept attempt again, on its database. */
@@ -1046,7 +1043,6 @@ work_run(const struct plan *p, int slot, int orders, int news)
 		scratch_release(mark);
 	}
 	end(&self);
-	pg_close(self.pg);
 	proc_drain(&w.pids, NULL);
 	free(w.pids.v);
 	_exit(0);
