@@ -35,7 +35,10 @@ plan_dir(const struct plan *p, const struct file *f, int attempt)
 char *
 plan_clone(const struct plan *p, const struct file *f, int attempt)
 {
-	return f->suite->o.db ? url_clone_name(f->suite->o.db, f->index, p->id, attempt) : NULL;
+	const char *db = f->suite->o.db;
+	char *name = db ? str("%s_w%d_%s", url_stem(db), f->index, p->id) : NULL;
+
+	return name && attempt > 1 ? str("%sr%d", name, attempt) : name;
 }
 
 /* The first playwright.config.* here, or NULL. */

@@ -230,7 +230,8 @@ int *plan_order(const struct plan *p, const char *seed);
 /* A line of the history; writes such lines, what it says of other files stays. */
 char *plan_history_line(int64_t ms, enum result result, const char *suite, const char *test);
 int plan_history_write(const struct plan *p, struct list *fresh);
-/* Directory of an attempt, and name of its clone (NULL: no database); scratch memory. */
+/* Directory of an attempt, and name of its clone, <template>_w<index>_<run>[r<n>] (NULL:
+ * no database); scratch memory. */
 char *plan_dir(const struct plan *p, const struct file *f, int attempt);
 char *plan_clone(const struct plan *p, const struct file *f, int attempt);
 /* The command that runs f; NULL: f is a program. */
@@ -316,9 +317,7 @@ char *url_param(const char *url, const char *name);
 char *url_template(const char *url);
 char *url_file(const char *url);
 char *url_stem(const char *url);
-/* A clone's name, <template>_w<index>_<run>[r<n>]; its path, in the attempt's directory;
- * its URL. */
-char *url_clone_name(const char *url, int index, const char *run, int attempt);
+/* A clone's path, in the attempt's directory; its URL. */
 char *url_clone_file(const char *url, const char *name, const char *dir);
 char *url_clone(const char *url, const char *name, const char *dir);
 /* The URL as it may be shown: password as ***. */

@@ -18,7 +18,7 @@
 
 /* ---- URLs ---- */
 
-#define STEM_MAX 42             /* 63 less _w999999_abcdefghr999 */
+#define STEM_MAX 42             /* 63 less _w999999_abcdefghr999, see plan_clone() */
 
 /* Where a URL's parts begin; user..host is user:password@, or nothing.  Of a file
  * path..query is its path; a DSN is nothing but a query. */
@@ -45,6 +45,13 @@ take(struct buf *b)
 	return s;
 }
 
+/* Whether a word is one of words: " host port ". */
+static bool
+is_one(const char *word, const char *words)
+{
+	return strstr(words, str(" %s ", word)) != NULL;
+}
+
 /* What follows the :// of a URL, or NULL: a DSN may have one in a password. */
 static const char *
 after_scheme(const char *url)
@@ -57,9 +64,7 @@ after_scheme(const char *url)
 enum url_kind
 url_kind(const char *url)
 {
-	static const char *const pg[] = {
-		"postgres", "postgresql", "postgis", "pgsql", "ecto", "jdbc:postgresql"
-	};
+	static const char pg[] = " postgres postgresql postgis pgsql ecto jdbc:postgresql ";
 	size_t n = strcspn(url, "+:");
 
 	if (starts(url, "jdbc:sqlite:") || starts(url, "file:")
@@ -69,7 +74,7 @@ url_kind(const char *url)
 		return strchr(url, '=') ? URL_DSN : URL_OTHER;
 	if (starts(url, "jdbc:"))
 		n = strcspn(url + 5, "+:") + 5;
-	return find_word(pg, LEN(pg), str("%.*s", (int)n, url)) < LEN(pg) ? URL_PG : URL_OTHER;
+	return is_one(str("%.*s", (int)n, url), pg) ? URL_PG : URL_OTHER;
 }
 
 static struct url
@@ -153,13 +158,6 @@ next_param(const char **s, enum url_kind kind, struct param *p)
 	if (p->value)
 		*s = end;
 	return p->value && *key;
-}
-
-/* Whether a word is one of words: " host port ". */
-static bool
-is_one(const char *word, const char *words)
-{
-	return strstr(words, str(" %s ", word)) != NULL;
 }
 
 /* Appends s in quotes; escape goes before these and before itself. */
@@ -405,14 +403,6 @@ url_stem(const char *url)
 			altered = true;
 		}
 	return altered ? str("%.*s_%04x", STEM_MAX - 5, name, (unsigned)(h & 0xffff)) : name;
-}
-
-char *
-url_clone_name(const char *url, int index, const char *run, int attempt)
-{
-	char *name = str("%s_w%d_%s", url_stem(url), index, run);
-
-	return attempt > 1 ? str("%sr%d", name, attempt) : name;
 }
 
 /* Appends the query with value in the place of the values of these keys. */
