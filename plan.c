@@ -957,7 +957,7 @@ int *
 plan_order(const struct plan *p, const char *seed)
 {
 	struct turn *t = turns(p, seed);
-	int *v = xcalloc(p->nfiles, sizeof(*v));
+	int *v = scratch(p->nfiles * sizeof(*v));
 	bool by_suite = p->workers == 1 && !seed;
 	size_t i, k, n = 0;
 

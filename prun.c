@@ -96,7 +96,6 @@ print_plan(const struct plan *p)
 			printf("    %s\n", shown(command));
 		last = command ? command : last;
 	}
-	free(order);
 	if (!p->o.quiet)
 		puts(headline(p));
 }

@@ -225,7 +225,7 @@ void work_run(const struct plan *p, int slot, int orders, int news) NORETURN;
 void plan_find(struct plan *p);
 void plan_collect(struct plan *p);
 void plan_make(struct plan *p);
-/* The files' order, longest first or shuffled by seed, to be freed. */
+/* The files' order, longest first or shuffled by seed; scratch memory. */
 int *plan_order(const struct plan *p, const char *seed);
 /* A line of the history; writes such lines, what it says of other files stays. */
 char *plan_history_line(int64_t ms, enum result result, const char *suite, const char *test);
@@ -372,7 +372,8 @@ enum order_type {
 
 struct order {
 	enum order_type type;
-	int file, attempt;
+	int file;               /* SETUP: the suite */
+	int64_t attempt;        /* as wide as ms: padding would be written, too */
 	int64_t ms;             /* CANCEL: the grace; PAUSED: how long */
 };
 

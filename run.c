@@ -22,7 +22,6 @@ struct slot {
 	struct pids sessions;   /* announced and not reaped */
 	bool busy;              /* an order is under way */
 	bool parked;            /* the database server has no room for it */
-	bool quits;             /* it was told to exit */
 	bool testing;           /* its test was told to begin, and has not ended */
 	int turn;               /* of its attempt, from 1 */
 	struct order order;
@@ -38,10 +37,8 @@ struct run {
 	struct slot *slots;
 	struct slot_view *views;
 	struct pollfd *fds;
-	int nslots, most;       /* workers now, and with all that may be ahead */
-	int room;               /* for stacks, on the database server; 0: not known */
+	int nslots, most;       /* workers now, and how many there may be */
 	int turns, begun;       /* attempts, and tests that have begun */
-	int testing;            /* tests under way */
 	bool freed;             /* an attempt has ended */
 	int *order;             /* files in the order of their turn; -1: had it */
 	size_t first;           /* in order: all before it are -1 */
@@ -51,6 +48,7 @@ struct run {
 	int running;            /* files */
 	bool alone;             /* one of them wants nothing beside it */
 	bool stopping;          /* no more files */
+	bool quits;             /* the workers were told to exit */
 	int round;              /* of an audit or of retries, after the first */
 	int sig, status, restarts;
 	int64_t deadline;       /* of the run that a signal ends; -1: none */
@@ -60,24 +58,18 @@ struct run {
 /* ---- workers ---- */
 
 static void
-order(struct run *r, int i, enum order_type type, int file, int attempt, int64_t ms)
+order(struct run *r, int i, struct order o)
 {
 	static const enum phase first[] = { SETUP, CLONING, IDLE };
 	struct slot *s = &r->slots[i];
-	struct order o;
 
 	if (!s->worker.pid)
 		return;
-	memset(&o, 0, sizeof(o));
-	o.type = type;
-	o.file = file;
-	o.attempt = attempt;
-	o.ms = ms;
-	if (type < ORDER_CANCEL) {
+	if (o.type < ORDER_CANCEL) {
 		s->busy = true;
 		s->order = o;
-		r->views[i].phase = first[type];
-		r->views[i].file = type == ORDER_RUN ? file : -1;
+		r->views[i].file = o.type == ORDER_RUN ? o.file : -1;
+		r->views[i].phase = first[o.type];
 		r->views[i].since = clock_ms();
 	}
 	/* EPIPE: it has died, which waitid will say.  EAGAIN: it has long stopped
@@ -134,7 +126,7 @@ cancel(struct run *r, int64_t grace_ms)
 
 	r->stopping = true;
 	for (i = 0; i < r->nslots; i++)
-		order(r, i, ORDER_CANCEL, 0, 0, grace_ms);
+		order(r, i, (struct order){ .type = ORDER_CANCEL, .ms = grace_ms });
 }
 
 /* Says why the run cannot go on, and ends it. */
@@ -177,28 +169,23 @@ static void
 begin_test(struct run *r)
 {
 	struct slot *s, *first = NULL;
+	int testing = 0;
 
-	for (s = r->slots; s < r->slots + r->nslots; s++)
+	for (s = r->slots; s < r->slots + r->nslots; s++) {
+		testing += s->testing;
 		if (r->views[s - r->slots].phase == PREPARED && !s->testing
 		&& (!first || s->turn < first->turn))
 			first = s;
-	if (first && r->testing < r->p->workers) {
+	}
+	if (first && testing < r->p->workers) {
 		first->testing = true;
-		r->testing++;
 		r->begun++;
-		order(r, (int)(first - r->slots), ORDER_GO, 0, 0, 0);
+		order(r, (int)(first - r->slots), (struct order){ .type = ORDER_GO });
 	} else if (r->freed && !first && r->nslots < r->most && r->first < r->p->nfiles
-	&& (!r->room || r->nslots < r->room) && start_worker(r, r->nslots) == 0) {
+	&& start_worker(r, r->nslots) == 0) {
 		r->nslots++;
 	}
 	r->freed = false;
-}
-
-static void
-free_place(struct run *r, struct slot *s)
-{
-	r->testing -= s->testing;
-	s->testing = false;
 }
 
 /* ---- results ---- */
@@ -352,10 +339,10 @@ take_result(struct run *r, int slot, const struct outcome *o)
 	bool again, audit = r->p->o.audit;
 
 	occupy(r, f, false);
-	free_place(r, &r->slots[slot]);
+	r->slots[slot].testing = false;
 	r->freed = true;
-	if (o->room && (!r->room || o->room < r->room))
-		r->room = o->room;
+	if (o->room && o->room < r->most)
+		r->most = o->room;      /* for so many has the database server room */
 	if (o->crowded && give_back(r, slot, o))
 		return;
 	again = wants_another(r, f, o);
@@ -384,16 +371,13 @@ lose_attempt(struct run *r, int i, const char *why)
 	const struct file *f = &r->p->files[r->slots[i].order.file];
 	struct outcome o = {
 		.file = f->index, .attempt = r->slots[i].order.attempt, .slot = i,
-		.result = ERROR, .cause = CAUSE_WORKER_DIED, .begin = r->views[i].since
+		.result = r->killed ? CANCEL : ERROR, .begin = r->views[i].since,
+		.cause = r->killed ? CAUSE_CANCELLED : CAUSE_WORKER_DIED
 	};
 	char *clone = plan_clone(r->p, f, o.attempt);
 	const char *left = r->killed && clone ? str("; its database %s may be left", clone) : "";
 
 	o.ms = clock_ms() - o.begin;
-	if (r->killed) {
-		o.result = CANCEL;
-		o.cause = CAUSE_CANCELLED;
-	}
 	snprintf(o.why, sizeof(o.why), "! %s%s", why, left);
 	take_result(r, i, &o);
 }
@@ -461,7 +445,7 @@ take_news(struct run *r, int i, const struct news *n)
 		r->views[i].phase = n->phase;
 		/* Another may begin; with -x when it is known that this one passed. */
 		if (n->phase == STOPPING && !r->p->o.fail_fast)
-			free_place(r, s);
+			s->testing = false;
 		if (n->phase == WAITING)
 			show_say(r->show, "prun: waiting for the setup of another run");
 		return false;
@@ -518,7 +502,7 @@ replace_worker(struct run *r, int i)
 	struct slot *s = &r->slots[i];
 	const char *how = proc_how_ended(&s->worker);
 	struct pids keep = { 0 };
-	bool ran, was_setup;
+	enum order_type lost;
 	int k;
 
 	read_news(r, i);
@@ -536,26 +520,25 @@ replace_worker(struct run *r, int i)
 	close(s->orders);
 	close_keep(s->news);
 	s->worker.pid = 0;
-	ran = s->busy && s->order.type == ORDER_RUN;
-	was_setup = s->busy && s->order.type == ORDER_SETUP;
+	lost = s->busy ? s->order.type : ORDER_QUIT;
 	s->busy = false;
 	r->views[i].phase = IDLE;
-	if (ran)
+	if (lost == ORDER_RUN)
 		lose_attempt(r, i, r->killed ? "did not stop in time and was killed"
 			: str("the worker died: %s", how));
-	if (r->killed || s->quits)
+	if (r->killed || r->quits)
 		return;
 	show_say(r->show, "prun: worker %d died: %s; see %s/worker.log", i, how, r->p->dir);
-	if (ran && r->p->files[s->order.file].suite->o.db)
+	if (lost == ORDER_RUN && r->p->files[s->order.file].suite->o.db)
 		queue_drop(r, s->order.file, s->order.attempt);
-	if (was_setup)
+	if (lost == ORDER_SETUP)
 		take_done(r, i, true);
 	if (++r->restarts > r->p->o.max_worker_restart && !r->stopping)
 		give_up(r, "too many workers died (max-worker-restart)");
 	if (start_worker(r, i) < 0)
 		show_say(r->show, "prun: no worker could take its place: %s", strerror(errno));
 	else if (r->stopping)
-		order(r, i, ORDER_CANCEL, 0, 0, 0);
+		order(r, i, (struct order){ .type = ORDER_CANCEL });
 }
 
 /* ---- whose turn it is ---- */
@@ -588,7 +571,6 @@ begin_round(struct run *r)
 		return false;
 	r->round++;
 	r->first = 0;
-	free(r->order);
 	r->order = plan_order(p, p->o.audit ? str("%s-%d", p->o.shuffle, r->round)
 		: p->o.shuffle);
 	for (i = 0; i < p->nfiles; i++) {
@@ -633,11 +615,9 @@ give_work(struct run *r, int i)
 	if (!r->stopping && r->next_setup < r->p->nsuites) {
 		if (i > 0)
 			return;
-		order(r, 0, ORDER_SETUP, (int)r->next_setup, 0, 0);
+		order(r, 0, (struct order){ ORDER_SETUP, (int)r->next_setup, 0, 0 });
 	} else if (r->ndrops) {
-		r->ndrops--;
-		order(r, i, ORDER_DROP, r->drops[r->ndrops].file,
-			r->drops[r->ndrops].attempt, 0);
+		order(r, i, r->drops[--r->ndrops]);
 	} else {
 		/* The first stacks come before any that are ahead. */
 		f = r->stopping || (r->running >= r->p->workers && r->begun < r->p->workers)
@@ -646,7 +626,8 @@ give_work(struct run *r, int i)
 			return;
 		occupy(r, f, true);
 		r->slots[i].turn = ++r->turns;
-		order(r, i, ORDER_RUN, f->index, r->records[f->index].attempts + 1, 0);
+		order(r, i, (struct order){ ORDER_RUN, f->index,
+			r->records[f->index].attempts + 1, 0 });
 	}
 }
 
@@ -708,7 +689,7 @@ suspend(struct run *r)
 	raise(SIGSTOP);
 	for (i = 0; i < r->nslots; i++) {
 		s = &r->slots[i];
-		order(r, i, ORDER_PAUSED, 0, 0, clock_ms() - begin);
+		order(r, i, (struct order){ ORDER_PAUSED, .ms = clock_ms() - begin });
 		for (k = 0; k < s->sessions.n; k++)
 			killpg(s->sessions.v[k], SIGCONT);
 		if (s->worker.pid)
@@ -805,10 +786,9 @@ quit(struct run *r)
 
 	if (r->deadline < 0 || r->deadline > most)
 		r->deadline = most;
-	for (i = 0; i < r->nslots; i++) {
-		r->slots[i].quits = true;
-		order(r, i, ORDER_QUIT, 0, 0, 0);
-	}
+	r->quits = true;
+	for (i = 0; i < r->nslots; i++)
+		order(r, i, (struct order){ .type = ORDER_QUIT });
 }
 
 /* The workers that have not ended by the deadline are killed with all that they
@@ -862,7 +842,7 @@ end_files(struct run *r)
 int
 run_files(const struct plan *p, struct record *records, struct show *show, int *sig)
 {
-	int ahead = most_ahead(p), i;
+	int ahead = most_ahead(p);
 	size_t n = (size_t)(p->workers + ahead), k;
 	struct run r = {
 		.p = p, .records = records, .show = show, .most = p->workers + ahead,
@@ -901,10 +881,7 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 	proc_drain(NULL, NULL);
 	list_clones(&r);
 	end_files(&r);
-	for (i = 0; i < r.nslots; i++)
-		free(r.slots[i].sessions.v);
 	free(r.drops);
-	free(r.order);
 	*sig = r.sig;
 	return r.status;
 }
