@@ -292,7 +292,9 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 {
 	static struct pollfd *all;
 	static size_t cap;
+	struct pids orphans = { 0 };
 	int64_t left = -1;
+	bool ended = false;
 	char junk[64];
 	size_t i;
 	int r;
@@ -318,7 +320,11 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 	for (i = 0; i < n; i++)
 		fds[i].revents = r > 0 ? all[i].revents : 0;
 	while (read(self[0], junk, sizeof(junk)) > 0)
-		;
+		ended = true;
+	/* The test may be waiting, by kill -0, for the end of a daemon that came to us. */
+	if (w && ended)
+		list_children(&orphans, &w->pids);
+	free(orphans.v);
 	if (r > 0 && all[n].revents)
 		read_order(w);
 	if (w && w->watch && proc_clock(w) >= w->watch_at)

@@ -65,6 +65,19 @@ if [ -r "/proc/$$/task/$$/children" ]; then
 fi
 ok 'it is stopped' gone 'sleep 2000[.]3'
 
+# Who was orphaned and dies is no zombie for as long as the test runs.
+cat <<'END' | script orphan/test_orphan.sh
+sh -c 'sleep 2000.36 & echo $! >orphan.pid'
+kill "$(cat orphan.pid)"
+n=0
+while kill -0 "$(cat orphan.pid)" 2>/dev/null; do
+	[ $((n += 1)) -lt 100 ] || exit 1
+	sleep 0.02
+done
+END
+run orphan
+is 'a daemon that a test has killed is gone' $status 0
+
 # A log that grows and grows.
 echo 'while :; do echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; done' | script big/test_big.sh
 run --log-limit=1M big
