@@ -18,7 +18,8 @@
 #include <ctype.h>
 
 enum type { BOOL, INT, COUNT, JOBS, STR, LIST, BLANKS, TIME, SIZE, ENUM, PATH, READY };
-enum level { DEFAULT, FILE_GLOBAL, SUITE, PRUNFLAGS, COMMAND_LINE };
+/* Where a setting holds, from less than 0: in the suite of that number. */
+enum { NOWHERE = -5, DEFAULT, FILE_GLOBAL, PRUNFLAGS, COMMAND_LINE };
 /* ARGV: for the command line only; TOP: not in a suite; MAYBE: its value may be left
  * out; LIMITED: not none.  Below them: its letter. */
 enum { ARGV = 256, TOP = 512, MAYBE = 1024, LIMITED = 2048, LETTER = 255 };
@@ -130,20 +131,16 @@ static const struct option table[] = {
 struct setting {
 	const struct option *opt;
 	const char *value;      /* NULL: a flag without one */
-	enum level level;
-	int suite;              /* of level SUITE, else NOWHERE */
+	int level;
 	const char *where;      /* "prun.conf:7" or "--jobs" */
 };
-
-enum { NOWHERE = -1 };          /* in no suite */
 
 /* What was read, and what is being read. */
 struct reading {
 	struct plan *plan;
 	struct setting *v;
 	size_t n, cap;
-	enum level level;
-	int suite;
+	int level;
 };
 
 /* How much of two words is not the same at their beginnings and ends. */
@@ -391,9 +388,9 @@ check_url(const struct setting *s, const char *name, const char *url)
 static void
 resolve(const struct reading *r, struct opts *o, int suite)
 {
-	enum level seen[LEN(table)] = { DEFAULT }, level;
+	const int levels[] = { DEFAULT, FILE_GLOBAL, suite, PRUNFLAGS, COMMAND_LINE };
+	size_t seen[LEN(table)] = { 0 }, i;
 	const struct setting *s, *db = NULL, *service = NULL;
-	size_t i;
 
 	for (i = 0; i < LEN(table); i++)
 		if (is_list(&table[i]))
@@ -401,12 +398,12 @@ resolve(const struct reading *r, struct opts *o, int suite)
 	memset(o, 0, sizeof(*o));
 	o->workers = INT_MAX;
 	o->jobs = sysconf(_SC_NPROCESSORS_ONLN);
-	for (level = DEFAULT; level <= COMMAND_LINE; level++) {
+	for (i = 0; i < LEN(levels); i++) {
 		for (s = r->v; s < r->v + r->n; s++) {
-			if (s->level != level || (level == SUITE && s->suite != suite))
+			if (s->level != levels[i])
 				continue;
-			apply(o, s, seen[s->opt - table] == level);
-			seen[s->opt - table] = level;
+			apply(o, s, seen[s->opt - table] == i);
+			seen[s->opt - table] = i;
 			if (!strcmp(s->opt->name, "db"))
 				db = s;
 			if (!strcmp(s->opt->name, "service"))
@@ -430,8 +427,7 @@ resolve(const struct reading *r, struct opts *o, int suite)
 static void
 add_setting(struct reading *r, const struct option *opt, const char *value, const char *where)
 {
-	struct setting s = { opt, value, r->level, r->level == SUITE
-		? (int)r->plan->nsuites - 1 : NOWHERE, where };
+	struct setting s = { opt, value, r->level, where };
 
 	r->v = grow(r->v, &r->cap, r->n + 1, sizeof(s));
 	r->v[r->n++] = s;
@@ -567,7 +563,7 @@ begin_suite(struct reading *r, char *line, const char *where)
 		if (!strcmp(s->name, name))
 			bad(where, "duplicate suite \"%s\", first defined at %s", name,
 				s->where);
-	r->level = SUITE;
+	r->level = (int)r->plan->nsuites;
 	add_suite(r->plan, name, where);
 }
 
@@ -596,11 +592,10 @@ read_entry(struct reading *r, struct buf *text, const char *where)
 	o = find_option(text->s, n, where, "key", "");
 	if (o->flags & ARGV)
 		bad(where, "%s can only be given on the command line", o->name);
-	if (r->level == SUITE && o->flags & TOP)
+	if (r->level >= 0 && o->flags & TOP)
 		bad(where, "%s must be set before the first suite", o->name);
 	for (s = r->v; s < r->v + r->n && !is_list(o); s++)
-		if (s->opt == o && s->level == r->level
-		&& (s->level != SUITE || s->suite == (int)r->plan->nsuites - 1))
+		if (s->opt == o && s->level == r->level)
 			bad(where, "%s is already set at %s", o->name, s->where);
 	if (!*value)
 		bad(where, "%s has no value; use none to unset it", o->name);
@@ -809,7 +804,7 @@ find_base(struct plan *p)
 void
 conf_read(struct plan *p, char **argv)
 {
-	static struct reading r;
+	static struct reading r = { .level = DEFAULT };
 	static struct list flags;       /* values are in it */
 	struct setting *s;
 	bool out;

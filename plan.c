@@ -124,13 +124,13 @@ plan_command(const struct file *f)
 
 /* ---- finding files ---- */
 
-static bool
-matches(const struct list *globs, const char *path)
+bool
+plan_matches(const struct list *globs, const char *name)
 {
 	size_t i;
 
 	for (i = 0; i < globs->n; i++)
-		if (fnmatch(globs->v[i], path, 0) == 0)
+		if (fnmatch(globs->v[i], name, 0) == 0)
 			return true;
 	return false;
 }
@@ -211,7 +211,6 @@ push_file(struct plan *p, struct file f)
 {
 	p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(f));
 	p->files[p->nfiles] = f;
-	p->by_test = p->by_test || f.suite->o.split == SPLIT_TEST;
 	return &p->files[p->nfiles++];
 }
 
@@ -224,7 +223,6 @@ take_files(struct plan *p, size_t *n)
 	*n = p->nfiles;
 	p->files = NULL;
 	p->nfiles = p->capfiles = 0;
-	p->by_test = false;
 	return all;
 }
 
@@ -239,7 +237,7 @@ add_file(struct plan *p, struct suite *s, const char *path, const char *test, si
 	for (i = 0; i < earlier; i++)
 		if (p->files[i].suite == s && !strcmp(p->files[i].test, test))
 			return;
-	if (!matches(&s->o.exclude, path))
+	if (!plan_matches(&s->o.exclude, path))
 		push_file(p, f);
 }
 
@@ -465,7 +463,7 @@ select_file(struct plan *p, struct file f, const struct target *t, size_t first)
 static void
 select_paths(struct plan *p)
 {
-	struct target *t = xcalloc(p->paths.n, sizeof(*t));
+	struct target *t = scratch(p->paths.n * sizeof(*t));
 	const char *why;
 	struct file *all;
 	size_t i, k, first, n;
@@ -492,7 +490,6 @@ select_paths(struct plan *p)
 			why = strerror(errno);
 		bad(shown(p->paths.v[k]), "%s", why);
 	}
-	free(t);
 }
 
 /* ---- marks and locks ---- */
@@ -672,9 +669,9 @@ find_locks(struct plan *p, struct file *f)
 	struct list words = { 0 };
 	size_t i, k;
 
-	if (matches(&o->serial, f->path))
+	if (plan_matches(&o->serial, f->path))
 		add_lock(p, f, "serial");
-	f->alone = f->alone || matches(&o->alone, f->path);
+	f->alone = f->alone || plan_matches(&o->alone, f->path);
 	for (i = 0; i < o->lock.n; i++) {
 		list_words(&words, o->lock.v[i], " \t");
 		for (k = 1; k < words.n; k++)
@@ -736,6 +733,7 @@ find_whole(struct plan *p, struct suite *s)
 	if (!s->o.collect && s->whole.n)
 		bad(plan_label(s), "split = test needs collect, a command that lists tests as "
 			"FILE::NODE");
+	p->by_test = p->by_test || s->whole.n;
 }
 
 /* Adds the tests that a suite's collect has named to those of each file. */
@@ -770,7 +768,7 @@ read_tests(const struct plan *p, const struct suite *s, struct list *tests)
 void
 plan_collect(struct plan *p)
 {
-	struct list *tests = xcalloc(p->asked, sizeof(*tests));
+	struct list *tests = scratch(p->asked * sizeof(*tests));
 	struct file *all;
 	size_t i, k, n;
 
@@ -787,7 +785,6 @@ plan_collect(struct plan *p)
 			push_file(p, all[i])->test = str("%s", tests[i].v[k]);
 		list_free(&tests[i]);
 	}
-	free(tests);
 	free(all);
 }
 
@@ -867,7 +864,7 @@ static void
 use_history(struct plan *p)
 {
 	struct list lines = { 0 };
-	struct turn *t = xcalloc(p->nfiles, sizeof(*t));
+	struct turn *t = scratch(p->nfiles * sizeof(*t));
 	size_t i, n = 0, known = 0, result;
 	struct file *f;
 	char *line;
@@ -884,7 +881,8 @@ use_history(struct plan *p)
 			result = find_word(result_name, RESULTS, line);
 		}
 		/* with -n the tests of a file are not known */
-		if (!p->o.last_failed || result > NONE || (p->o.list && p->by_test))
+		if (!p->o.last_failed || result > NONE || (p->o.list
+		&& f->suite->o.split == SPLIT_TEST))
 			p->files[n++] = *f;
 	}
 	p->nfiles = n;
@@ -897,7 +895,6 @@ use_history(struct plan *p)
 	p->incomplete = p->incomplete || !n;
 	qsort(t, known, sizeof(*t), by_turn);
 	p->median_ms = known ? t[(known - 1) / 2].ms : 0;
-	free(t);
 	list_free(&lines);
 }
 
@@ -934,7 +931,7 @@ plan_history_write(const struct plan *p, struct list *fresh)
 static struct turn *
 turns(const struct plan *p, const char *seed)
 {
-	struct turn *t = xcalloc(p->nfiles, sizeof(*t));
+	struct turn *t = scratch(p->nfiles * sizeof(*t));
 	const struct file *f;
 	size_t i;
 
@@ -965,7 +962,6 @@ plan_order(const struct plan *p, const char *seed)
 		for (i = 0; i < p->nfiles; i++)
 			if (!by_suite || p->files[t[i].file].suite == &p->suites[k])
 				v[n++] = t[i].file;
-	free(t);
 	return v;
 }
 
@@ -974,8 +970,8 @@ plan_order(const struct plan *p, const char *seed)
 static void
 deal(struct plan *p)
 {
-	int *shard = xcalloc(p->nfiles, sizeof(*shard)), s, least;
-	int64_t *load = xcalloc((size_t)p->shards, sizeof(*load));
+	int *shard = scratch(p->nfiles * sizeof(*shard)), s, least;
+	int64_t *load = scratch((size_t)p->shards * sizeof(*load));
 	struct turn *t = turns(p, NULL);
 	size_t i, n = 0;
 
@@ -999,9 +995,6 @@ deal(struct plan *p)
 			p->hash);
 	p->all = p->nfiles;
 	p->nfiles = n;
-	free(shard);
-	free(load);
-	free(t);
 }
 
 /* ---- the plan ---- */
@@ -1070,7 +1063,7 @@ plan_find(struct plan *p)
 	}
 	if (!p->nfiles && !p->incomplete)       /* else that is said already */
 		warn("no test files found");
-	for (i = 0; i < p->nsuites && !p->o.list && !p->o.reopen; i++)
+	for (i = 0; i < p->nsuites && !p->o.reopen; i++)
 		if (p->suites[i].o.split == SPLIT_TEST)
 			find_whole(p, &p->suites[i]);
 }

@@ -1094,7 +1094,7 @@ main(int argc, char **argv)
 		plan_find(&p);
 		if (p.by_test && p.o.list)
 			warn("split = test: the tests of a file are asked for when it is run");
-		else if (p.by_test && !p.o.reopen)
+		else if (p.by_test)
 			collect(&p);
 		plan_make(&p);
 		find_setups(&p);

@@ -161,7 +161,7 @@ struct plan {
 	uint32_t hash;          /* of the suites' and files' names, and their shards */
 	int shard, shards;      /* ours, from 1, of how many */
 	size_t all;             /* files in all shards */
-	bool by_test;           /* a file is to be split into tests: setups come first */
+	bool by_test;           /* tests are to be asked for: setups come first */
 	bool incomplete;        /* nothing was found somewhere: see no-tests */
 	int64_t median_ms;      /* of what the history knows */
 	int workers;            /* how many tests run side by side */
@@ -236,6 +236,7 @@ char *plan_dir(const struct plan *p, const struct file *f, int attempt);
 char *plan_clone(const struct plan *p, const struct file *f, int attempt);
 /* The command that runs f; NULL: f is a program. */
 const char *plan_command(const struct file *f);
+bool plan_matches(const struct list *globs, const char *name);
 /* How messages about a suite begin. */
 char *plan_label(const struct suite *s);
 /* Whether pytest runs a file of the suite because nothing else was said. */

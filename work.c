@@ -9,7 +9,6 @@
  * notes (show.c), numbers up the pipe.
  */
 #include "prun.h"
-#include <fnmatch.h>
 
 extern char **environ;
 
@@ -117,15 +116,11 @@ env_expand(struct attempt *a, const char *setting)
 static bool
 is_hidden(const struct attempt *a, const char *setting)
 {
-	size_t n = strcspn(setting, "="), i;
+	size_t n = strcspn(setting, "=");
 	const char *name = str("%.*s", (int)n, setting);
 
-	if (env_find(a, name, n) < a->env.n || starts(name, "PRUN_DB"))
-		return true;
-	for (i = 0; i < a->o->unset.n; i++)
-		if (fnmatch(a->o->unset.v[i], name, 0) == 0)
-			return true;
-	return false;
+	return env_find(a, name, n) < a->env.n || starts(name, "PRUN_DB")
+		|| plan_matches(&a->o->unset, name);
 }
 
 /* Makes the environment of the attempt, or of a setup, which has no file. */
