@@ -441,32 +441,6 @@ add_unit(struct units *u, const struct part *is, size_t part, size_t number)
 	return &u->v[u->n++];
 }
 
-/* Takes a property of a suite into the unit. */
-static void
-read_property(struct part *u, const struct reader *r)
-{
-	const char *name = xml_attr(r, "name"), *value = xml_attr(r, "value");
-	struct { const char *name, **to; } texts[] = {
-		{ "prun.file", &u->file }, { "prun.suite", &u->suite },
-		{ "prun.plan", &u->plan }, { "prun.shard", &u->shard },
-		{ "prun.started", &u->started }, { "prun.run", &u->run },
-		{ "prun.phases", &u->phases }, { "prun.dir", &u->dir }
-	};
-	size_t i;
-
-	for (i = 0; value && i < LEN(texts); i++)
-		if (!strcmp(name, texts[i].name) && *value)
-			*texts[i].to = str("%s", value);
-	if (value && !strcmp(name, "prun.name"))
-		u->name = u->name ? str("%s/%s", u->name, value) : str("%s", value);
-	else if (value && !strcmp(name, "prun.result"))
-		u->result = (enum result)find_word(result_name, RESULTS, value);
-	else if (value && !strcmp(name, "prun.worker"))
-		u->worker = atoi(value);
-	else if (value && !strcmp(name, "prun.seconds"))
-		u->ms = (int64_t)(strtod(value, NULL) * 1000 + 0.5);
-}
-
 /* Appends the files of runs that a report has.  False if it is XML, but no report.
  * Another tool's is read up to its first case only: it is merged by another pass. */
 static bool
@@ -497,7 +471,7 @@ read_report(const struct part *report, size_t part, struct units *u)
 		} else if (!past && !strcmp(xml_name(r), "property")
 		&& starts(xml_attr(r, "name"), "prun.")) {
 			now = now ? now : add_unit(u, report, part, number++);
-			read_property(&now->is, r);
+			show_property(&now->is, r);
 		}
 	}
 	xml_close(r);
@@ -687,28 +661,6 @@ write_history(const struct plan *p, const struct units *u)
 	list_free(&lines);
 }
 
-/* Writes the page of a merged report, and the summary of a step on GitHub. */
-static void
-write_page(const struct plan *p, const char *report)
-{
-	struct part merged = { .input = report };
-	struct units u = { 0 };
-	const struct part **files;
-	size_t i, n = 0;
-
-	if (!p->o.html && !getenv("GITHUB_STEP_SUMMARY"))
-		return;
-	read_report(&merged, 0, &u);
-	files = scratch((u.n + 1) * sizeof(*files));
-	for (i = 0; i < u.n; i++)
-		if (u.v[i].is.file)
-			files[n++] = &u.v[i].is;
-	files[n] = NULL;
-	if (show_page(p, report, files) < 0 && p->o.html)
-		warn("a page needs a report in a file; %s:", report);
-	free(u.v);
-}
-
 /* prun --merge -o OUT [NAME=]path ... */
 static int
 merge_mode(const struct plan *p)
@@ -741,7 +693,7 @@ merge_mode(const struct plan *p)
 		n += !parts.v[i].skip;
 	if (merge(p, &parts, p->o.junit, -1, &total) < 0)
 		return EXIT_RUN;
-	write_page(p, p->o.junit);
+	show_page(p, p->o.junit);
 	if (p->o.rerun || !(wrong & PLANS))
 		write_history(p, &units);
 	what = parts.n && parts.v->synthetic ? "file" : "report";
@@ -770,7 +722,7 @@ write_report(const struct plan *p, const struct record *records, int64_t ms, boo
 	target = p->o.junit && stays ? real_path(path) : NULL;
 	if (target && strcmp(target, name) && symlink(target, name) < 0)
 		warn("%s:", name);
-	write_page(p, path);
+	show_page(p, path);
 	return path;
 }
 

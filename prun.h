@@ -208,6 +208,7 @@ struct record {
 
 struct show;
 struct part;
+struct reader;
 /* Runs the plan's files; the exit status.  *sig is the signal that ended it, or 0. */
 int run_files(const struct plan *p, struct record *records, struct show *show, int *sig);
 /* Says in audit.txt and b which files hurt each other. */
@@ -524,9 +525,10 @@ int64_t show_draw(struct show *s, const struct slot_view *v, int n, bool now);
 void show_end(struct show *s, int status, bool cut, int64_t ms, const char *report);
 /* Writes without waiting; the descriptor to be polled for the rest, or -1. */
 int show_write(struct show *s);
-/* Writes the page of a merged report whose files are parts, NULL after the last; for
- * GitHub, the summary of the step as well. */
-int show_page(const struct plan *p, const char *report, const struct part *const *parts);
+/* Takes a property of a suite into the part of its file. */
+void show_property(struct part *part, const struct reader *r);
+/* Writes the page of a merged report and, for GitHub, the summary of the step. */
+void show_page(const struct plan *p, const char *report);
 /* 0, or why standard output cannot be written: EPIPE if nobody reads. */
 int show_error(const struct show *s);
 
@@ -591,8 +593,6 @@ struct sink {
 };
 
 enum event { START, END, EOD };
-
-struct reader;
 
 /* sink_text() takes whole characters; raw: & is no reference.  b.s is a string after
  * sink_end(). */

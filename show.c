@@ -717,10 +717,9 @@ show_read(struct plan *p, struct record **records, const char *dir)
 
 /* A file of the report, or a suite that no run of ours has written. */
 struct row {
-	const struct part *part;        /* NULL: such a suite */
+	struct part is;                 /* file is NULL: such a suite */
 	char *name;
-	enum result result;
-	int64_t ms, tests, failed;
+	int64_t tests, failed;
 	double end;                     /* seconds since the run began; 0: unknown */
 	int number;                     /* in the report */
 	int listed;                     /* failures, in HTML in: */
@@ -728,7 +727,7 @@ struct row {
 };
 
 struct page {
-	char *dir;                      /* ends in a slash; NULL: no links */
+	char *dir;                      /* absolute; NULL: no links */
 	struct row *rows;
 	size_t n, cap;
 	int texts;                      /* failures listed with their text */
@@ -756,35 +755,59 @@ static const char page_search[] =
 	"\te.textContent.toLowerCase().includes(q.value.toLowerCase()) ? '' : 'none')\n"
 	"</script>\n";
 
-static char *
-attribute(const struct reader *r, const char *name)
+void
+show_property(struct part *p, const struct reader *r)
 {
-	const char *value = xml_attr(r, name);
+	const char *name = xml_attr(r, "name"), *value = xml_attr(r, "value");
+	struct { const char *name, **to; } texts[] = {
+		{ "prun.file", &p->file }, { "prun.suite", &p->suite },
+		{ "prun.plan", &p->plan }, { "prun.shard", &p->shard },
+		{ "prun.started", &p->started }, { "prun.run", &p->run },
+		{ "prun.phases", &p->phases }, { "prun.dir", &p->dir }
+	};
+	size_t i;
 
-	return str("%s", value ? value : "");
+	for (i = 0; i < LEN(texts); i++)
+		if (!strcmp(name, texts[i].name) && *value)
+			*texts[i].to = str("%s", value);
+	if (!strcmp(name, "prun.name"))
+		p->name = p->name ? str("%s/%s", p->name, value) : str("%s", value);
+	else if (!strcmp(name, "prun.result"))
+		p->result = (enum result)find_word(result_name, RESULTS, value);
+	else if (!strcmp(name, "prun.worker"))
+		p->worker = atoi(value);
+	else if (!strcmp(name, "prun.seconds"))
+		p->ms = (int64_t)(strtod(value, NULL) * 1000 + 0.5);
 }
 
 static struct row *
-add_row(struct page *page, const struct part *part, const char *name)
+add_row(struct page *page, const char *name)
 {
 	struct row *row;
 
 	page->rows = grow(page->rows, &page->cap, page->n + 1, sizeof(*row));
 	row = &page->rows[page->n];
-	*row = (struct row){ .part = part, .name = shown(name), .number = (int)page->n++ };
-	if (!part)
-		return row;
-	row->name = shown(str("%s%s%s%s%s", part->name ? part->name : "",
-		part->name ? ": " : "", part->suite ? part->suite : "",
-		part->suite ? ": " : "", name));
+	*row = (struct row){ .name = shown(name), .number = (int)page->n++ };
+	return row;
+}
+
+/* Makes sense of what its properties say, which is foreign. */
+static void
+finish_row(struct row *row)
+{
+	struct part *is = &row->is;
+
+	if (is->file)
+		row->name = shown(str("%s%s%s%s%s", is->name ? is->name : "", is->name
+			? ": " : "", is->suite ? is->suite : "", is->suite ? ": " : "",
+			is->file));
 	/* A word that we do not know is no good one. */
-	row->result = part->result < RESULTS ? part->result : CANCEL;
-	row->ms = part->ms;
-	if (part->phases && part->run && part->worker >= 0 && part->worker < 10000)
-		row->end = strtod(strrchr(str("=%s", part->phases), '=') + 1, NULL);
+	if (is->result == RESULTS)
+		is->result = CANCEL;
+	if (is->phases && is->run && is->worker >= 0 && is->worker < 10000)
+		row->end = strtod(strrchr(str("=%s", is->phases), '=') + 1, NULL);
 	if (!(row->end > 0 && row->end < 1e9))
 		row->end = 0;
-	return row;
 }
 
 /* Reads a failure of a test into its row. */
@@ -792,13 +815,13 @@ static void
 add_failure(struct page *page, struct row *row, struct reader *r, const char *test)
 {
 	bool listed = row->listed++ < TESTS_SHOWN;
-	char *message = attribute(r, "message");
+	char *message = str("%s", xml_attr(r, "message"));
 	struct sink text = { .limit = 0 };
 	enum event e = START;
 	int depth = 1;
 
 	row->failed += !starts(xml_name(r), "flaky");
-	row->result = row->part ? row->result : FAIL;
+	row->is.result = row->is.file ? row->is.result : FAIL;
 	text.limit = listed && page->texts++ < PAGE_TEXTS ? PAGE_TEXT : 0;
 	while (depth && e != EOD) {
 		e = xml_next(r, false, text.limit ? &text : NULL);
@@ -812,13 +835,14 @@ add_failure(struct page *page, struct row *row, struct reader *r, const char *te
 	buf_free(&text.b);
 }
 
-/* Reads the rows of a report; the first suite of a file says that it is one of parts. */
+/* Reads the rows of a report.  The properties of a file stand in its first suite. */
 static void
-read_rows(struct page *page, struct reader *r, const struct part *const *parts)
+read_rows(struct page *page, struct reader *r)
 {
 	static const char *const kinds[] = { "failure", "error", "flakyFailure", "flakyError" };
+	struct part now = { 0 };
 	struct row *row = NULL;
-	char *suite = NULL, *test = "", *file;
+	char *suite = NULL, *test = "";
 	bool fresh = true;              /* the suite has no row yet */
 	enum event e;
 
@@ -827,23 +851,29 @@ read_rows(struct page *page, struct reader *r, const struct part *const *parts)
 			continue;
 		if (!strcmp(xml_name(r), "testsuite")) {
 			fresh = true;
-			suite = attribute(r, "name");
-		} else if (fresh && *parts && !strcmp(attribute(r, "name"), "prun.file")) {
-			row = add_row(page, *parts, (*parts)->file);
-			parts++;
+			suite = str("%s", xml_attr(r, "name"));
+			now = (struct part){ 0 };
+		} else if (!strcmp(xml_name(r), "property") && (fresh || !row->tests)) {
+			show_property(&now, r);
+			if (!now.file)
+				continue;
+			row = fresh ? add_row(page, "") : row;
+			row->is = now;
 			fresh = false;
 		} else if (!strcmp(xml_name(r), "testcase")) {
-			test = attribute(r, "name");
-			file = attribute(r, "file");
-			if (fresh && !(row && row->part && !strcmp(file, row->part->file)))
-				row = add_row(page, NULL, suite);
+			test = str("%s", xml_attr(r, "name"));
+			if (fresh && !(row && row->is.file
+			&& !strcmp(xml_attr(r, "file"), row->is.file)))
+				row = add_row(page, suite);
 			fresh = false;
 			row->tests++;
-			row->ms += row->part ? 0 : xml_time(r) / 1000;
+			row->is.ms += row->is.file ? 0 : xml_time(r) / 1000;
 		} else if (row && find_word(kinds, LEN(kinds), xml_name(r)) < LEN(kinds)) {
 			add_failure(page, row, r, test);
 		}
 	}
+	for (row = page->rows; row < page->rows + page->n; row++)
+		finish_row(row);
 }
 
 /* What failed, what is flaky, then the slowest. */
@@ -851,10 +881,10 @@ static int
 by_weight(const void *a, const void *b)
 {
 	const struct row *s = a, *t = b;
-	int more = 2 * ((t->result >= FAIL) - (s->result >= FAIL))
-		+ (t->result == FLAKY) - (s->result == FLAKY);
+	int more = 2 * ((t->is.result >= FAIL) - (s->is.result >= FAIL))
+		+ (t->is.result == FLAKY) - (s->is.result == FLAKY);
 
-	return more ? more : (t->ms > s->ms) - (t->ms < s->ms);
+	return more ? more : (t->is.ms > s->is.ms) - (t->is.ms < s->is.ms);
 }
 
 /* Links to what is in the directory of an attempt, and the ends of its logs.  A
@@ -862,10 +892,10 @@ by_weight(const void *a, const void *b)
 static void
 page_files(struct buf *b, const struct page *page, const char *dir)
 {
+	const char *base = str("%s/", page->dir), *path, *up;
 	struct list names = { 0 };
 	struct buf tail;
 	struct stat st;
-	char *path, *up;
 	size_t i, k, same;
 
 	if (access(str("%s/../results.jsonl", dir), F_OK) == 0)
@@ -875,10 +905,10 @@ page_files(struct buf *b, const struct page *page, const char *dir)
 		tail = (struct buf){ 0 };
 		if (ends(path, ".log") && lstat(path, &st) == 0 && S_ISREG(st.st_mode))
 			buf_tail(&tail, path, 40);
-		for (k = same = 0; page->dir[k] && page->dir[k] == path[k]; k++)
+		for (k = same = 0; base[k] && base[k] == path[k]; k++)
 			same = path[k] == '/' ? k + 1 : same;
-		for (up = ""; page->dir[k]; k++)
-			up = page->dir[k] == '/' ? str("../%s", up) : up;
+		for (up = ""; base[k]; k++)
+			up = base[k] == '/' ? str("../%s", up) : up;
 		fill(b, tail.n ? "<details><summary><a href='%h%h'>%h</a></summary>"
 			"<pre>%h</pre></details>\n" : "<div><a href='%h%h'>%h</a>%h</div>\n",
 			up, percent(path + same, "%#?:"), shown(names.v[i]), tail.s);
@@ -896,14 +926,14 @@ page_rows(struct buf *b, const struct page *page, size_t n, size_t most)
 
 	fill(b, "<table>\n<tr><th>Result<th>Failed<th>Seconds<th>File\n");
 	for (; row < page->rows + n && b->n < 2 * most; row++) {
-		result = result_name[row->result];
+		result = result_name[row->is.result];
 		fill(b, "<tr class='f %h' id=f%d><td><b class=%h>%h</b><td>%n of %n<td>%t"
 			"<td>%h\n", result, row->number, result, result, row->failed,
-			row->tests, row->ms, row->name);
+			row->tests, row->is.ms, row->name);
 		if (b->n + row->failures.n < most)
 			buf_add(b, row->failures.s, row->failures.n);
-		if (b->n < most && page->dir && row->part && row->part->dir)
-			page_files(b, page, row->part->dir);
+		if (b->n < most && page->dir && row->is.dir)
+			page_files(b, page, row->is.dir);
 	}
 	buf_str(b, "</table>\n");
 }
@@ -915,21 +945,21 @@ draw_bar(struct buf *b, const struct row *row, double total)
 	static const char *const names[] = { "clone", "start", "wait", "stop", "test" };
 	static const char *const fills[] = { "#8e6bbf", "#4f86d9", "#8884", "#888",
 		"#2f9e5b", NULL };
-	const char *result = result_name[row->result], *colour = NULL, *s = row->part->phases;
+	const char *result = result_name[row->is.result], *colour = NULL, *s = row->is.phases;
 	double from = 0, to;
 	char name[8];
 	int n;
 
 	fill(b, "<a class='f %h' href='#f%d'><title>%h %h %t s: %h</title>", result,
-		row->number, row->name, result, row->ms, s);
+		row->number, row->name, result, row->is.ms, s);
 	for (; sscanf(s, " %7[a-z]=%lf%n", name, &to, &n) == 2; s += n) {
 		if (colour && to > from)
 			buf_fmt(b, "<rect x='%.2f%%' y='%d' width='%.2f%%' height='14' "
-				"fill='%s'/>", from / total * 100, row->part->worker * 16,
+				"fill='%s'/>", from / total * 100, row->is.worker * 16,
 				(to - from) / total * 100, colour);
 		colour = fills[find_word(names, LEN(names), name)];
-		if (!strcmp(name, "test") && row->result != PASS)
-			colour = row->result < FAIL ? "#d08a00" : "#e0483e";
+		if (!strcmp(name, "test") && row->is.result != PASS)
+			colour = row->is.result < FAIL ? "#d08a00" : "#e0483e";
 		from = to;
 	}
 	buf_str(b, "</a>\n");
@@ -949,14 +979,14 @@ page_timeline(struct buf *b, const struct page *page)
 	for (row = page->rows; row < end; row++) {
 		if (row->end <= 0)
 			continue;
-		if (!part || strcmp(part->run, row->part->run)) {
+		if (!part || strcmp(part->run, row->is.run)) {
 			buf_str(b, part ? "</svg>\n" : "");
-			part = row->part;
+			part = &row->is;
 			worker = 0;
 			for (next = row; next < end; next++)
-				if (next->end > 0 && !strcmp(part->run, next->part->run)
-				&& next->part->worker > worker)
-					worker = next->part->worker;
+				if (next->end > 0 && !strcmp(part->run, next->is.run)
+				&& next->is.worker > worker)
+					worker = next->is.worker;
 			fill(b, "<h2>%h shard %h, started %h</h2>\n<svg width='100%%' "
 				"height='%d'>\n", part->name, part->shard, part->started,
 				worker * 16 + 16);
@@ -986,22 +1016,28 @@ write_step(const struct page *page, const int n[RESULTS], const char *path)
 	buf_free(&b);
 }
 
-int
-show_page(const struct plan *p, const char *report, const struct part *const *parts)
+void
+show_page(const struct plan *p, const char *report)
 {
-	struct reader *r = xml_open(report, NULL, PAGE_TEXT, INT64_MAX);
-	char *dir = str("%s", p->o.html ? p->o.html : ""), *slash = strrchr(dir, '/');
+	const char *step = on_github(p) ? getenv("GITHUB_STEP_SUMMARY") : NULL;
+	const char *path = p->o.html ? p->o.html : "", *slash = strrchr(path, '/');
 	struct page page = { .n = 0 };
 	struct buf b = { 0 };
 	int n[RESULTS] = { 0 }, k;
+	struct reader *r;
 	size_t i;
 
+	if (!*path && !step)
+		return;
+	r = xml_open(report, NULL, PAGE_TEXT, INT64_MAX);
+	if (!r && *path)
+		warn("a page needs a report in a file; %s:", report);
 	if (!r)
-		return -1;
-	read_rows(&page, r, parts);
+		return;
+	read_rows(&page, r);
 	xml_close(r);
 	for (i = 0; i < page.n; i++)
-		n[page.rows[i].result]++;
+		n[page.rows[i].is.result]++;
 	buf_str(&b, page_head);
 	for (k = 0; k < RESULTS; k++)
 		fill(&b, "#%h:checked ~ * .f:not(.%h) { display: none }\n", result_name[k],
@@ -1017,20 +1053,16 @@ show_page(const struct plan *p, const char *report, const struct part *const *pa
 	page_timeline(&b, &page);
 	if (page.n)
 		qsort(page.rows, page.n, sizeof(*page.rows), by_weight);
-	if (on_github(p) && getenv("GITHUB_STEP_SUMMARY"))
-		write_step(&page, n, getenv("GITHUB_STEP_SUMMARY"));
-	if (slash)
-		slash[1] = '\0';
-	slash = real_path(slash ? dir : ".");
-	page.dir = str("%s/", slash ? slash : "");
+	if (step)
+		write_step(&page, n, step);
+	page.dir = real_path(str("%.*s.", (int)(slash ? slash + 1 - path : 0), path));
 	page_rows(&b, &page, page.n, PAGE_MOST);
-	if (p->o.html && file_write(p->o.html, b.s, b.n, 0666) < 0)
-		warn("%s:", p->o.html);
+	if (*path && file_write(path, b.s, b.n, 0666) < 0)
+		warn("%s:", path);
 	for (i = 0; i < page.n; i++)
 		buf_free(&page.rows[i].failures);
 	free(page.rows);
 	buf_free(&b);
-	return 0;
 }
 
 /* ---- the run ---- */

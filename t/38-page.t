@@ -79,6 +79,10 @@ is 'and names them' "$(sed -n 's,^<h2>.*shard \([12]/2\)\, .*,\1,p' all.html | t
 echo '<testsuite name="plain"><testcase name="a"/><testcase name="b"><error message="m">t</error></testcase></testsuite>' >plain.xml
 run --merge -o other.xml --html other.html plain.xml
 is 'a report of another tool has rows, and no bars' "$(count '^<tr class="f FAIL".*plain' other.html) $(count '<svg' other.html)" '1 0'
+run --merge -o mixed.xml --html mixed.html one.xml plain.xml two.xml
+is 'between the files of runs as well' \
+	"$(sed -n 's,^<tr class="f \([A-Z]*\).*<td>,\1 ,p' mixed.html | sort | tr '\n' ' ')" \
+	"$( (echo FAIL plain; sed -n 's,^<tr class="f \([A-Z]*\).*<td>,\1 ,p' all.html) | sort | tr '\n' ' ')"
 mkdir secret
 echo swordfish >secret/a.log
 sed "s,<properties>,&<property name=\"prun.dir\" value=\"$dir/secret\"/>," one.xml >evil.xml
