@@ -333,34 +333,20 @@ add_run(struct parts *parts, const struct plan *p, const struct record *records,
 		add_part(parts, part);
 }
 
-/* Merges the parts into path; -1 after a message. */
-static int
+/* Merges the parts into path, and makes a page of it; false after a message. */
+static bool
 merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 	struct counts *total)
 {
 	struct merge m = { .name = "prun", .ms = ms };
-	int r;
 
 	m.limit = p->o.report_limit < 0 ? INT64_MAX / 2 : p->o.report_limit;
-	r = junit_merge(&m, parts->v, parts->n, path, total);
-	if (r < 0)
+	if (junit_merge(&m, parts->v, parts->n, path, total) < 0) {
 		warn("%s cannot be written, the previous file is unchanged:", path);
-	return r;
-}
-
-/* Whether path is a run directory that can be read; then it is added. */
-static bool
-add_run_dir(struct parts *parts, const char *name, const char *path)
-{
-	struct plan *run = scratch(sizeof(*run));
-	struct record *records;
-	bool good = show_read(run, &records, path) == 0;
-
-	if (good)
-		add_run(parts, run, records, name, (int)parts->n + 1);
-	else if (access(str("%s/results.jsonl", path), F_OK) == 0)
-		warn("%s/results.jsonl cannot be read; merging only the reports", path);
-	return good;
+		return false;
+	}
+	show_page(p, path);
+	return true;
 }
 
 /* Adds what path names: a report, a run directory, or all reports and run
@@ -368,7 +354,9 @@ add_run_dir(struct parts *parts, const char *name, const char *path)
 static size_t
 add_input(struct parts *parts, const char *name, const char *path, const char *out, bool found)
 {
+	struct plan *run = scratch(sizeof(*run));
 	struct list names = { 0 };
+	struct record *records;
 	struct stat st, old;
 	struct part *part;
 	size_t count = 0, i;
@@ -380,8 +368,12 @@ add_input(struct parts *parts, const char *name, const char *path, const char *o
 		list_add(&part->reports, path);
 		return 1;
 	}
-	if (add_run_dir(parts, name, path))
+	if (show_read(run, &records, path) == 0) {
+		add_run(parts, run, records, name, (int)parts->n + 1);
 		return 1;
+	}
+	if (access(str("%s/results.jsonl", path), F_OK) == 0)
+		warn("%s/results.jsonl cannot be read; merging only the reports", path);
 	if (list_dir(&names, path) < 0)
 		warn("%s:", path);
 	for (i = 0; i < names.n; i++) {
@@ -486,10 +478,8 @@ by_file(const void *a, const void *b)
 	const struct unit *s = a, *t = b;
 	int order = strcmp(s->file, t->file);
 
-	if (!order)
-		order = compare(s->is.name, t->is.name);
-	if (!order)
-		order = compare(s->is.started, t->is.started);
+	order = order ? order : compare(s->is.name, t->is.name);
+	order = order ? order : compare(s->is.started, t->is.started);
 	return order ? order : (int)s->part - (int)t->part;
 }
 
@@ -518,8 +508,6 @@ read_units(struct parts *parts, struct units *u)
 		v->file = v->is.file ? str("%s\n%s", v->is.suite
 			? v->is.suite : "", v->is.file) : "";
 	}
-	if (u->n)
-		qsort(u->v, u->n, sizeof(*u->v), by_file);
 }
 
 static bool
@@ -540,14 +528,11 @@ tell_twice(const char *what, const struct unit *a, const struct unit *b)
 static int
 by_shard(const void *a, const void *b)
 {
-	const struct unit *s = *(const struct unit *const *)a;
-	const struct unit *t = *(const struct unit *const *)b;
+	const struct unit *s = a, *t = b;
 	int order = compare(s->is.name, t->is.name);
 
-	if (!order)
-		order = s->shards - t->shards;
-	if (!order)
-		order = s->shard - t->shard;
+	order = order ? order : s->shards - t->shards;
+	order = order ? order : s->shard - t->shard;
 	return order ? order : s->is.source - t->is.source;
 }
 
@@ -576,30 +561,25 @@ check_pair(const struct plan *p, const struct unit *a, const struct unit *b)
 }
 
 static int
-check_shards(const struct plan *p, const struct units *u)
+check_shards(const struct plan *p, struct units *u)
 {
-	const struct unit **s = xcalloc(u->n + 1, sizeof(*s)), *b;
-	int wrong = 0, missing = 0, next = 1, end;
-	bool first = true, last;
+	const struct unit *a, *b;
+	int wrong = 0, missing = 0, next, last;
 	size_t i;
 
-	for (i = 0; i < u->n; i++)
-		s[i] = &u->v[i];
-	qsort(s, u->n, sizeof(*s), by_shard);
+	if (u->n)
+		qsort(u->v, u->n, sizeof(*u->v), by_shard);
 	for (i = 0; i < u->n && !(wrong & NOT_WHOLE); i++) {
-		b = s[i];
-		wrong |= check_pair(p, first ? NULL : s[i - 1], b);
-		last = i + 1 == u->n || !same_name(s[i + 1], b);
-		end = last ? b->shards : b->shard;
-		for (; next <= end && b->shards > 1; next++)
+		b = &u->v[i];
+		a = i && same_name(b - 1, b) ? b - 1 : NULL;
+		wrong |= check_pair(p, a, b);
+		next = a && a->shards > 1 ? a->shard + 1 : 1;
+		last = i + 1 < u->n && same_name(b, b + 1) ? b->shard : b->shards;
+		for (; next <= last && b->shards > 1; next++)
 			if (next != b->shard && missing++ < 10)
 				warn("%sshard %d/%d is missing", b->is.name ? str("%s: ",
 					b->is.name) : "", next, b->shards);
-		first = last;
-		if (first)
-			next = 1;
 	}
-	free(s);
 	return wrong | (missing ? NOT_WHOLE : 0);
 }
 
@@ -611,6 +591,8 @@ check_files(const struct plan *p, struct parts *parts, struct units *u)
 	struct part *part;
 	size_t i, twice = 0;
 
+	if (u->n)
+		qsort(u->v, u->n, sizeof(*u->v), by_file);
 	for (i = 1; i < u->n; i++) {
 		a = &u->v[i - 1];
 		b = &u->v[i];
@@ -691,9 +673,8 @@ merge_mode(const struct plan *p)
 			p->o.junit);
 	for (i = 0; i < parts.n; i++)
 		n += !parts.v[i].skip;
-	if (merge(p, &parts, p->o.junit, -1, &total) < 0)
+	if (!merge(p, &parts, p->o.junit, -1, &total))
 		return EXIT_RUN;
-	show_page(p, p->o.junit);
 	if (p->o.rerun || !(wrong & PLANS))
 		write_history(p, &units);
 	what = parts.n && parts.v->synthetic ? "file" : "report";
@@ -717,12 +698,11 @@ write_report(const struct plan *p, const struct record *records, int64_t ms, boo
 	struct counts total;
 
 	add_run(&parts, p, records, NULL, 0);
-	if (merge(p, &parts, path, ms, &total) < 0)
+	if (!merge(p, &parts, path, ms, &total))
 		return NULL;
 	target = p->o.junit && stays ? real_path(path) : NULL;
 	if (target && strcmp(target, name) && symlink(target, name) < 0)
 		warn("%s:", name);
-	show_page(p, path);
 	return path;
 }
 
