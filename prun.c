@@ -257,26 +257,12 @@ own_file(const struct plan *p, const char *dir, const char *name, int source)
 	return "";
 }
 
-/* The cause of the last attempt in words, or NULL. */
-static char *
-read_why(const struct plan *p, const char *dir, const struct outcome *o, int source)
-{
-	struct buf notes = { 0 };
-	char *why = NULL;
-
-	if (!o->notes || buf_read(&notes, own_file(p, dir, "notes", source)) < 0)
-		buf_str(&notes, o->why);
-	if (starts(notes.s, "! "))
-		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
-	buf_free(&notes);
-	return why;
-}
-
 /* Tells in its part what has come of a file, or of one more copy of it. */
 static void
 fill_part(struct part *part, const struct plan *p, const struct file *f, const struct record *c)
 {
 	const struct outcome *o = &c->o;
+	struct buf notes = { 0 };
 	char *dir;
 	int k;
 
@@ -292,7 +278,9 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 		if ((o->result >= FAIL || o->result == FLAKY) && p->o.keep != KEEP_NEVER
 		&& access(dir, F_OK) == 0)
 			part->dir = shown(dir);
-		part->why = read_why(p, plan_dir(p, f, o->attempt), o, part->source);
+		dir = plan_dir(p, f, o->attempt);
+		part->why = show_why(own_file(p, dir, "notes", part->source), o, &notes);
+		buf_free(&notes);
 	}
 	part->file = shown(f->test);
 	part->suite = shown(f->suite->name);
@@ -876,8 +864,8 @@ find_dead(struct plan *p)
 static int
 clean_mode(struct plan *p)
 {
-	struct list dirs = { 0 };
 	bool dbs = false;
+	char **dirs;
 	int status = 0;
 	size_t i;
 
@@ -887,28 +875,28 @@ clean_mode(struct plan *p)
 		find_dead(p);
 	if (!dbs && !p->paths.n && !p->conf)
 		bad("--clean", "needs db in prun.conf, or a run directory to remove");
+	dirs = xcalloc(p->paths.n, sizeof(*dirs));
 	for (i = 0; i < p->paths.n; i++) {
-		list_add(&dirs, conf_path(p, p->paths.v[i]));
-		refuse_foreign(dirs.v[i]);
-		close(lock_run(dirs.v[i], false));
+		dirs[i] = conf_path(p, p->paths.v[i]);
+		refuse_foreign(dirs[i]);
+		close(lock_run(dirs[i], false));
 	}
-	list_free(&p->paths);
-	p->paths = dirs;
 	if (dbs)
 		status = run(p, true);
-	for (i = 0; i < dirs.n; i++) {
+	for (i = 0; i < p->paths.n; i++) {
 		if (p->o.list) {
-			printf("%s\n", dirs.v[i]);
+			printf("%s\n", dirs[i]);
 		} else if (status) {
 			printf("%s stays, because not all databases could be dropped\n",
-				dirs.v[i]);
-		} else if (remove_tree(dirs.v[i]) < 0) {
-			warn("%s:", dirs.v[i]);
+				dirs[i]);
+		} else if (remove_tree(dirs[i]) < 0) {
+			warn("%s:", dirs[i]);
 			status = EXIT_RUN;
 		} else {
-			printf("removed %s\n", dirs.v[i]);
+			printf("removed %s\n", dirs[i]);
 		}
 	}
+	free(dirs);
 	return status;
 }
 

@@ -517,6 +517,9 @@ int show_read(struct plan *p, struct record **records, const char *dir);
 char *show_phases(const struct plan *p, const struct outcome *o);
 /* Prints a line about the run, above the moving lines. */
 void show_say(struct show *s, const char *fmt, ...);
+/* Reads an attempt's notes, of which o may have a line instead; the cause in words, scratch
+ * memory, or "". */
+char *show_why(const char *path, const struct outcome *o, struct buf *notes);
 /* An attempt has ended, its record says if as the last one.  url: of the kept database. */
 void show_result(struct show *s, const struct file *f, const char *dir, const char *url);
 /* Draws the workers' lines if they are due; when next. */

@@ -56,21 +56,15 @@ struct show {
 /* What a note says of a failing test. */
 enum { CLASS, NAME, SOURCE, LINE, MESSAGE, FIELDS };
 
-static const char *
-plural(int64_t n)
-{
-	return n == 1 ? "" : "s";
-}
-
 static double
 seconds(int64_t ms)
 {
 	return (double)ms / 1000;
 }
 
-/* Formats JSON and HTML: ' is a quote, %s a string of JSON, %h text of HTML or NULL, %r
- * text as it is, %d an int, %n an int64_t, %t milliseconds as seconds.  %h has no empty
- * lines, after which GitHub would read Markdown. */
+/* Formats JSON and HTML: ' is a quote, %s a string of JSON, %h text of HTML or NULL, %d an
+ * int, %n an int64_t, %t milliseconds as seconds.  %h has no empty lines, after which
+ * GitHub would read Markdown. */
 static void
 fill(struct buf *b, const char *fmt, ...)
 {
@@ -85,16 +79,12 @@ fill(struct buf *b, const char *fmt, ...)
 			buf_json(b, va_arg(ap, const char *));
 		else if (*fmt == 'h' && (text = va_arg(ap, const char *)))
 			xml_escape(b, text, true);
-		else if (*fmt == 'r')
-			buf_str(b, va_arg(ap, const char *));
 		else if (*fmt == 'd')
 			buf_fmt(b, "%d", va_arg(ap, int));
 		else if (*fmt == 'n')
 			buf_fmt(b, "%" PRId64, va_arg(ap, int64_t));
 		else if (*fmt == 't')
 			buf_fmt(b, "%.3f", seconds(va_arg(ap, int64_t)));
-		else if (*fmt == '%')
-			buf_char(b, '%');
 	}
 	va_end(ap);
 }
@@ -530,7 +520,7 @@ show_line(struct show *s, const struct file *f, const char *end)
 	if (o->attempt > 1 || !s->records[f->index].ended)
 		buf_fmt(out, "  attempt %d", o->attempt);
 	if (o->report)
-		buf_fmt(out, "  %" PRId64 " test%s", o->tests, plural(o->tests));
+		buf_fmt(out, "  %" PRId64 " test%s", o->tests, o->tests == 1 ? "" : "s");
 	if (o->report && o->failed)
 		buf_fmt(out, ", %" PRId64 " failed", o->failed);
 	if (o->report && o->skipped)
@@ -739,7 +729,7 @@ static const char page_head[] =
 	"<style>\n"
 	":root { color-scheme: light dark }\n"
 	"body { font: 15px/1.5 system-ui; max-width: 80rem; margin: auto; padding: 1rem }\n"
-	"table { border-collapse: collapse; width: 100% } h1, h2 { font-size: 1rem }\n"
+	"table, svg { border-collapse: collapse; width: 100% } h1, h2 { font-size: 1rem }\n"
 	"th, td { text-align: left; vertical-align: top; padding: .2rem .6rem .2rem 0;\n"
 	"\tborder-top: 1px solid #8885; white-space: nowrap }\n"
 	"td + td + td + td { width: 100%; white-space: normal; overflow-wrap: anywhere }\n"
@@ -969,27 +959,25 @@ draw_bar(struct buf *b, const struct row *row, double total)
 static void
 page_timeline(struct buf *b, const struct page *page)
 {
-	const struct row *row = page->rows, *end = row + page->n, *next;
+	const struct row *row = page->rows, *end = row + page->n;
 	const struct part *part = NULL;
 	double total = 0;
-	int worker;
+	int workers = 0;
 
-	for (; row < end; row++)
+	for (; row < end; row++) {
 		total = row->end > total ? row->end : total;
+		workers = row->end > 0 && row->is.worker >= workers ? row->is.worker + 1
+			: workers;
+	}
 	for (row = page->rows; row < end; row++) {
 		if (row->end <= 0)
 			continue;
 		if (!part || strcmp(part->run, row->is.run)) {
 			buf_str(b, part ? "</svg>\n" : "");
 			part = &row->is;
-			worker = 0;
-			for (next = row; next < end; next++)
-				if (next->end > 0 && !strcmp(part->run, next->is.run)
-				&& next->is.worker > worker)
-					worker = next->is.worker;
-			fill(b, "<h2>%h shard %h, started %h</h2>\n<svg width='100%%' "
+			fill(b, "<h2>%h shard %h, started %h</h2>\n<svg "
 				"height='%d'>\n", part->name, part->shard, part->started,
-				worker * 16 + 16);
+				workers * 16);
 		}
 		draw_bar(b, row, total);
 	}
@@ -1118,27 +1106,29 @@ told_as(char *const *told, int n, const char *notes)
 	return found;
 }
 
+char *
+show_why(const char *path, const struct outcome *o, struct buf *notes)
+{
+	if (!o->notes || buf_read(notes, path) < 0)
+		buf_str(notes, o->why);
+	return starts(notes->s, "! ") ? str("%.*s", (int)strcspn(notes->s + 2, "\n"),
+		notes->s + 2) : "";
+}
+
 void
 show_result(struct show *s, const struct file *f, const char *dir, const char *url)
 {
 	const struct outcome *o = &s->records[f->index].o;
 	const struct opts *all = &s->plan->o;
 	bool bad = o->result >= FAIL && o->result != CANCEL, same;
-	char **told = &s->told[f->index], *why = "", *id;
+	char **told = &s->told[f->index], *id;
 	struct buf notes = { 0 };
 
-	if (o->notes)
-		buf_read(&notes, str("%s/notes", dir));
-	else
-		buf_str(&notes, o->why);
-	if (notes.n && starts(notes.s, "! "))
-		why = str("%.*s", (int)strcspn(notes.s + 2, "\n"), notes.s + 2);
-	write_result(s, f, why, dir, url);
-	same = bad && told_as(told - (f->copy ? f->copy - 1 : 0), (int)s->plan->o.repeat,
-		notes.n ? notes.s : "");
+	write_result(s, f, show_why(str("%s/notes", dir), o, &notes), dir, url);
+	same = bad && told_as(told - (f->copy ? f->copy - 1 : 0), (int)all->repeat, notes.s);
 	if (bad) {
 		free(*told);
-		*told = xstrdup(notes.n ? notes.s : "");
+		*told = xstrdup(notes.s);
 	}
 	s->done += s->records[f->index].ended;
 	if (bad || (!all->quiet && !all->reopen)) {
@@ -1305,7 +1295,7 @@ show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 	if (!p->o.quiet)
 		show_table(s);
 	show_suites(s, &all, status);
-	buf_fmt(&s->out, "\n%zu file%s: ", p->nfiles, plural((int64_t)p->nfiles));
+	buf_fmt(&s->out, "\n%zu file%s: ", p->nfiles, p->nfiles == 1 ? "" : "s");
 	put_counts(&s->out, all.n);
 	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));
 	/* It has to be split for a faster run: the others would have ended well before. */
