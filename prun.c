@@ -49,12 +49,6 @@ headline(const struct plan *p)
 		"%zu files, plan %08" PRIx32, p->shard, p->shards, p->all, p->hash) : "");
 }
 
-static char *
-config_line(const struct plan *p)
-{
-	return str("config: %s", p->conf ? shown(p->conf) : "none");
-}
-
 static void
 print_file(const struct plan *p, const struct file *f)
 {
@@ -83,7 +77,7 @@ print_plan(const struct plan *p)
 	size_t i;
 
 	if (!p->o.quiet)
-		puts(config_line(p));
+		printf("config: %s\n", p->conf ? shown(p->conf) : "none");
 	for (i = 0; i < p->nfiles; i++) {
 		f = &p->files[order[i]];
 		if (p->o.quiet) {
@@ -263,7 +257,7 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 {
 	const struct outcome *o = &c->o;
 	struct buf notes = { 0 };
-	char *dir;
+	char *dir, *why;
 	int k;
 
 	/* of copies the worst that was run */
@@ -273,13 +267,14 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 		part->cause = o->cause;
 		part->ms = o->ms;
 		part->worker = o->slot;
-		part->phases = *show_phases(p, o) ? show_phases(p, o) : NULL;
+		part->phases = o->began[IDLE] ? show_phases(p, o, "%s=%.3f", " ") : NULL;
 		dir = plan_dir(p, f, o->attempt - (o->result == FLAKY));
 		if ((o->result >= FAIL || o->result == FLAKY) && p->o.keep != KEEP_NEVER
 		&& access(dir, F_OK) == 0)
 			part->dir = shown(dir);
 		dir = plan_dir(p, f, o->attempt);
-		part->why = show_why(own_file(p, dir, "notes", part->source), o, &notes);
+		why = show_why(own_file(p, dir, "notes", part->source), o, &notes);
+		part->why = *why ? why : NULL;
 		buf_free(&notes);
 	}
 	part->file = shown(f->test);
@@ -498,12 +493,6 @@ read_units(struct parts *parts, struct units *u)
 	}
 }
 
-static bool
-same_name(const struct unit *a, const struct unit *b)
-{
-	return !compare(a->is.name, b->is.name);
-}
-
 static void
 tell_twice(const char *what, const struct unit *a, const struct unit *b)
 {
@@ -559,10 +548,12 @@ check_shards(const struct plan *p, struct units *u)
 		qsort(u->v, u->n, sizeof(*u->v), by_shard);
 	for (i = 0; i < u->n && !(wrong & NOT_WHOLE); i++) {
 		b = &u->v[i];
-		a = i && same_name(b - 1, b) ? b - 1 : NULL;
+		a = i && !compare(b[-1].is.name, b->is.name) ? b - 1 : NULL;
 		wrong |= check_pair(p, a, b);
 		next = a && a->shards > 1 ? a->shard + 1 : 1;
-		last = i + 1 < u->n && same_name(b, b + 1) ? b->shard : b->shards;
+		last = b->shard;
+		if (i + 1 == u->n || compare(b->is.name, b[1].is.name))
+			last = b->shards;
 		for (; next <= last && b->shards > 1; next++)
 			if (next != b->shard && missing++ < 10)
 				warn("%sshard %d/%d is missing", b->is.name ? str("%s: ",
@@ -584,7 +575,7 @@ check_files(const struct plan *p, struct parts *parts, struct units *u)
 	for (i = 1; i < u->n; i++) {
 		a = &u->v[i - 1];
 		b = &u->v[i];
-		if (!*b->file || !same_name(a, b) || strcmp(a->file, b->file))
+		if (!*b->file || compare(a->is.name, b->is.name) || strcmp(a->file, b->file))
 			continue;
 		if (!p->o.rerun && twice++ < 10)
 			tell_twice(b->is.file, a, b);
@@ -613,7 +604,7 @@ write_history(const struct plan *p, const struct units *u)
 
 	for (i = 0; i < u->n; i++) {
 		v = &u->v[i];
-		if (!*v->file || v->replaced || v->is.result == RESULTS)
+		if (!*v->file || v->replaced)
 			continue;
 		if (v->is.result != NONE && v->is.result != CANCEL) {
 			most = v->is.ms > most ? v->is.ms : most;
@@ -702,7 +693,6 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 	bool failed = (status == EXIT_FAILED || status == EXIT_RUN) && !sig;
 	bool stays = p->o.run_dir || p->o.keep == KEEP_ALWAYS;
 	struct list ended = { 0 };
-	struct buf found = { 0 };
 	const struct outcome *o;
 	const char *report = NULL;
 	size_t i;
@@ -731,11 +721,8 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 	if (stays)
 		show_say(show, "\nkept: %s", p->dir);
 	show_end(show, sig ? 128 + sig : status, sig, ms, report);
-	if (p->o.audit && !sig) {
-		run_audit(p, records, &found);
-		show_say(show, "%s", found.s);
-		buf_free(&found);
-	}
+	if (p->o.audit && !sig)
+		run_audit(p, records, show);
 	if (!stays && remove_tree(p->dir) < 0)
 		warn("%s could not be removed:", p->dir);
 	return status;
@@ -802,7 +789,7 @@ run(struct plan *p, bool aside)
 	records = scratch(p->nfiles * sizeof(*records));
 	show = show_open(p, records);
 	if (!p->o.quiet && !aside)
-		show_say(show, "%s\n%s", config_line(p), headline(p));
+		show_say(show, "config: %s\n%s", p->conf ? p->conf : "none", headline(p));
 	status = run_files(p, records, show, &sig);
 	if (p->asked)
 		plan_collect(p);

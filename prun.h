@@ -211,8 +211,8 @@ struct part;
 struct reader;
 /* Runs the plan's files; the exit status.  *sig is the signal that ended it, or 0. */
 int run_files(const struct plan *p, struct record *records, struct show *show, int *sig);
-/* Says in audit.txt and b which files hurt each other. */
-void run_audit(const struct plan *p, const struct record *records, struct buf *b);
+/* Says, in audit.txt as well, which files hurt each other. */
+void run_audit(const struct plan *p, const struct record *records, struct show *show);
 
 /* ---- work.c: the life of an attempt ---- */
 
@@ -513,8 +513,9 @@ struct show *show_open(const struct plan *p, const struct record *records);
 /* Reads results.jsonl of a run directory back; files without an end are CANCEL.
  * *records: one for each file, in scratch memory.  -1 where it is not to be had. */
 int show_read(struct plan *p, struct record **records, const char *dir);
-/* When an attempt's phases began, as prun.phases has it; "": none did. */
-char *show_phases(const struct plan *p, const struct outcome *o);
+/* When an attempt's phases began, each formatted with its name and seconds. */
+char *show_phases(const struct plan *p, const struct outcome *o, const char *fmt,
+	const char *between);
 /* Prints a line about the run, above the moving lines. */
 void show_say(struct show *s, const char *fmt, ...);
 /* Reads an attempt's notes, of which o may have a line instead; the cause in words, scratch

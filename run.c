@@ -979,7 +979,7 @@ add_suspects(struct buf *b, const struct plan *p, const struct record *records, 
 }
 
 void
-run_audit(const struct plan *p, const struct record *records, struct buf *b)
+run_audit(const struct plan *p, const struct record *records, struct show *show)
 {
 	size_t *group = xcalloc(p->nfiles, sizeof(*group)), i, n[4] = { 0 };
 	struct buf found = { 0 };
@@ -1008,12 +1008,10 @@ run_audit(const struct plan *p, const struct record *records, struct buf *b)
 			"prun.conf keep them apart:\n\n");
 		add_lines(&found, p, records, group);
 	}
-	buf_fmt(b, "\naudit: ran each of %zu files alone, then %d round%s with %d at once:\n"
-		"%zu safe, %zu unsafe, %zu broken", p->nfiles, (int)p->o.audit,
-		p->o.audit == 1 ? "" : "s", p->workers, n[0], n[1], n[2]);
-	if (n[3])
-		buf_fmt(b, ", %zu not finished", n[3]);
-	buf_fmt(b, "\n%s", found.n ? found.s : "");
+	show_say(show, "\naudit: ran each of %zu files alone, then %d round%s with %d at "
+		"once:\n%zu safe, %zu unsafe, %zu broken%s\n%s", p->nfiles, (int)p->o.audit,
+		p->o.audit == 1 ? "" : "s", p->workers, n[0], n[1], n[2],
+		n[3] ? str(", %zu not finished", n[3]) : "", found.n ? found.s : "");
 	if (found.n && file_write(str("%s/audit.txt", p->dir), found.s, found.n, 0666) < 0)
 		warn("%s/audit.txt:", p->dir);
 	buf_free(&found);

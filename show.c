@@ -41,8 +41,7 @@ struct show {
 	int error;              /* errno of a write to it */
 	struct buf out;         /* printed */
 	size_t written;         /* of out */
-	int jsonl;              /* results.jsonl */
-	bool jsonl_failed;      /* a line could not be written to it */
+	int jsonl;              /* results.jsonl; -1: a line could not be written */
 	bool colours;           /* on a terminal */
 	bool screen;            /* and lines redrawn in place below the others */
 	char **told;            /* notes of each file's last failure, or NULL */
@@ -308,9 +307,8 @@ annotate(struct show *s, const struct file *f, char *const note[FIELDS])
 static char *
 named_path(const struct file *f)
 {
-	size_t node = strlen(f->test) - strlen(f->path);
-
-	return str("%.*s", (int)(strlen(f->named) - node), f->named);
+	return str("%.*s", (int)(strlen(f->named) + strlen(f->path) - strlen(f->test)),
+		f->named);
 }
 
 /* FILE::CLASS::NAME of a failing test of pytest, else NULL.  Its report has the
@@ -531,16 +529,17 @@ show_line(struct show *s, const struct file *f, const char *end)
 /* ---- results.jsonl ---- */
 
 char *
-show_phases(const struct plan *p, const struct outcome *o)
+show_phases(const struct plan *p, const struct outcome *o, const char *fmt,
+	const char *between)
 {
 	char *text = "";
 	int k;
 
 	for (k = CLONING; k <= PHASES; k++)     /* and the end, which is IDLE */
 		if (o->began[k % PHASES])
-			text = str("%s%s%s=%.3f", text, *text ? " " : "",
+			text = str("%s%s%s", text, *text ? between : "", str(fmt,
 				phase_name[k % PHASES],
-				seconds(o->began[k % PHASES] - p->began));
+				seconds(o->began[k % PHASES] - p->began)));
 	return text;
 }
 
@@ -556,8 +555,8 @@ static void
 write_line(struct show *s, struct buf *b)
 {
 	buf_str(b, "}\n");
-	if (write_all(s->jsonl, b->s, b->n) < 0)
-		s->jsonl_failed = true;
+	if (s->jsonl >= 0 && write_all(s->jsonl, b->s, b->n) < 0)
+		s->jsonl = -1;          /* it stays open: closing it would unlock it */
 	buf_free(b);
 }
 
@@ -569,7 +568,6 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 	struct list names = { 0 };
 	struct buf b = { 0 };
 	size_t i;
-	int k;
 
 	json_file(&b, f);
 	fill(&b, ",'attempt':%d,'start':%t,'result':%s,'cause':%s,'message':%s,'status':%d,"
@@ -577,10 +575,7 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 		"'phases':{", o->attempt, o->begin ? o->begin - s->plan->began : 0,
 		result_name[o->result], cause_name[o->cause], why, o->status, o->ms, o->tests,
 		o->failed, o->skipped, strrchr(dir, '/') + 1, o->slot);
-	for (k = CLONING; k <= PHASES; k++)
-		if (o->began[k % PHASES])
-			fill(&b, b.s[b.n - 1] == '{' ? "%s:%t" : ",%s:%t",
-				phase_name[k % PHASES], o->began[k % PHASES] - s->plan->began);
+	buf_str(&b, show_phases(s->plan, o, "\"%s\":%.3f", ","));
 	fill(&b, "},'logs':[");
 	list_left(&names, dir);
 	for (i = 0; i < names.n; i++)
@@ -654,8 +649,6 @@ read_ended(struct plan *p, struct record *records, const char *object)
 			o->began[k] = p->began + json_number(phases, phase_name[k], 1000);
 	o->notes = true;        /* they may be there, or else: */
 	snprintf(o->why, sizeof(o->why), "! %.190s", json_value(object, "message"));
-	if (!o->why[2])
-		*o->why = '\0';
 }
 
 int
@@ -762,8 +755,8 @@ show_property(struct part *p, const struct reader *r)
 			*texts[i].to = str("%s", value);
 	if (!strcmp(name, "prun.name"))
 		p->name = p->name ? str("%s/%s", p->name, value) : str("%s", value);
-	else if (!strcmp(name, "prun.result"))
-		p->result = (enum result)find_word(result_name, RESULTS, value);
+	else if (!strcmp(name, "prun.result"))  /* an unknown word is CANCEL */
+		p->result = (enum result)find_word(result_name, RESULTS - 1, value);
 	else if (!strcmp(name, "prun.worker"))
 		p->worker = atoi(value);
 	else if (!strcmp(name, "prun.seconds"))
@@ -791,9 +784,6 @@ finish_row(struct row *row)
 		row->name = shown(str("%s%s%s%s%s", is->name ? is->name : "", is->name
 			? ": " : "", is->suite ? is->suite : "", is->suite ? ": " : "",
 			is->file));
-	/* A word that we do not know is no good one. */
-	if (is->result == RESULTS)
-		is->result = CANCEL;
 	if (is->phases && is->run && is->worker >= 0 && is->worker < 10000)
 		row->end = strtod(strrchr(str("=%s", is->phases), '=') + 1, NULL);
 	if (!(row->end > 0 && row->end < 1e9))
@@ -1074,8 +1064,6 @@ show_open(const struct plan *p, const struct record *records)
 	s->screen = s->colours && !p->o.quiet && !p->o.interactive;
 	s->drawn = p->began;
 	s->jsonl = open_regular(path, O_WRONLY | O_APPEND | O_NOFOLLOW);
-	if (s->jsonl < 0)
-		fatal(EXIT_RUN, "%s:", path);
 	fill(&b, "{'prun':%s,'run':%s,'plan':%s,'shard':%d,'shards':%d,'audit':%n,'base':%s,"
 		"'started':%s,'files':[", PRUN_VERSION, p->id, str("%08" PRIx32, p->hash),
 		p->shard, p->shards, p->o.audit, p->base, p->started);
@@ -1085,7 +1073,7 @@ show_open(const struct plan *p, const struct record *records)
 	}
 	buf_str(&b, p->nfiles ? "}]" : "]");
 	write_line(s, &b);
-	if (s->jsonl_failed)
+	if (s->jsonl < 0)
 		fatal(EXIT_RUN, "%s:", path);
 	/* What tests print is no command of theirs: they cannot know the word. */
 	if (on_github(p) && !p->o.clean && !p->o.reopen) {
@@ -1194,8 +1182,6 @@ show_table(struct show *s)
 /* What has come of a suite's files, or of all. */
 struct sums {
 	int n[RESULTS];
-	int files, restarts;    /* restarts: workers that died and were replaced */
-	int64_t tests, failed, skipped;
 	int unused, connected;  /* databases */
 	int64_t ms;             /* of all together */
 	int64_t wall;           /* from the first one's begin to the last one's end */
@@ -1203,11 +1189,13 @@ struct sums {
 	const struct file *slowest;
 };
 
+/* Counts the files of a suite (NULL: all, which took wall ms), and appends it as JSON. */
 static struct sums
-sum_up(const struct show *s, const struct suite *suite)
+sum_up(const struct show *s, const struct suite *suite, int64_t wall, struct buf *b)
 {
-	struct sums sums = { .files = 0 };
-	int64_t from = INT64_MAX, to = 0;
+	struct sums sums = { .wall = wall };
+	int64_t from = INT64_MAX, to = 0, tests = 0, failed = 0, skipped = 0;
+	int files = 0, restarts = 0, k;
 	const struct outcome *o;
 	size_t i;
 
@@ -1216,11 +1204,11 @@ sum_up(const struct show *s, const struct suite *suite)
 		if (suite && s->plan->files[i].suite != suite)
 			continue;
 		sums.n[o->result]++;
-		sums.files++;
-		sums.restarts += o->cause == CAUSE_WORKER_DIED;
-		sums.tests += o->tests;
-		sums.failed += o->failed;
-		sums.skipped += o->skipped;
+		files++;
+		restarts += o->cause == CAUSE_WORKER_DIED;      /* another one was forked */
+		tests += o->tests;
+		failed += o->failed;
+		skipped += o->skipped;
 		sums.unused += o->unused;
 		sums.connected += o->connected;
 		sums.ms += o->ms;
@@ -1231,42 +1219,33 @@ sum_up(const struct show *s, const struct suite *suite)
 		from = o->ms && o->begin < from ? o->begin : from;
 		to = o->ms && o->begin + o->ms > to ? o->begin + o->ms : to;
 	}
-	sums.wall = to > from ? to - from : 0;
-	return sums;
-}
-
-/* The counts of the run or of a suite, and how long it took. */
-static void
-json_sums(struct buf *b, const struct sums *sums)
-{
-	int k;
-
-	fill(b, ",'files':%d", sums->files);
+	if (suite)
+		sums.wall = to > from ? to - from : 0;
+	fill(b, ",'files':%d", files);
 	for (k = 0; k < RESULTS; k++)
-		fill(b, ",%s:%d", result_name[k], sums->n[k]);
+		fill(b, ",%s:%d", result_name[k], sums.n[k]);
 	fill(b, ",'tests':%n,'failed':%n,'skipped':%n,'restarts':%d,'seconds':%t,"
-		"'test_seconds':%t", sums->tests, sums->failed, sums->skipped, sums->restarts,
-		sums->wall, sums->ms);
+		"'test_seconds':%t", tests, failed, skipped, restarts, sums.wall, sums.ms);
+	return sums;
 }
 
 /* Tells of each suite where there are several, and warns if no test of it connected
  * to its database: all may have used the same other one.  Writes summary.json. */
-static void
-show_suites(struct show *s, const struct sums *all, int status)
+static struct sums
+show_suites(struct show *s, int status, int64_t ms)
 {
 	const struct plan *p = s->plan;
 	const struct suite *suite = p->suites;
 	char *path = str("%s/summary.json", p->dir);
+	struct sums all, sums;
 	struct buf b = { 0 };
-	struct sums sums;
 
 	fill(&b, "{'run':%s,'status':%d", p->id, status);
-	json_sums(&b, all);
+	all = sum_up(s, NULL, ms, &b);
 	for (; suite < p->suites + p->nsuites; suite++) {
-		sums = sum_up(s, suite);
 		fill(&b, suite == p->suites ? ",'suites':[{'name':%s" : "},{'name':%s",
 			suite->name);
-		json_sums(&b, &sums);
+		sums = sum_up(s, suite, 0, &b);
 		if (p->nsuites > 1 && !p->o.quiet) {
 			buf_fmt(&s->out, "suite %s: ", suite->name);
 			put_counts(&s->out, sums.n);
@@ -1282,19 +1261,19 @@ show_suites(struct show *s, const struct sums *all, int status)
 	if (file_write(path, b.s, b.n, 0666) < 0)
 		warn("%s:", path);
 	buf_free(&b);
+	return all;
 }
 
 void
 show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 {
 	const struct plan *p = s->plan;
-	struct sums all = sum_up(s, NULL);
+	struct sums all;
 
-	all.wall = ms;
 	erase(s);
 	if (!p->o.quiet)
 		show_table(s);
-	show_suites(s, &all, status);
+	all = show_suites(s, status, ms);
 	buf_fmt(&s->out, "\n%zu file%s: ", p->nfiles, p->nfiles == 1 ? "" : "s");
 	put_counts(&s->out, all.n);
 	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));
@@ -1306,7 +1285,7 @@ show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 			title(s, all.slowest), seconds(all.longest));
 	if (report)
 		put_line(s, str("report: %s", report));
-	if (s->jsonl_failed)
+	if (s->jsonl < 0)
 		warn("%s/results.jsonl is incomplete: a write failed", p->dir);
 	if (p->nfiles && all.n[NONE] == (int)p->nfiles)
 		buf_str(&s->out, "warning: no file had any tests; check the test arguments\n");

@@ -114,6 +114,6 @@ if [ -w /dev/full ]; then
 else
 	skip 'no /dev/full' 'standard output on a full disk gives status 3'
 fi
-{ "$PRUN" -n ok 2>err; echo $? >status; } | :
+{ await test -e closed; "$PRUN" -n ok 2>err; echo $? >status; } | { exec 0<&-; : >closed; }
 is 'a reader that is gone is SIGPIPE, as for any program' "$(cat status err)" 141
 finish
