@@ -63,30 +63,34 @@ bad(const char *where, const char *fmt, ...)
 	exit(EXIT_USAGE);
 }
 
+static void *
+checked(void *p)
+{
+	static const char none[] = "prun: out of memory\n";
+
+	if (p)
+		return p;
+	write_all(2, none, sizeof(none) - 1);           /* fatal() needs memory */
+	exit(EXIT_RUN);
+}
+
 void *
 grow(void *p, size_t *cap, size_t need, size_t size)
 {
-	static const char none[] = "prun: out of memory\n";
 	size_t n = *cap ? *cap : 16;
 
 	if (need <= *cap)
 		return p;
 	while (n < need)
 		n *= 2;
-	if (n > SIZE_MAX / size || !(p = realloc(p, n * size))) {
-		write_all(2, none, sizeof(none) - 1);   /* fatal() needs memory */
-		exit(EXIT_RUN);
-	}
 	*cap = n;
-	return p;
+	return checked(n > SIZE_MAX / size ? NULL : realloc(p, n * size));
 }
 
 void *
 xcalloc(size_t n, size_t size)
 {
-	size_t cap = 0;
-
-	return memset(grow(NULL, &cap, n + 1, size), 0, (n + 1) * size);
+	return checked(calloc(n + 1, size));
 }
 
 void

@@ -854,7 +854,16 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 	};
 	struct record *c;
 
-	/* Until it has run, a file's result is that it did not. */
+	if (ahead && p->o.ahead == AHEAD_AUTO)
+		n -= (size_t)ahead - 1;
+	while ((size_t)r.nslots < n && start_worker(&r, r.nslots) == 0)
+		r.nslots++;
+	if (r.nslots == 0)
+		fatal(EXIT_RUN, "cannot start a worker:");
+	if (r.nslots < p->workers)
+		show_say(show, "prun: only %d at once: %s", r.nslots, strerror(errno));
+	/* Until it has run, a file's result is that it did not.
+	 * Later than the workers, whose forks would copy all that. */
 	for (k = 0; k < p->nfiles; k++) {
 		c = &records[k];
 		c->o.file = (int)k;
@@ -864,14 +873,6 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 		if (p->o.audit)
 			c->rounds = xcalloc((size_t)p->o.audit + 1, sizeof(*c->rounds));
 	}
-	if (ahead && p->o.ahead == AHEAD_AUTO)
-		n -= (size_t)ahead - 1;
-	while ((size_t)r.nslots < n && start_worker(&r, r.nslots) == 0)
-		r.nslots++;
-	if (r.nslots == 0)
-		fatal(EXIT_RUN, "cannot start a worker:");
-	if (r.nslots < p->workers)
-		show_say(show, "prun: only %d at once: %s", r.nslots, strerror(errno));
 	while (goes_on(&r) && hand_out(&r))
 		await_news(&r, show_draw(show, r.views, r.nslots, false));
 	quit(&r);
