@@ -349,7 +349,8 @@ read_service(const struct opts *o, size_t n, const char *where)
 	v[n].name = str("%.*s", (int)(port - s), s);
 	port = str("%.*s", (int)(command - port), port);
 	v[n].command = str("%s", command + strspn(command, " \t"));
-	v[n].port = -1;
+	v[n].title = str("service %s", v[n].name);
+	v[n].port = 0;
 	if (!*v[n].name || !*v[n].command || (*port && *port != '@'))
 		bad(where, "service = %s: needs NAME, of a-z, 0-9, _ and -, and COMMAND", s);
 	if (find_word(logs, LEN(logs), v[n].name) < LEN(logs))
@@ -358,14 +359,15 @@ read_service(const struct opts *o, size_t n, const char *where)
 		if (!strcmp(v[i].name, v[n].name))
 			bad(where, "service = %s is there twice", v[n].name);
 	/* What is not said is the first port that it mentions and nobody is awaited on. */
-	for (i = 0; i < o->ports.n && v[n].port < 0; i++) {
-		for (k = 0; k < n && v[k].port != (int)i; k++)
+	for (i = 0; i < o->ports.n && !v[n].port; i++) {
+		for (k = 0; k < n && v[k].port != (int)i + 1; k++)
 			;
 		if (*port ? !strcmp(o->ports.v[i], port + 1)
 		: k == n && mentions(v[n].command, o->ports.v[i]))
-			v[n].port = (int)i;
+			v[n].port = (int)i + 1;
 	}
-	if (*port && v[n].port < 0)
+	v[n].ready = v[n].port ? "tcp" : "none";
+	if (*port && !v[n].port)
 		bad(where, "service = %s%s: ports = has no %s", v[n].name, port, port + 1);
 }
 
@@ -412,9 +414,10 @@ resolve(const struct reading *r, struct opts *o, int suite)
 	}
 	if (suite == NOWHERE)
 		return;
-	o->services = scratch(o->service.n * sizeof(*o->services));
+	o->services = scratch((o->service.n + 1) * sizeof(*o->services));
 	for (i = 0; i < o->service.n; i++)
 		read_service(o, i, service->where);
+	o->services[i] = (struct service){ "server", o->server, "the server", o->ready, 0 };
 	/* Only now is it known whether db-clone does it. */
 	if (o->db && !o->db_clone) {
 		check_url(db, "db", o->db);

@@ -507,7 +507,7 @@ run_db_clone(struct pg *pg, char **env, char **url)
 	if (truncate(out, 0) < 0)       /* only env has its password */
 		unlink(out);
 	if (line.n)
-		*url = xstrdup(str("%.*s", (int)line.n - 1, line.s));
+		*url = str("%.*s", (int)line.n - 1, line.s);
 	buf_free(&line);
 	return *url ? NULL : str("%s printed no URL", what);
 }
@@ -608,7 +608,7 @@ pg_clone(struct pg *pg, char **env, char **url, enum trouble *trouble)
 		why = clone_file(pg, env);
 	if (why)
 		return why;
-	*url = xstrdup(url_clone(pg->o->db, pg->name, pg->dir));
+	*url = url_clone(pg->o->db, pg->name, pg->dir);
 	pg->w->watch = pg->db ? watch : NULL;
 	pg->w->watched = pg;
 	pg->w->watch_at = proc_clock(pg->w) + 500;

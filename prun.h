@@ -84,9 +84,11 @@ struct proc {
 	bool shell;             /* sh -c: 128 + signal is a signal */
 };
 
+/* What runs beside the test. */
 struct service {
 	char *name, *command;
-	int port;               /* index in ports of that it is awaited on; -1: none */
+	const char *title, *ready;
+	int port;               /* 0: the first one, or none; then those of ports = */
 };
 
 /* Every option's value (conf.c).  Durations in ms, sizes in bytes, -1: none. */
@@ -110,7 +112,7 @@ struct opts {
 	char *db, *db_admin, *db_clone, *db_drop;
 	struct list suite, files, exclude, db_env, url_env, port_env, env;
 	struct list unset, serial, alone, lock, ports, service;
-	struct service *services;       /* of a suite, service.n */
+	struct service *services;       /* of a suite, service.n and the server */
 };
 enum { AHEAD_AUTO = -1 };
 enum { STRATEGY_AUTO, STRATEGY_WAL_LOG, STRATEGY_FILE_COPY };
@@ -280,7 +282,7 @@ bool pg_waits(const struct pg *pg);
 void pg_begin(struct pg *pg, const struct suite *s, const char *name, const char *dir,
 	struct buf *notes);
 /* NULL, or in scratch memory why not:
- * Clones the template; *url is the clone's, to be freed.  env: for cp, db-clone. */
+ * Clones the template; *url is the clone's.  env: for cp, db-clone. */
 const char *pg_clone(struct pg *pg, char **env, char **url, enum trouble *trouble);
 /* Before setup: notes what dead runs left, and locks the template if there is a setup;
  * after it: copies it for the run's clones, and unlocks. */

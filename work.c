@@ -16,13 +16,6 @@ struct port {
 	int number, hold;       /* the socket that holds it; -1: none */
 };
 
-/* A service, or the server: the last one of the stack. */
-struct member {
-	const char *title, *command, *ready;
-	char *log;
-	int port;               /* index in ports */
-};
-
 struct attempt {
 	struct worker *w;
 	const struct plan *plan;
@@ -34,8 +27,9 @@ struct attempt {
 	char *dir, *tmp, *junit, *log, *url, *db, *db_url;
 	struct port *ports;     /* PRUN_PORT, then those of ports = */
 	size_t nports;
-	struct member *stack;
+	struct service *stack;  /* then the server, if there is one */
 	struct proc *procs;     /* of the stack */
+	char **logs;
 	size_t nstack;
 	struct list env;        /* of the test; first what is ours */
 	size_t ours;
@@ -128,12 +122,10 @@ static void
 make_env(struct attempt *a)
 {
 	const struct plan *p = a->plan;
-	static long cpus;       /* asking reads a file */
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	const char *db_url = a->f ? a->db_url : a->o->db;
 	size_t i;
 
-	if (!cpus)
-		cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	list_free(&a->env);
 	env_set(a, "PRUN_RUN", p->id);
 	env_set(a, "PRUN_SUITE", a->suite->name);
@@ -320,20 +312,20 @@ dead_member(struct attempt *a, bool may_end)
 static bool
 start_member(struct attempt *a, size_t i)
 {
-	struct member *m = &a->stack[i];
+	const struct service *m = &a->stack[i];
 	struct spawn s = { .argv = proc_argv(m->command, NULL), .env = a->env.v };
 	struct readiness r = { .w = a->w, .stack = a->procs, .n = i + 1, .deadline = -1,
-		.port = a->ports[m->port].number, .log = m->log, .server = &s };
+		.port = a->ports[m->port].number, .log = a->logs[i], .server = &s };
 	struct buf reason = { 0 };
 	int fd[2] = { -1, -1 };
 	enum cause cause;
 	size_t dead;
 
 	a->out.service = i < a->o->service.n ? (int)i + 1 : 0;
-	s.out = s.err = open_regular(m->log, O_WRONLY | O_CREAT | O_APPEND);
+	s.out = s.err = open_regular(r.log, O_WRONLY | O_CREAT | O_APPEND);
 	r.kind = proc_ready_kind(m->ready, &r.arg);
 	if (s.out < 0 || (r.kind == READY_FD && proc_pipe(fd) < 0))
-		return fails(a, CAUSE_SPAWN, str("%s: %s", m->log, strerror(errno)));
+		return fails(a, CAUSE_SPAWN, str("%s: %s", r.log, strerror(errno)));
 	s.fd = fd[1] < 0 ? 0 : fd[1];
 	r.log_from = lseek(s.out, 0, SEEK_END);
 	if (proc_start(a->w, &a->procs[i], &s) < 0)
@@ -480,7 +472,7 @@ wrote_too_much(const struct attempt *a)
 	size_t i;
 
 	for (i = 0; i < a->nstack; i++)
-		if (stat(a->stack[i].log, &st) == 0 && st.st_size > a->o->log_limit)
+		if (stat(a->logs[i], &st) == 0 && st.st_size > a->o->log_limit)
 			return true;
 	return stat(a->log, &st) == 0 && st.st_size > a->o->log_limit;
 }
@@ -794,8 +786,6 @@ tell(struct attempt *a, enum news_type type, const char *path)
 static void
 make_stack(struct attempt *a)
 {
-	const struct service *v = a->o->services;
-	struct member *m;
 	size_t i, n = a->o->service.n;
 
 	a->nports = 1 + a->o->ports.n;
@@ -803,17 +793,11 @@ make_stack(struct attempt *a)
 	for (i = 0; i < a->nports; i++)
 		a->ports[i].hold = -1;
 	a->nstack = n + (a->o->server != NULL);
-	a->stack = scratch((n + 1) * sizeof(*a->stack));
+	a->stack = a->o->services;
 	a->procs = scratch((n + 1) * sizeof(*a->procs));
-	for (i = 0; i <= n; i++) {
-		m = &a->stack[i];
-		m->title = i < n ? str("service %s", v[i].name) : "the server";
-		m->command = i < n ? v[i].command : a->o->server;
-		m->port = i < n ? v[i].port + 1 : 0;
-		m->ready = m->port ? "tcp" : "none";
-		m->log = str("%s/%s.log", a->dir, i < n ? v[i].name : "server");
-	}
-	a->stack[n].ready = a->o->ready;
+	a->logs = scratch((n + 1) * sizeof(*a->logs));
+	for (i = 0; i <= n; i++)
+		a->logs[i] = str("%s/%s.log", a->dir, a->stack[i].name);
 }
 
 /* Begins an attempt at f in the directory dir. */
@@ -847,7 +831,6 @@ end_attempt(struct attempt *a)
 		close_keep(a->ports[i].hold);
 	list_free(&a->env);
 	buf_free(&a->notes);
-	free(a->db_url);
 }
 
 static void
@@ -954,12 +937,12 @@ reopen(const struct attempt *self, const struct file *f)
 {
 	struct attempt a = *self;
 	struct news n = { .type = NEWS_OPEN };
-	char *log, *url = getenv("PRUN_DB_URL");
+	char *log;
 
 	begin(&a, f, 1, a.plan->o.reopen);
-	a.db_url = url ? xstrdup(url) : NULL;
+	a.db_url = getenv("PRUN_DB_URL");
 	log = str("%s/reopen.log", a.dir);
-	a.stack[a.o->service.n].log = log;
+	a.logs[a.o->service.n] = log;
 	unlink(log);                    /* its earlier lines are not of this server */
 	if (a.o->db && a.db && pg_gone(a.pg, a.db_url)) {
 		fails(&a, CAUSE_DATABASE, str("its database %s is gone", a.db));
@@ -989,7 +972,7 @@ drop(const struct attempt *self, const struct file *f, int number)
 	begin(&a, f, number, plan_dir(a.plan, f, number));
 	a.url = "http://localhost:0";   /* its server is gone */
 	if (a.db && !a.o->db_clone)
-		a.db_url = xstrdup(url_clone(a.o->db, a.db, a.dir));
+		a.db_url = url_clone(a.o->db, a.db, a.dir);
 	make_env(&a);
 	if (a.db)
 		pg_drop(a.pg, a.env.v);
