@@ -395,17 +395,14 @@ static bool
 is_foreign(const char *path)
 {
 	struct reader *r = xml_open(path, NULL, PROPERTY, INT64_MAX);
-	struct buf end = { 0 };
 	enum event e = r ? xml_next(r, true, NULL) : EOD;
-	bool foreign = false;
+	bool foreign = e == START && strcasecmp(xml_name(r), "html");
+	int depth = 0;
 
-	if (e == START && strcasecmp(xml_name(r), "html")) {
-		buf_tail(&end, path, 1);
-		foreign = end.n && ends(end.s, str("%s>\n", xml_name(r)));
-	}
-	buf_free(&end);
+	for (; foreign && e != EOD; e = xml_next(r, false, NULL))
+		depth += e == START ? 1 : -1;
 	xml_close(r);
-	return foreign;
+	return foreign && !depth;
 }
 
 static struct unit *

@@ -83,11 +83,12 @@ has 'each file says when its run began' suites.xml 'name="prun.started" value="2
 mkdir -p foreign/site
 cp plain.xml foreign/TEST-a.XML
 echo '<?xml version="1.0"?><coverage line-rate="0.5"><packages><package name="a"/></packages></coverage>' >foreign/site/coverage.xml
+echo "<report name='$(printf %0900d 0)'><group/></report>" >foreign/jacoco.xml
 echo '<failsafe-summary result="null"><completed>3</completed></failsafe-summary>' >foreign/failsafe-summary.xml
 echo '<!DOCTYPE html><html><body>502 Bad Gateway</body></html>' >foreign/page.xml
 echo '<coverage><packages>' >foreign/broken.xml
 run --merge -o all.xml foreign
-is 'other XML in a directory is skipped, with a line' "$(grep -c 'is XML, but not a test report; skipped' err)" 2
+is 'other XML in a directory is skipped, with a line' "$(grep -c 'is XML, but not a test report; skipped' err)" 3
 has 'a page of HTML is an error' all.xml 'message="the report foreign/page.xml has no testsuite element'
 has 'so is what is cut' all.xml 'message="the report foreign/broken.xml has no testsuite element'
 is 'and .XML is seen' "$(grep -c 'testcase name="a"' all.xml)" 1
