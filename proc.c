@@ -287,7 +287,7 @@ proc_late(struct worker *w, int64_t deadline)
 	return proc_clock(w) >= deadline;
 }
 
-bool
+void
 proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 {
 	static struct pollfd *all;
@@ -329,7 +329,6 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 		read_order(w);
 	if (w && w->watch && proc_clock(w) >= w->watch_at)
 		w->watch(w->watched);
-	return r != 0;
 }
 
 void
@@ -956,16 +955,14 @@ enum cause
 proc_ready(struct readiness *r, struct buf *why)
 {
 	int64_t begin = proc_clock(r->w), wait;
-	bool yes = r->kind == READY_NONE;
+	bool yes = r->kind == READY_NONE || ask(r, why);
 
-	if (yes)
-		return CAUSE_NONE;
-	do {
-		yes = ask(r, why);
+	while (!yes && !r->w->cancelled && !some_ended(r) && !proc_late(r->w, r->deadline)) {
+		/* a fiftieth of the time so far, 1 to 25 ms */
 		wait = 1 + (proc_clock(r->w) - begin) / 50;
-		if (!yes)       /* a fiftieth of the time so far, 1 to 25 ms */
-			await(r, -1, 0, proc_clock(r->w) + (wait < 25 ? wait : 25));
-	} while (!yes && !r->w->cancelled && !some_ended(r) && !proc_late(r->w, r->deadline));
+		await(r, -1, 0, proc_clock(r->w) + (wait < 25 ? wait : 25));
+		yes = ask(r, why);
+	}
 	if (r->w->cancelled)
 		return CAUSE_CANCELLED;
 	/* An answer for a dead server is not its own. */

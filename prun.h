@@ -457,9 +457,9 @@ void proc_catch(void);
 bool proc_caught(int sig);
 /* Makes the process a worker's.  terminal: it stays in prun's session. */
 void proc_become_worker(const char *log, bool terminal);
-/* Waits for a signal, one of fds or, by the worker's clock, the deadline (-1: none): then
- * false; a worker also for an order, which is read.  w is NULL in prun. */
-bool proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline);
+/* Waits for a signal, one of fds or, by the worker's clock, the deadline (-1: none);
+ * a worker also for an order, which is read.  w is NULL in prun. */
+void proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline);
 /* Waits until the deadline or a cancel. */
 void proc_pause(struct worker *w, int64_t deadline);
 /* Whether the deadline has passed (-1: never); orders are read before that is judged. */
