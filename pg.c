@@ -100,27 +100,28 @@ attach(struct pg *pg, bool heed)
 		return r;
 	pg->unbroken = false;
 	r = sql_open(pg->db, heed);
-	return r.error ? r : lock_run(pg, "advisory_lock_shared", pg->plan->id);
+	return r.trouble ? r : lock_run(pg, "advisory_lock_shared", pg->plan->id);
 }
 
 /* Does a statement that may be done twice, on another session if one is lost, and
- * later if that may help. */
+ * later if that may help.  Without PostgreSQL the reply is empty. */
 static struct reply
 ask(struct pg *pg, const char *statement)
 {
-	struct reply r;
+	struct reply r = { 0 };
 	int tries;
 
-	for (tries = 0;; tries++) {
+	for (tries = 0; pg->db; tries++) {
 		r = attach(pg, false);
-		if (!r.error)
+		if (!r.trouble)
 			r = sql_do(pg->db, statement);
-		if (!r.error || r.error->trouble < SQL_NOT_YET || tries == 5)
-			return r;
+		if (r.trouble < SQL_NOT_YET || tries == 5)
+			break;
 		proc_pause(pg->w, proc_clock(pg->w) + (100 << tries));
 		if (pg->w->cancelled)
-			return r;
+			break;
 	}
+	return r;
 }
 
 /* Looks after the session of a clone that is in use: another run drops the clone if
@@ -150,7 +151,7 @@ lock_template(struct pg *pg, const char *function)
 	sql_send(pg->db, str("SELECT pg_advisory_%s(%d, %" PRIu32 ")", function, CLASS_TEMPLATE,
 		hash(HASH_BEGIN, url_template(pg->o->db)) & 0x7fffffff));
 	r = sql_reply(pg->db, proc_clock(pg->w) + 1000, true);
-	if (r.error && r.error->trouble == SQL_LATE) {
+	if (r.trouble == SQL_LATE) {
 		proc_tell_phase(pg->w, WAITING);
 		r = sql_reply(pg->db, -1, true);
 	}
@@ -167,7 +168,7 @@ lock_template(struct pg *pg, const char *function)
 static const char *
 explain(const struct reply *r, const char *what)
 {
-	return str("%s: %s%s", what, r->message, r->error->advice);
+	return str("%s: %s%s", what, r->message, r->advice);
 }
 
 /* Ends the sessions on a database that we may end, or only names them all. */
@@ -183,12 +184,12 @@ end_sessions(struct pg *pg, const char *name, bool only_name)
 
 	/* Without the filter one autovacuum worker makes the whole query fail; it is
 	 * NULL for sessions of roles that are not ours, which have a user. */
-	if (!r.error)
+	if (!r.trouble)
 		r = sql_do(&second, sql_fmt("SELECT " WHO ", CASE WHEN %s THEN "
 			"pg_terminate_backend(pid) END FROM pg_stat_activity "
 			"JOIN pg_roles u ON u.oid = usesysid WHERE " CLIENTS "%L "
 			"AND pid <> pg_backend_pid()", only_name ? "false" : may_end, name));
-	if (r.error)
+	if (r.trouble)
 		buf_fmt(pg->notes, "- cannot end the sessions on %s: %s\n", name, r.message);
 	for (i = 0; i + 1 < r.n; i += 2)
 		if (only_name || *r.v[i + 1] == 't')
@@ -206,12 +207,12 @@ create(struct pg *pg, const char *template, const char *statement)
 
 	sql_send(pg->db, statement);
 	r = sql_reply(pg->db, proc_clock(pg->w) + 250, true);
-	if (r.error && r.error->trouble == SQL_LATE) {
+	if (r.trouble == SQL_LATE) {
 		if (pg->o->db_terminate)
 			end_sessions(pg, template, false);
 		r = sql_reply(pg->db, -1, true);
 	}
-	if (r.error && r.error->trouble == SQL_IN_USE)
+	if (r.trouble == SQL_IN_USE)
 		end_sessions(pg, template, true);
 	return r;
 }
@@ -239,7 +240,8 @@ static struct reply
 copy_database(struct pg *pg, const char *from, const char *name)
 {
 	static const char *const words[] = { "", " STRATEGY wal_log", " STRATEGY file_copy" };
-	char *clone = sql_fmt("DATABASE %I", name), *statement, *forbidden = NULL;
+	char *clone = sql_fmt("DATABASE %I", name), *statement;
+	const char *forbidden = NULL;
 	int strategy = pg->db->version < 150000 ? STRATEGY_AUTO : pg->o->db_strategy;
 	struct reply r, owner, one;
 	size_t i;
@@ -249,16 +251,16 @@ copy_database(struct pg *pg, const char *from, const char *name)
 	statement = sql_fmt("CREATE DATABASE %I TEMPLATE %I%s", name, from, words[strategy]);
 	owner = sql_do(pg->db, sql_fmt("SELECT pg_get_userbyid(datdba) FROM pg_database "
 		"WHERE datname = %L", from));
-	if (owner.error)
+	if (owner.trouble)
 		return owner;
 	r = create(pg, from, owner.n ? sql_fmt("%s OWNER %I", statement, owner.v[0])
 		: statement);
 	/* Whether it is for OWNER: the words differ by version and language. */
-	if (r.error && r.error->trouble == SQL_FORBIDDEN) {
+	if (r.trouble == SQL_FORBIDDEN) {
 		forbidden = r.message;
 		r = create(pg, from, statement);
 	}
-	if (r.error)
+	if (r.trouble)
 		return r;
 	if (forbidden)
 		buf_fmt(pg->notes, "- the clone belongs to the connecting role, not to %s: "
@@ -266,7 +268,7 @@ copy_database(struct pg *pg, const char *from, const char *name)
 	r = sql_do(pg->db, sql_fmt(settings, clone, clone, from, clone, from, clone, from));
 	for (i = 0; i < r.n; i++) {
 		one = sql_do(pg->db, r.v[i]);
-		if (one.error)
+		if (one.trouble)
 			buf_fmt(pg->notes, "- not copied from the template: %s: %s\n", r.v[i],
 				one.message);
 	}
@@ -292,9 +294,9 @@ clone_postgres(struct pg *pg)
 	char *copy = copy_name(pg);
 	struct reply r = attach(pg, true);
 
-	if (!r.error && !copy)
+	if (!r.trouble && !copy)
 		r = lock_template(pg, "lock_shared");
-	if (r.error)
+	if (r.trouble)
 		return r;
 	r = copy_database(pg, copy ? copy : url_template(pg->o->db), pg->name);
 	if (!copy)
@@ -311,10 +313,9 @@ drop_one(struct pg *pg, const char *name)
 {
 	struct reply r = ask(pg, sql_fmt("DROP DATABASE IF EXISTS %I WITH (FORCE)", name));
 
-	if (r.error && r.error->trouble == SQL_IS_TEMPLATE)
+	if (r.trouble == SQL_IS_TEMPLATE)
 		ask(pg, sql_fmt("ALTER DATABASE %I IS_TEMPLATE false", name));
-	if (r.error && (r.error->trouble == SQL_IS_TEMPLATE
-	|| r.error->trouble == SQL_FORBIDDEN))
+	if (r.trouble == SQL_IS_TEMPLATE || r.trouble == SQL_FORBIDDEN)
 		r = ask(pg, sql_fmt("DROP DATABASE IF EXISTS %I", name));
 	return r;
 }
@@ -340,7 +341,7 @@ drop_clone(struct pg *pg, const char *name)
 	r = names;
 	for (i = 0; i < names.n; i++) {
 		one = drop_one(pg, names.v[i]);
-		r = one.error ? one : r;
+		r = one.trouble ? one : r;
 	}
 	return r;
 }
@@ -398,7 +399,7 @@ sweep_one(struct pg *pg, char *name, enum sweep how)
 		pg->noted_at = proc_clock(pg->w);
 	} else {
 		r = drop_clone(pg, f.v[C_NAME]);
-		if (!r.error)
+		if (!r.trouble)
 			buf_fmt(pg->notes, "- dropped %s\n", name);
 	}
 	return r;
@@ -410,10 +411,10 @@ static int
 sweep(struct pg *pg, enum sweep how)
 {
 	struct reply all = find_clones(pg, how, NULL), r;
-	int failed = all.error ? -1 : 0;
+	int failed = all.trouble ? -1 : 0;
 	char **f;
 
-	if (all.error)
+	if (all.trouble)
 		buf_fmt(pg->notes, "- cannot look for leftovers of other runs: %s\n",
 			all.message);
 	for (f = all.v; f < all.v + all.n && !pg->w->cancelled; f += C_FIELDS) {
@@ -422,13 +423,13 @@ sweep(struct pg *pg, enum sweep how)
 		(const char *const *)pg->noted.v, pg->noted.n, *f) == pg->noted.n))
 			continue;
 		r = lock_run(pg, "try_advisory_lock", f[C_RUN]);
-		if (!r.error && *r.v[0] == 't') {
+		if (!r.trouble && *r.v[0] == 't') {
 			r = sweep_one(pg, f[C_NAME], how);
 			lock_run(pg, "advisory_unlock", f[C_RUN]);
-		} else if (!r.error && how >= CLEAN) {
+		} else if (!r.trouble && how >= CLEAN) {
 			buf_fmt(pg->notes, "- %s: not dropped, its run is in progress\n", *f);
 		}
-		if (r.error) {
+		if (r.trouble) {
 			buf_fmt(pg->notes, "- cannot drop %s (%s): %s\n", *f, f[C_WORDS],
 				r.message);
 			failed = -1;
@@ -569,7 +570,7 @@ pg_end(struct pg *pg, struct buf *notes)
 			continue;
 		if (pg->name && pg->w->slot == 0)
 			pg_drop(pg, NULL);
-		if (pg->noted.n && !pg->w->cancelled && !attach(pg, true).error)
+		if (pg->noted.n && !pg->w->cancelled && !attach(pg, true).trouble)
 			sweep(pg, DROP);
 	}
 	for (db = pg->sessions; db; db = db->next)
@@ -584,14 +585,14 @@ pg_clone(struct pg *pg, char **env, char **url, enum trouble *trouble)
 	int tries, most;
 	bool again;
 
-	*trouble = SQL_OTHER;
+	*trouble = SQL_FINE;
 	if (pg->o->db_clone)
 		return run_db_clone(pg, env, url);
 	for (tries = 0; pg->db; tries++) {
 		r = clone_postgres(pg);
-		if (!r.error)
+		*trouble = r.trouble;
+		if (!r.trouble)
 			break;
-		*trouble = r.error->trouble;
 		/* Where it is crowded, it is for another worker. */
 		most = pg->plan->workers > 1 || pg->plan->o.ahead ? 1 : 3;
 		again = *trouble >= SQL_PASSING && tries < (*trouble == SQL_CROWDED ? most : 3);
@@ -624,7 +625,7 @@ pg_drop(struct pg *pg, char **env)
 	pg->w->watch = NULL;
 	if (pg->db) {
 		r = drop_clone(pg, pg->name);
-		why = r.error ? explain(&r, "cannot drop database") : NULL;
+		why = r.trouble ? explain(&r, "cannot drop database") : NULL;
 	} else if (!pg->o->db_clone) {
 		if (remove_tree(url_clone_file(pg->o->db, pg->name, pg->dir)) < 0)
 			why = str("cannot remove it: %s", strerror(errno));
@@ -642,14 +643,12 @@ pg_drop(struct pg *pg, char **env)
 void
 pg_keep(struct pg *pg, const char *file)
 {
+	char *comment = str("prun keep %s %s", pg->plan->started, file);
 	struct reply r;
 
 	pg->w->watch = NULL;
-	if (!pg->db)
-		return;
-	r = ask(pg, sql_fmt("COMMENT ON DATABASE %I IS %L", pg->name,
-		str("prun keep %s %s", pg->plan->started, file)));
-	if (r.error)
+	r = ask(pg, sql_fmt("COMMENT ON DATABASE %I IS %L", pg->name, comment));
+	if (r.trouble)
 		buf_fmt(pg->notes, "- %s could not be marked as kept, so the next run will "
 			"drop it: %s\n", pg->name, r.message);
 }
@@ -667,19 +666,19 @@ pg_setup(struct pg *pg, bool begin)
 		buf_str(pg->notes, "- db goes through pgbouncer, and locks do not work with "
 			"transaction pooling: set db-admin to the server's own URL\n");
 	r = ask(pg, "SELECT 1");
-	if (!r.error && begin)
+	if (!r.trouble && begin)
 		sweep(pg, NOTE);
 	/* Exclusive, so that no other run clones what setup is changing. */
-	if (!r.error && begin && copy)
+	if (!r.trouble && begin && copy)
 		r = lock_template(pg, "lock");
-	if (r.error)
+	if (r.trouble)
 		return explain(&r, "the database server");
 	if (begin)
 		return NULL;
 	/* So that no other run's setup changes it under this run. */
 	r = copy_database(pg, url_template(pg->o->db), copy);
 	lock_template(pg, "unlock");
-	return r.error ? explain(&r, str("cannot copy database %s",
+	return r.trouble ? explain(&r, str("cannot copy database %s",
 		url_template(pg->o->db))) : NULL;
 }
 
@@ -693,7 +692,7 @@ pg_clean(struct pg *pg, bool list)
 	if (!pg->db)
 		return NULL;            /* they are in the run directories */
 	r = attach(pg, true);
-	if (r.error)
+	if (r.trouble)
 		return explain(&r, "the database server");
 	return sweep(pg, list ? LIST : CLEAN) < 0 ? "" : NULL;
 }
@@ -702,13 +701,11 @@ void
 pg_strangers(struct pg *pg)
 {
 	char *ms = str("%" PRId64, proc_clock(pg->w) - pg->cloned_at);
-	struct reply r = { 0 };
+	struct reply r = ask(pg, sql_fmt("SELECT " WHO " FROM pg_stat_activity WHERE " CLIENTS
+		"%L AND backend_start > now() - %s * interval '1 ms'",
+		url_template(pg->o->db), ms));
 	size_t i;
 
-	if (pg->db)
-		r = ask(pg, sql_fmt("SELECT " WHO " FROM pg_stat_activity WHERE " CLIENTS "%L "
-			"AND backend_start > now() - %s * interval '1 ms'",
-			url_template(pg->o->db), ms));
 	for (i = 0; i < r.n; i++)
 		buf_fmt(pg->notes, "- a session on the template %s began during the attempt: "
 			"%s\n", url_template(pg->o->db), r.v[i]);
@@ -721,9 +718,9 @@ pg_used(struct pg *pg)
 	int tries, most = pg->db && pg->db->version < 150000 ? 20 : 2;
 	struct reply r = { 0 };
 
-	for (tries = 0; pg->db && !r.n && tries < most; tries++) {
+	for (tries = 0; !r.n && tries < most; tries++) {
 		/* After a crash of the server its figures begin anew. */
-		if (!pg->unbroken || pg->db->version < 140000 || pg->w->cancelled)
+		if (!pg->db || !pg->unbroken || pg->db->version < 140000 || pg->w->cancelled)
 			return -1;
 		if (tries && most > 2)
 			proc_pause(pg->w, proc_clock(pg->w) + 50);
@@ -733,18 +730,17 @@ pg_used(struct pg *pg)
 	}
 	if (r.n)
 		return 1;
-	return pg->db && pg->unbroken && !r.error ? 0 : -1;
+	return pg->unbroken && !r.trouble ? 0 : -1;
 }
 
 int
 pg_room(struct pg *pg)
 {
-	struct reply r = { 0 };
+	struct reply r = ask(pg, sql_fmt("SELECT current_setting('max_connections')::int "
+		"* 7 / 10 / (1 + count(*)) FROM pg_stat_activity WHERE datname = %L",
+		pg->name));
 
-	if (pg->db)
-		r = ask(pg, sql_fmt("SELECT current_setting('max_connections')::int * 7 / 10 / "
-			"(1 + count(*)) FROM pg_stat_activity WHERE datname = %L", pg->name));
-	return r.n ? (int)strtol(r.v[0], NULL, 10) : 0;
+	return r.n ? atoi(r.v[0]) : 0;
 }
 
 void
@@ -763,7 +759,7 @@ pg_sessions(struct pg *pg, struct buf *b)
 		"backend_start))), query FROM pg_stat_activity WHERE datname = %L "
 		"ORDER BY backend_start", pg->name));
 	pg->db->answer_ms = ANSWER_MS;
-	if (r.error)
+	if (r.trouble)
 		buf_fmt(b, "its database %s cannot be asked: %s\n", pg->name, r.message);
 	else
 		buf_fmt(b, "and these sessions of its database %s:\n", pg->name);
@@ -782,5 +778,5 @@ pg_gone(struct pg *pg, const char *url)
 	if (!pg->db)
 		return stat(url_file(url), &st) < 0;
 	r = ask(pg, sql_fmt("SELECT 1 FROM pg_database WHERE datname = %L", pg->name));
-	return !r.error && r.n == 0;
+	return !r.trouble && r.n == 0;
 }

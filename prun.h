@@ -267,7 +267,7 @@ struct pg;                      /* a worker's sessions with database servers */
 
 /* What an error of the server means to us. */
 enum trouble {
-	SQL_OTHER, SQL_FORBIDDEN, SQL_IN_USE, SQL_IS_TEMPLATE, SQL_LATE,
+	SQL_FINE, SQL_OTHER, SQL_FORBIDDEN, SQL_IN_USE, SQL_IS_TEMPLATE, SQL_LATE,
 	SQL_PASSING,            /* of this and those below another try may be without */
 	SQL_NOT_YET, SQL_CROWDED, SQL_LOST
 };
@@ -327,16 +327,10 @@ char *url_clone(const char *url, const char *name, const char *dir);
 /* The URL as it may be shown: password as ***. */
 char *url_masked(const char *url);
 
-struct error {
-	const char *state;      /* an SQLSTATE or its beginning */
-	enum trouble trouble;
-	const char *advice;
-};
-
 /* Scratch memory. */
 struct reply {
-	const struct error *error;      /* NULL: all went well */
-	char *message;
+	enum trouble trouble;
+	const char *message, *advice;
 	char **v;               /* fields of all rows, row by row */
 	size_t n;
 };

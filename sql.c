@@ -475,7 +475,11 @@ url_masked(const char *url)
 
 /* Also our own: 08001 there never was contact, 08006 it was lost, 57014 cancelled,
  * 58030 no psql, late. */
-static const struct error errors[] = {
+static const struct error {
+	const char *state;      /* an SQLSTATE or its beginning */
+	enum trouble trouble;
+	const char *advice;
+} errors[] = {
 	{ "08001", SQL_PASSING, "" },
 	{ "08", SQL_LOST, "" },
 	{ "57P03", SQL_NOT_YET, "" },
@@ -502,11 +506,11 @@ static struct reply
 sql_error(const char *state, const char *message)
 {
 	char *line = str("%.*s", (int)strcspn(message, "\n"), message);
-	struct reply r = { .error = errors, .message = shown(line) };
+	const struct error *e = errors;
 
-	while (!starts(state, r.error->state))
-		r.error++;
-	return r;
+	while (!starts(state, e->state))
+		e++;
+	return (struct reply){ e->trouble, shown(line), e->advice, NULL, 0 };
 }
 
 /* An error as libpq and psql print it: "ERROR:  42P04: text", then "DETAIL:  text";
@@ -635,11 +639,11 @@ pq_connect(struct session *db, int64_t deadline, bool heed)
 	if (!db->conn)
 		fatal(EXIT_RUN, "out of memory");
 	pq.setErrorVerbosity(db->conn, 2);      /* with SQLSTATE */
-	while (state != POLL_OK && pq.status(db->conn) != PQ_BAD && !r.error) {
+	while (state != POLL_OK && pq.status(db->conn) != PQ_BAD && !r.trouble) {
 		/* Its socket may be another one after every poll. */
 		r = await_fd(db, pq.socket(db->conn), state == POLL_READING ? POLLIN : POLLOUT,
 			deadline, heed);
-		if (!r.error)
+		if (!r.trouble)
 			state = pq.connectPoll(db->conn);
 	}
 	return pq.status(db->conn) == PQ_BAD ? scan_error(pq.errorMessage(db->conn)) : r;
@@ -657,7 +661,7 @@ pq_reply(struct session *db, int64_t deadline, bool heed)
 	do {
 		while (pq.isBusy(db->conn)) {
 			wait = await_fd(db, pq.socket(db->conn), POLLIN, deadline, heed);
-			if (wait.error)
+			if (wait.trouble)
 				return wait;
 			if (!pq.consumeInput(db->conn))
 				break;
@@ -674,7 +678,7 @@ pq_reply(struct session *db, int64_t deadline, bool heed)
 			r = scan_error(pq.errorMessage(db->conn));
 		pq.clear(result);
 	} while (result);
-	if (pq.status(db->conn) == PQ_BAD && !r.error)
+	if (pq.status(db->conn) == PQ_BAD && !r.trouble)
 		r = scan_error(pq.errorMessage(db->conn));
 	return r;
 }
@@ -727,7 +731,7 @@ psql_reply(struct session *db, int64_t deadline, bool heed)
 		if (at && strchr(at, '\n'))
 			break;
 		r = await_fd(db, db->out, POLLIN, deadline, heed);
-		if (r.error)
+		if (r.trouble)
 			return r;
 		n = read(db->out, chunk, sizeof(chunk));
 		if (n <= 0)
@@ -796,7 +800,7 @@ sql_reply(struct session *db, int64_t deadline, bool heed)
 	if (!db->open)
 		return sql_error("08006", "the connection was lost");
 	r = (db->conn ? pq_reply : psql_reply)(db, deadline, heed);
-	if (r.error && r.error->trouble == SQL_LOST)
+	if (r.trouble == SQL_LOST)
 		sql_close(db);
 	return r;
 }
@@ -808,7 +812,7 @@ sql_do(struct session *db, const char *sql)
 
 	sql_send(db, sql);
 	r = sql_reply(db, proc_clock(db->w) + db->answer_ms, false);
-	if (r.error && r.error->trouble == SQL_LATE) {
+	if (r.trouble == SQL_LATE) {
 		sql_close(db);
 		r = sql_error("08006", r.message);
 	}
@@ -828,14 +832,14 @@ sql_open(struct session *db, bool heed)
 	} else {
 		r = psql_start(db);
 		sql_send(db, "SELECT 1");
-		if (!r.error)
+		if (!r.trouble)
 			r = psql_reply(db, deadline, heed);
 	}
-	if (r.error) {
+	if (r.trouble) {
 		sql_close(db);
-		if (r.error->trouble == SQL_FORBIDDEN)
+		if (r.trouble == SQL_FORBIDDEN)
 			return sql_error("28000", r.message);
-		if (r.error->trouble == SQL_LOST || r.error->trouble == SQL_LATE)
+		if (r.trouble == SQL_LOST || r.trouble == SQL_LATE)
 			return sql_error(db->seen ? "08006" : "08001", r.message);
 		return r;
 	}
@@ -852,7 +856,7 @@ sql_open(struct session *db, bool heed)
 		"FROM pg_settings WHERE name IN ('client_min_messages', 'tcp_keepalives_idle', "
 		"'standard_conforming_strings', 'idle_session_timeout', 'lock_timeout', "
 		"'transaction_timeout')");
-	if (r.error || r.n < 3 || !r.v)
+	if (r.n < 3)
 		return r;
 	db->version = atoi(r.v[1]);
 	db->reflinks = !strcmp(r.v[2], "clone");

@@ -282,7 +282,7 @@ clone(struct attempt *a)
 		write_env(a);           /* for --clean, should we die */
 	why = pg_clone(a->pg, a->env.v, &a->db_url, &trouble);
 	/* Then another worker makes it. */
-	a->out.crowded = why && trouble == SQL_CROWDED && !a->w->cancelled
+	a->out.crowded = trouble == SQL_CROWDED && !a->w->cancelled
 		&& (a->plan->workers > 1 || a->plan->o.ahead);
 	a->cloned = !a->out.crowded;
 	if (why) {
