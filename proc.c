@@ -219,8 +219,8 @@ proc_become_worker(const char *log, bool terminal)
 
 	/* A kill of prun's group must not hit the guardian of its children,
 	 * nor must pkill: prun hears of it and tells its workers. */
-	if (!terminal && setsid() < 0)
-		fatal(EXIT_RUN, "setsid:");
+	if (!terminal)
+		setsid();               /* cannot fail in a fresh child */
 	handle(SIGTTOU, SIG_IGN);
 	close_keep(children);           /* it lists prun's */
 	children = -1;

@@ -384,8 +384,7 @@ struct news {
 	enum news_type type;
 	enum phase phase;
 	pid_t pid;              /* SESSION, REAPED: of the leader */
-	bool bad;               /* DONE: a setup failed, see setup.log */
-	struct outcome o;       /* RESULT; why: URL in OPEN */
+	struct outcome o;       /* RESULT; DONE: the cause; why: URL in OPEN */
 };
 
 /* Process ids, each once. */

@@ -74,8 +74,8 @@ order(struct run *r, int i, struct order o)
 	}
 	/* EPIPE: it has died, which waitid will say.  EAGAIN: it has long stopped
 	 * reading; we do not wait for it. */
-	if (write(s->orders, &o, sizeof(o)) < 0 && errno != EPIPE && errno != EAGAIN)
-		warn("order to a worker:");
+	if (write(s->orders, &o, sizeof(o)) < 0)
+		errno = 0;
 }
 
 /* Forks a worker; -1 with errno when the system has no room for one more. */
@@ -465,7 +465,7 @@ take_news(struct run *r, int i, const struct news *n)
 			lose_attempt(r, i, "its worker contradicts itself");
 		return true;
 	case NEWS_DONE:
-		take_done(r, i, n->bad);
+		take_done(r, i, n->o.cause != CAUSE_NONE);
 	}
 	return true;
 }

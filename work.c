@@ -765,13 +765,12 @@ keep_or_drop(struct attempt *a)
 static void
 tell(struct attempt *a, enum news_type type, const char *path)
 {
-	struct news n = { .type = type, .bad = a->out.cause != CAUSE_NONE };
+	struct news n = { .type = type, .o = a->out };
 	struct buf b = { 0 };
 
 	if (a->why && *a->why)
 		buf_fmt(&b, "! %.*s\n", (int)strcspn(a->why, "\n"), a->why);
 	buf_add(&b, a->notes.s, a->notes.n);
-	n.o = a->out;
 	n.o.notes = b.n && file_write(path, b.s, b.n, 0666) == 0;
 	if (b.n && !n.o.notes)
 		snprintf(n.o.why, sizeof(n.o.why), "%s", b.s);
