@@ -30,7 +30,7 @@ struct attempt {
 	struct service *stack;  /* then the server, if there is one */
 	struct proc *procs;     /* of the stack */
 	char **logs;
-	size_t nstack;
+	size_t nstack, dead;    /* dead: the first of it that is */
 	struct list env;        /* of the test; first what is ours */
 	size_t ours;
 	struct proc test;
@@ -292,20 +292,26 @@ clone(struct attempt *a)
 	return !why && !a->w->cancelled;
 }
 
-/* The first of the stack that is dead, or nstack.  may_end: the server may have
- * exited with 0. */
-static size_t
-dead_member(struct attempt *a, bool may_end)
+/* Notes it if one of the stack has died, when.  may_end: the server may exit with 0. */
+static bool
+has_died(struct attempt *a, bool may_end, const char *when)
 {
+	const struct proc *p;
 	size_t i;
 
 	for (i = 0; i < a->nstack; i++)
 		if (a->procs[i].pid && proc_ended(&a->procs[i])
 		&& (!may_end || i < a->o->service.n || a->procs[i].status != 0))
 			break;
-	if (i < a->o->service.n)
-		a->out.service = (int)i + 1;
-	return i;
+	if (i == a->nstack)
+		return false;
+	p = &a->procs[i];
+	a->dead = i;
+	a->out.service = i < a->o->service.n ? (int)i + 1 : 0;
+	fails(a, CAUSE_SERVER_DIED, str("%s died%s: %s%s", a->stack[i].title, when,
+		proc_how_ended(p), p->status || a->w->go ? ""
+		: ": it must stay in the foreground"));
+	return true;
 }
 
 /* Starts one of the stack and waits until it is ready. */
@@ -319,7 +325,6 @@ start_member(struct attempt *a, size_t i)
 	struct buf reason = { 0 };
 	int fd[2] = { -1, -1 };
 	enum cause cause;
-	size_t dead;
 
 	a->out.service = i < a->o->service.n ? (int)i + 1 : 0;
 	s.out = s.err = open_regular(r.log, O_WRONLY | O_CREAT | O_APPEND);
@@ -335,12 +340,7 @@ start_member(struct attempt *a, size_t i)
 	if (a->o->ready_timeout_ms >= 0)
 		r.deadline = proc_clock(a->w) + a->o->ready_timeout_ms;
 	cause = a->out.cause ? a->out.cause : proc_ready(&r, &reason);
-	dead = dead_member(a, false);
-	if (dead < a->nstack)
-		fails(a, CAUSE_SERVER_DIED, str("%s died before it was ready: %s%s",
-			a->stack[dead].title, proc_how_ended(&a->procs[dead]),
-			a->procs[dead].status ? "" : ": it must stay in the foreground"));
-	else if (cause != CAUSE_NONE)
+	if (!has_died(a, false, " before it was ready") && cause != CAUSE_NONE)
 		fails(a, cause, str("%s is not ready after %.1fs (ready-timeout): %s", m->title,
 			(double)a->o->ready_timeout_ms / 1000, reason.s ? reason.s : ""));
 	buf_free(&reason);
@@ -349,26 +349,20 @@ start_member(struct attempt *a, size_t i)
 	return a->out.cause == CAUSE_NONE;
 }
 
-/* The stack is ready: waits until prun says that the test may begin.  may_end: as for
- * dead_member(). */
+/* The stack is ready: waits until prun says that the test may begin.  The others are for
+ * has_died(). */
 static bool
 await_go(struct attempt *a, bool may_end, const char *when)
 {
 	int64_t begin = proc_clock(a->w);
-	size_t dead = a->nstack;
 
 	enter(a, PREPARED);
-	while (!a->w->go && !a->w->cancelled && dead == a->nstack) {
+	while (!a->w->go && !a->w->cancelled && !has_died(a, may_end, when))
 		proc_wait(a->w, NULL, 0, -1);
-		dead = dead_member(a, may_end);
-	}
 	a->waited += proc_clock(a->w) - begin;
 	if (a->w->cancelled)
-		return fails(a, CAUSE_CANCELLED, "");
-	if (dead < a->nstack)
-		fails(a, CAUSE_SERVER_DIED, str("%s died%s: %s", a->stack[dead].title, when,
-			proc_how_ended(&a->procs[dead])));
-	return dead == a->nstack;
+		fails(a, CAUSE_CANCELLED, "");
+	return a->out.cause == CAUSE_NONE;
 }
 
 /* Starts the stack once, each member when the one before it is ready. */
@@ -419,7 +413,6 @@ serve(struct attempt *a)
 {
 	bool released = a->ports[0].hold < 0, waited = false;
 	int lost = 0, status, taken;
-	size_t dead;
 
 	for (;;) {
 		a->out.cause = CAUSE_NONE;
@@ -431,8 +424,7 @@ serve(struct attempt *a)
 			return true;
 		if (a->out.cause != CAUSE_SERVER_DIED)
 			break;
-		dead = dead_member(a, false);
-		status = a->procs[dead].status;
+		status = a->procs[a->dead].status;
 		stop_stack(a);
 		if (a->out.began[PREPARED] >= a->out.began[STARTING]) {
 			if (waited)
@@ -453,9 +445,9 @@ serve(struct attempt *a)
 			buf_fmt(&a->notes, "- %s; tried another\n", a->why);
 		} else {
 			buf_fmt(&a->notes, "- %s died at once; tried once more%s\n",
-				a->stack[dead].title, dead == a->o->service.n
-				|| a->stack[dead].port ? " with its port released: does it set "
-				"SO_REUSEADDR?" : "");
+				a->stack[a->dead].title, a->dead == a->o->service.n
+				|| a->stack[a->dead].port ? " with its port released: does it "
+				"set SO_REUSEADDR?" : "");
 			released = true;
 		}
 	}
@@ -525,16 +517,12 @@ await_test(struct attempt *a)
 {
 	struct worker *w = a->w;
 	int64_t end = a->f->timeout_ms < 0 ? -1 : proc_clock(w) + a->f->timeout_ms, next;
-	size_t dead;
 
-	while (a->out.cause == CAUSE_NONE) {
+	while (a->out.cause == CAUSE_NONE
+	&& !has_died(a, a->o->server_exit, " during the test")) {
 		next = proc_clock(w) + 100;     /* to look at the logs */
-		dead = dead_member(a, a->o->server_exit);
 		if (w->cancelled)
 			fails(a, CAUSE_CANCELLED, "");
-		else if (dead < a->nstack)
-			fails(a, CAUSE_SERVER_DIED, str("%s died during the test: %s",
-				a->stack[dead].title, proc_how_ended(&a->procs[dead])));
 		else if (proc_ended(&a->test))
 			return;
 		else if (proc_late(w, end))
@@ -553,7 +541,7 @@ run_test(struct attempt *a)
 {
 	const struct list *args = &a->plan->args;
 	const char *command = plan_command(a->f), *path = a->f->path;
-	struct spawn s = { .env = a->env.v };
+	struct spawn s = { .env = a->env.v, .terminal = a->plan->o.interactive };
 
 	enter(a, TESTING);
 	if (command) {
@@ -564,10 +552,8 @@ run_test(struct attempt *a)
 		if (args->n)
 			memcpy(s.argv + 1, args->v, args->n * sizeof(*s.argv));
 	}
-	s.terminal = a->plan->o.interactive;
-	if (!s.terminal)
-		s.out = s.err = open_regular(a->log, O_WRONLY | O_CREAT | O_APPEND);
-	if (s.out < 0) {
+	s.out = s.err = s.terminal ? -1 : open_regular(a->log, O_WRONLY | O_CREAT | O_APPEND);
+	if (s.out < 0 && !s.terminal) {
 		fails(a, CAUSE_SPAWN, str("%s: %s", a->log, strerror(errno)));
 	} else if (proc_start(a->w, &a->test, &s) < 0) {
 		fails(a, CAUSE_SPAWN, proc_why_not(s.argv[0], errno));
@@ -577,10 +563,8 @@ run_test(struct attempt *a)
 	}
 	if (a->out.cause == CAUSE_TIMEOUT)
 		interrupt(a);
-	if (s.terminal)
-		proc_take_terminal();
-	else
-		close_keep(s.out);
+	proc_take_terminal();
+	close_keep(s.out);
 }
 
 /* ---- the verdict ---- */
@@ -799,14 +783,15 @@ make_stack(struct attempt *a)
 		a->logs[i] = str("%s/%s.log", a->dir, a->stack[i].name);
 }
 
-/* Begins an attempt at f in the directory dir. */
 static void
-begin(struct attempt *a, const struct file *f, int number, char *dir)
+begin(struct attempt *a, const struct file *f, int number)
 {
+	char *reopened = a->plan->o.reopen;
+
 	a->f = f;
 	a->suite = f->suite;
 	a->o = &f->suite->o;
-	a->dir = dir;
+	a->dir = reopened ? reopened : plan_dir(a->plan, f, number);
 	a->w->go = false;
 	a->out.file = f->index;
 	a->out.attempt = number;
@@ -814,10 +799,10 @@ begin(struct attempt *a, const struct file *f, int number, char *dir)
 	a->out.begin = proc_clock(a->w);
 	a->out.result = ERROR;
 	a->tmp = str("%s/t%d", a->plan->dir, f->index);
-	a->junit = str("%s/junit.xml", dir);
-	a->log = str("%s/test.log", dir);
-	a->db = a->plan->o.reopen ? getenv("PRUN_DB") : plan_clone(a->plan, f, number);
-	pg_begin(a->pg, a->suite, a->db, dir, &a->notes);
+	a->junit = str("%s/junit.xml", a->dir);
+	a->log = str("%s/test.log", a->dir);
+	a->db = reopened ? getenv("PRUN_DB") : plan_clone(a->plan, f, number);
+	pg_begin(a->pg, a->suite, a->db, a->dir, &a->notes);
 	make_stack(a);
 }
 
@@ -833,26 +818,22 @@ end_attempt(struct attempt *a)
 }
 
 static void
-attempt(const struct attempt *self, const struct file *f, int number)
+attempt(struct attempt *a)
 {
-	struct attempt a = *self;
-
-	begin(&a, f, number, plan_dir(a.plan, f, number));
-	if (prepare(&a) && clone(&a) && serve(&a))
-		run_test(&a);
-	look(&a);
-	if (a.out.tested && a.db_url)
-		pg_strangers(a.pg);
-	stop(&a);
-	judge_isolation(&a);
-	after(&a);
-	keep_or_drop(&a);
-	if ((a.out.result > NONE || a.out.kept) && !a.nstack && a.env.n)
-		write_env(&a);
-	if (a.out.result <= NONE && remove_tree(a.tmp) < 0)
-		buf_fmt(&a.notes, "- cannot remove %s: %s\n", a.tmp, strerror(errno));
-	tell(&a, NEWS_RESULT, str("%s/notes", a.dir));
-	end_attempt(&a);
+	if (prepare(a) && clone(a) && serve(a))
+		run_test(a);
+	look(a);
+	if (a->out.tested && a->db_url)
+		pg_strangers(a->pg);
+	stop(a);
+	judge_isolation(a);
+	after(a);
+	keep_or_drop(a);
+	if ((a->out.result > NONE || a->out.kept) && !a->nstack && a->env.n)
+		write_env(a);
+	if (a->out.result <= NONE && remove_tree(a->tmp) < 0)
+		buf_fmt(&a->notes, "- cannot remove %s: %s\n", a->tmp, strerror(errno));
+	tell(a, NEWS_RESULT, str("%s/notes", a->dir));
 }
 
 /* ---- orders ---- */
@@ -895,88 +876,78 @@ collect(struct attempt *a, const char *log)
  * with the template locked; then asks for the tests of its files.  With --clean it sweeps
  * all that there is of it. */
 static void
-setup(const struct attempt *self, const struct suite *s)
+setup(struct attempt *a, const struct suite *s)
 {
 	static const char ask[] = "exec \"${PYTHON:-python3}\" -c 'import importlib.util as u; "
 		"raise SystemExit(u.find_spec(\"pytest\") is None)'";
-	struct attempt a = *self;
-	char *log = str("%s/setup.log", a.plan->dir);
+	char *log = str("%s/setup.log", a->plan->dir);
 	const char *why = NULL;
 	int status;
 
-	a.suite = s;
-	a.o = &s->o;
-	pg_begin(a.pg, a.suite, NULL, NULL, &a.notes);
-	make_env(&a);
-	if (a.plan->o.clean) {
-		why = a.o->db ? pg_clean(a.pg, a.plan->o.list) : NULL;
-	} else if (plan_wants_pytest(a.plan, s) && run_command(&a, ask, log, -1, true) != 0) {
-		fails(&a, CAUSE_SPAWN, "no pytest for $PYTHON (default: python3): install it, "
+	a->suite = s;
+	a->o = &s->o;
+	pg_begin(a->pg, a->suite, NULL, NULL, &a->notes);
+	make_env(a);
+	if (a->plan->o.clean) {
+		why = a->o->db ? pg_clean(a->pg, a->plan->o.list) : NULL;
+	} else if (plan_wants_pytest(a->plan, s) && run_command(a, ask, log, -1, true) != 0) {
+		fails(a, CAUSE_SPAWN, "no pytest for $PYTHON (default: python3): install it, "
 			"set PYTHON to a Python that has it, or set test");
 	} else if (!s->no_setup) {
-		why = pg_setup(a.pg, true);
-		status = why || !a.o->setup ? 0 : run_command(&a, a.o->setup, log, -1, true);
-		proc_drain(&a.w->pids, NULL);
+		why = pg_setup(a->pg, true);
+		status = why || !a->o->setup ? 0 : run_command(a, a->o->setup, log, -1, true);
+		proc_drain(&a->w->pids, NULL);
 		if (status)
-			fails(&a, CAUSE_EXIT, str("setup failed: %s; see %s", how(status), log));
-		else if (!why && a.o->setup)
-			why = pg_setup(a.pg, false);
+			fails(a, CAUSE_EXIT, str("setup failed: %s; see %s", how(status), log));
+		else if (!why && a->o->setup)
+			why = pg_setup(a->pg, false);
 	}
 	if (why)
-		fails(&a, CAUSE_DATABASE, why);
-	if (a.out.cause == CAUSE_NONE && s->whole.n)
-		collect(&a, log);
-	tell_done(&a);
-	list_free(&a.env);
+		fails(a, CAUSE_DATABASE, why);
+	if (a->out.cause == CAUSE_NONE && s->whole.n)
+		collect(a, log);
+	tell_done(a);
 }
 
 /* Starts the server of a kept attempt again, on its database. */
 static void
-reopen(const struct attempt *self, const struct file *f)
+reopen(struct attempt *a)
 {
-	struct attempt a = *self;
 	struct news n = { .type = NEWS_OPEN };
-	char *log;
+	char *log = str("%s/reopen.log", a->dir);
 
-	begin(&a, f, 1, a.plan->o.reopen);
-	a.db_url = getenv("PRUN_DB_URL");
-	log = str("%s/reopen.log", a.dir);
-	a.logs[a.o->service.n] = log;
+	a->db_url = getenv("PRUN_DB_URL");
+	a->logs[a->o->service.n] = log;
 	unlink(log);                    /* its earlier lines are not of this server */
-	if (a.o->db && a.db && pg_gone(a.pg, a.db_url)) {
-		fails(&a, CAUSE_DATABASE, str("its database %s is gone", a.db));
-	} else if (mkdir(a.tmp, 0700) < 0 || !take_ports(&a)) {
-		fails(&a, CAUSE_SPAWN, str("%s: %s", a.tmp, strerror(errno)));
-	} else if (serve(&a)) {
-		snprintf(n.o.why, sizeof(n.o.why), "%s", a.o->server ? a.url : "");
-		proc_tell(a.w, &n);
-		a.out.result = PASS;
-		a.w->go = false;        /* what comes next is a cancel */
-		if (a.nstack)
-			await_go(&a, false, "");
+	if (a->o->db && a->db && pg_gone(a->pg, a->db_url)) {
+		fails(a, CAUSE_DATABASE, str("its database %s is gone", a->db));
+	} else if (mkdir(a->tmp, 0700) < 0 || !take_ports(a)) {
+		fails(a, CAUSE_SPAWN, str("%s: %s", a->tmp, strerror(errno)));
+	} else if (serve(a)) {
+		snprintf(n.o.why, sizeof(n.o.why), "%s", a->o->server ? a->url : "");
+		proc_tell(a->w, &n);
+		a->out.result = PASS;
+		a->w->go = false;       /* what comes next is a cancel */
+		if (a->nstack)
+			await_go(a, false, "");
 	}
-	stop(&a);
-	after(&a);
+	stop(a);
+	after(a);
 	/* Its directory is not there: the notes go up the pipe. */
-	tell(&a, NEWS_RESULT, str("%s/notes", plan_dir(a.plan, f, 1)));
-	end_attempt(&a);
+	tell(a, NEWS_RESULT, str("%s/notes", plan_dir(a->plan, a->f, 1)));
 }
 
 /* Drops the clone of an attempt that is over, or died with its worker. */
 static void
-drop(const struct attempt *self, const struct file *f, int number)
+drop(struct attempt *a)
 {
-	struct attempt a = *self;
-
-	begin(&a, f, number, plan_dir(a.plan, f, number));
-	a.url = "http://localhost:0";   /* its server is gone */
-	if (a.db && !a.o->db_clone)
-		a.db_url = url_clone(a.o->db, a.db, a.dir);
-	make_env(&a);
-	if (a.db)
-		pg_drop(a.pg, a.env.v);
-	tell_done(&a);
-	end_attempt(&a);
+	a->url = "http://localhost:0";  /* its server is gone */
+	if (a->db && !a->o->db_clone)
+		a->db_url = url_clone(a->o->db, a->db, a->dir);
+	make_env(a);
+	if (a->db)
+		pg_drop(a->pg, a->env.v);
+	tell_done(a);
 }
 
 /* The last that a worker does: drops what dead runs have left. */
@@ -997,7 +968,7 @@ void
 work_run(const struct plan *p, int slot, int orders, int news)
 {
 	struct worker w = { .slot = slot, .orders = orders, .news = news };
-	struct attempt self = { .w = &w, .plan = p, .pg = pg_open(&w, p) };
+	struct attempt self = { .w = &w, .plan = p, .pg = pg_open(&w, p) }, a;
 	size_t mark = scratch_mark();
 	struct order o;
 
@@ -1009,14 +980,18 @@ work_run(const struct plan *p, int slot, int orders, int news)
 		if (!w.ordered || o.type == ORDER_QUIT)
 			break;
 		w.ordered = false;
+		a = self;
+		if (o.type != ORDER_SETUP)
+			begin(&a, &p->files[o.file], o.attempt);
 		if (o.type == ORDER_SETUP)
-			setup(&self, &p->suites[o.file]);
-		else if (o.type == ORDER_RUN && p->o.reopen)
-			reopen(&self, &p->files[o.file]);
-		else if (o.type == ORDER_RUN)
-			attempt(&self, &p->files[o.file], o.attempt);
+			setup(&a, &p->suites[o.file]);
+		else if (o.type == ORDER_DROP)
+			drop(&a);
+		else if (p->o.reopen)
+			reopen(&a);
 		else
-			drop(&self, &p->files[o.file], o.attempt);
+			attempt(&a);
+		end_attempt(&a);
 		scratch_release(mark);
 	}
 	end(&self);
