@@ -290,13 +290,11 @@ proc_late(struct worker *w, int64_t deadline)
 void
 proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 {
-	static struct pollfd *all;
-	static size_t cap;
+	struct pollfd own[2], *all = fds ? fds : own;
 	struct pids orphans = { 0 };
 	int64_t left = -1;
 	bool ended = false;
 	char junk[64];
-	size_t i;
 	int r;
 
 	if (w && w->watch && (deadline < 0 || w->watch_at < deadline))
@@ -308,17 +306,11 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 		if (left > INT_MAX)
 			left = INT_MAX;
 	}
-	all = grow(all, &cap, n + 2, sizeof(*all));
-	for (i = 0; i < n; i++)
-		all[i] = fds[i];
-	all[n].fd = w ? w->orders : -1;
-	all[n + 1].fd = self[0];
-	all[n].events = all[n + 1].events = POLLIN;
+	all[n] = (struct pollfd){ w ? w->orders : -1, POLLIN, 0 };
+	all[n + 1] = (struct pollfd){ self[0], POLLIN, 0 };
 	r = poll(all, n + 2, (int)left);
 	if (r < 0 && errno != EINTR)
 		fatal(EXIT_RUN, "poll of %zu descriptors:", n + 2);
-	for (i = 0; i < n; i++)
-		fds[i].revents = r > 0 ? all[i].revents : 0;
 	while (read(self[0], junk, sizeof(junk)) > 0)
 		ended = true;
 	/* The test may be waiting, by kill -0, for the end of a daemon that came to us. */
@@ -830,14 +822,11 @@ some_ended(const struct readiness *r)
 static bool
 await(const struct readiness *r, int fd, short events, int64_t deadline)
 {
-	struct pollfd pfd = { fd, events, 0 };
+	struct pollfd p[3] = { { fd, events, 0 } };
 
-	while (!r->w->cancelled && !some_ended(r) && !proc_late(r->w, deadline)) {
-		proc_wait(r->w, &pfd, 1, deadline);
-		if (pfd.revents)
-			return true;
-	}
-	return false;
+	while (!p->revents && !r->w->cancelled && !some_ended(r) && !proc_late(r->w, deadline))
+		proc_wait(r->w, p, 1, deadline);
+	return p->revents;
 }
 
 /* Asks for the path; whether the answer is 2xx or 3xx.  Of another one more is

@@ -731,19 +731,19 @@ static int
 drain(struct show *show, int64_t deadline, int sig)
 {
 	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
-	struct pollfd out = { .events = POLLOUT };
+	struct pollfd out[3] = { { .events = POLLOUT } };
 	size_t i;
 
 	for (;;) {
-		out.fd = show_write(show);
-		if (out.fd < 0 || (deadline >= 0 && clock_ms() >= deadline))
+		out->fd = show_write(show);
+		if (out->fd < 0 || (deadline >= 0 && clock_ms() >= deadline))
 			return sig;
 		for (i = 0; i < LEN(sigs); i++)
 			if (proc_caught(sigs[i]))
 				return sig ? sig : sigs[i];
 		if (proc_caught(SIGTSTP))
 			raise(SIGSTOP);
-		proc_wait(NULL, &out, 1, deadline);
+		proc_wait(NULL, out, 1, deadline);
 	}
 }
 

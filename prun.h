@@ -451,7 +451,7 @@ bool proc_caught(int sig);
 /* Makes the process a worker's.  terminal: it stays in prun's session. */
 void proc_become_worker(const char *log, bool terminal);
 /* Waits for a signal, one of fds or, by the worker's clock, the deadline (-1: none);
- * a worker also for an order, which is read.  w is NULL in prun. */
+ * a worker also for an order, which is read.  w is NULL in prun; fds has room for two more. */
 void proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline);
 /* Waits until the deadline or a cancel. */
 void proc_pause(struct worker *w, int64_t deadline);

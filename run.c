@@ -850,7 +850,7 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 		.held = scratch(p->locks.n * sizeof(*r.held)),
 		.in_suite = scratch(p->nsuites * sizeof(*r.in_suite)),
 		.slots = scratch(n * sizeof(*r.slots)), .views = scratch(n * sizeof(*r.views)),
-		.fds = scratch((n + 1) * sizeof(*r.fds))
+		.fds = scratch((n + 3) * sizeof(*r.fds))
 	};
 	struct record *c;
 

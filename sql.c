@@ -456,8 +456,10 @@ url_masked(const char *url)
 	/* Who knows where its password ends? */
 	if (u.kind == URL_DSN && !is_dsn(url))
 		return str("%.*s...", (int)strcspn(url, "="), url);
-	if (scheme && u.kind != URL_PG)
+	if (scheme) {
+		u.kind = URL_PG;        /* its query is one of a URL, whatever it names */
 		u.query = scheme + strcspn(scheme, "?");
+	}
 	/* Whoever forgot to write %40 or %2F: all before the last @ may be secret. */
 	if (colon && at && colon < at) {
 		buf_fmt(&b, "%.*s***", (int)(colon - url) + 1, url);
@@ -465,8 +467,6 @@ url_masked(const char *url)
 		u.query = at + strcspn(at, "?");
 	}
 	buf_add(&b, url, (size_t)(u.query - url));
-	if (scheme)
-		u.kind = URL_PG;        /* its query is one of a URL, whatever it names */
 	replace_params(&b, &u, " password sslpassword ", "***");
 	return take(&b);
 }
@@ -546,14 +546,14 @@ static struct reply
 await_fd(struct session *db, int fd, int events, int64_t deadline, bool heed)
 {
 	struct worker *w = db->w;
-	struct pollfd p = { fd, (short)events, 0 };
+	struct pollfd p[3] = { { fd, (short)events, 0 } };
 	void (*watch)(void *) = w->watch;
 
 	w->watch = NULL;                /* it would talk in between */
-	while (!p.revents && !(heed && w->cancelled) && !proc_late(w, deadline))
-		proc_wait(w, &p, 1, deadline);
+	while (!p->revents && !(heed && w->cancelled) && !proc_late(w, deadline))
+		proc_wait(w, p, 1, deadline);
 	w->watch = watch;
-	if (p.revents)
+	if (p->revents)
 		return (struct reply){ 0 };
 	return heed && w->cancelled ? sql_error("57014", "cancelled")
 		: sql_error("late", "the server did not answer");
