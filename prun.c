@@ -14,7 +14,6 @@
  */
 #include "prun.h"
 #include <strings.h>
-#include <sys/resource.h>
 
 #define PROPERTY 65536          /* bytes of one, at most */
 
@@ -513,41 +512,35 @@ by_shard(const void *a, const void *b)
 /* What may be wrong with the shards of a merge. */
 enum { NOT_WHOLE = 1, TWICE = 2, PLANS = 4 };
 
-/* Checks b, which comes after a, or is the first of its name. */
-static int
-check_pair(const struct plan *p, const struct unit *a, const struct unit *b)
-{
-	int wrong = a && compare(a->is.plan, b->is.plan) ? PLANS : 0;
-
-	if (!a || a->shards == 1)
-		return wrong;           /* that was all there was */
-	if (wrong || a->shards != b->shards) {
-		warn("shard %d/%d of plan %s (%s) does not go with shard %d/%d of plan %s "
-			"(%s): their machines had other files or another history", b->shard,
-			b->shards, b->is.plan, b->is.input, a->shard, a->shards, a->is.plan,
-			a->is.input);
-		return wrong | NOT_WHOLE;
-	}
-	if (a->shard != b->shard || a->is.source == b->is.source || p->o.rerun)
-		return wrong;
-	tell_twice(str("shard %d/%d", b->shard, b->shards), a, b);
-	return TWICE;
-}
-
 static int
 check_shards(const struct plan *p, struct units *u)
 {
 	const struct unit *a, *b;
 	int wrong = 0, missing = 0, next, last;
+	bool sharded, other;
 	size_t i;
 
 	if (u->n)
 		qsort(u->v, u->n, sizeof(*u->v), by_shard);
-	for (i = 0; i < u->n && !(wrong & NOT_WHOLE); i++) {
+	for (i = 0; i < u->n; i++) {
 		b = &u->v[i];
 		a = i && !compare(b[-1].is.name, b->is.name) ? b - 1 : NULL;
-		wrong |= check_pair(p, a, b);
-		next = a && a->shards > 1 ? a->shard + 1 : 1;
+		sharded = a && a->shards > 1;           /* else a was all there was */
+		other = a && compare(a->is.plan, b->is.plan);
+		wrong |= other ? PLANS : 0;
+		if (sharded && (other || a->shards != b->shards)) {
+			warn("shard %d/%d of plan %s (%s) does not go with shard %d/%d of plan "
+				"%s (%s): their machines had other files or another history",
+				b->shard, b->shards, b->is.plan, b->is.input, a->shard,
+				a->shards, a->is.plan, a->is.input);
+			return wrong | NOT_WHOLE;
+		}
+		if (sharded && a->shard == b->shard && a->is.source != b->is.source
+		&& !p->o.rerun) {
+			tell_twice(str("shard %d/%d", b->shard, b->shards), a, b);
+			wrong |= TWICE;
+		}
+		next = sharded ? a->shard + 1 : 1;
 		last = b->shard;
 		if (i + 1 == u->n || compare(b->is.name, b[1].is.name))
 			last = b->shards;
@@ -750,9 +743,6 @@ drain(struct show *show, int64_t deadline, int sig)
 static void
 die(int sig)
 {
-	struct rlimit none = { 0, 0 };
-
-	setrlimit(RLIMIT_CORE, &none);  /* QUIT would dump one of ours */
 	signal(sig, SIG_DFL);
 	raise(sig);
 	_exit(128 + sig);               /* process 1 of a container survives raise */

@@ -102,10 +102,9 @@ put_counts(struct buf *b, const int n[RESULTS])
 {
 	int k;
 
-	buf_fmt(b, "%d %s", n[PASS], result_word[PASS]);
-	for (k = PASS + 1; k < RESULTS; k++)
-		if (n[k])
-			buf_fmt(b, ", %d %s", n[k], result_word[k]);
+	for (k = PASS; k < RESULTS; k++)
+		if (n[k] || k == PASS)
+			buf_fmt(b, "%s%d %s", k == PASS ? "" : ", ", n[k], result_word[k]);
 }
 
 /* ---- the screen ---- */
@@ -671,7 +670,7 @@ show_read(struct plan *p, struct record **records, const char *dir)
 	p->shard = (int)json_number(line, "shard", 1);
 	p->shards = (int)json_number(line, "shards", 1);
 	snprintf(p->started, sizeof(p->started), "%s", json_value(line, "started"));
-	p->base = p->base ? p->base : json_value(line, "base");
+	p->base = json_value(line, "base");
 	p->o.audit = json_number(line, "audit", 1);
 	p->began = 1;           /* 0 is never */
 	for (s = line; (s = strstr(s, "{\"index\"")); s++)
@@ -1056,13 +1055,12 @@ show_open(const struct plan *p, const struct record *records)
 	size_t i;
 
 	buf_free(&s->out);
-	*s = (struct show){ .plan = p, .records = records };
-	s->told = scratch((p->nfiles + 1) * sizeof(*s->told));
+	*s = (struct show){ .plan = p, .records = records, .drawn = p->began };
+	s->told = scratch(p->nfiles * sizeof(*s->told));
 	s->fd = tty ? open(tty, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : 1;
 	s->fd = s->fd < 0 ? 1 : s->fd;
 	s->colours = isatty(1) && !getenv("NO_COLOR") && term && strcmp(term, "dumb");
 	s->screen = s->colours && !p->o.quiet && !p->o.interactive;
-	s->drawn = p->began;
 	s->jsonl = open_regular(path, O_WRONLY | O_APPEND | O_NOFOLLOW);
 	fill(&b, "{'prun':%s,'run':%s,'plan':%s,'shard':%d,'shards':%d,'audit':%n,'base':%s,"
 		"'started':%s,'files':[", PRUN_VERSION, p->id, str("%08" PRIx32, p->hash),
