@@ -142,7 +142,7 @@ if have python3; then
 	for limit in 2 20; do           # however slow the machine is just now
 		run -f none.conf --keep=never --server 'python3 where.py 127.0.0.1 reuse' \
 			--ready='http /nowhere' --ready-timeout=$limit r
-		grep -q 'nothing listens' out || break
+		! grep -q 'answers HTTP' out || break
 	done
 	has 'a wrong answer is told with its text' out 'answers HTTP/1.0 404 File not found: <!DOCTYPE HTML> '
 	ready 'a server on 127.0.0.1 only' --server 'python3 where.py 127.0.0.1 reuse'
