@@ -68,10 +68,11 @@ checked(void *p)
 {
 	static const char none[] = "prun: out of memory\n";
 
-	if (p)
-		return p;
-	write_all(2, none, sizeof(none) - 1);           /* fatal() needs memory */
-	exit(EXIT_RUN);
+	if (!p) {
+		write_all(2, none, sizeof(none) - 1);   /* fatal() needs memory */
+		exit(EXIT_RUN);
+	}
+	return p;
 }
 
 void *
