@@ -58,7 +58,7 @@ pg_begin(struct pg *pg, const struct suite *s, const char *name, const char *dir
 	struct buf *notes)
 {
 	const struct opts *o = &s->o;
-	struct session *db = NULL;
+	struct session *db;
 	char *url;
 
 	pg->suite = s;
@@ -66,18 +66,17 @@ pg_begin(struct pg *pg, const struct suite *s, const char *name, const char *dir
 	pg->name = name;
 	pg->dir = dir;
 	pg->notes = notes;
-	if (o->db && !o->db_clone && url_kind(o->db) != URL_FILE) {
-		url = admin_url(o);
-		for (db = pg->sessions; db && strcmp(db->url, url); db = db->next)
-			;
-		if (!db) {
-			db = xcalloc(1, sizeof(*db));
-			db->w = pg->w;
-			db->answer_ms = ANSWER_MS;
-			db->url = xstrdup(url);
-			db->next = pg->sessions;
-			pg->sessions = db;
-		}
+	pg->db = NULL;
+	if (!o->db || o->db_clone || url_kind(o->db) == URL_FILE)
+		return;
+	url = admin_url(o);
+	for (db = pg->sessions; db && strcmp(db->url, url); db = db->next)
+		;
+	if (!db) {
+		db = xcalloc(1, sizeof(*db));
+		*db = (struct session){ .w = pg->w, .url = xstrdup(url),
+			.answer_ms = ANSWER_MS, .next = pg->sessions };
+		pg->sessions = db;
 	}
 	pg->db = db;
 }

@@ -86,18 +86,15 @@ start_worker(struct run *r, int i)
 	int orders[2] = { -1, -1 }, news[2] = { -1, -1 }, k;
 	bool piped = proc_pipe(orders) == 0 && proc_pipe(news) == 0;
 
-	memset(&s->worker, 0, sizeof(s->worker));
 	fflush(NULL);
-	s->worker.pid = piped ? fork() : -1;
+	s->worker = (struct proc){ .pid = piped ? fork() : -1 };
 	if (s->worker.pid == 0) {
 		close(orders[1]);
 		close(news[0]);
 		/* Ends that are open here would hide another's end of file. */
 		for (k = 0; k < r->nslots; k++) {
-			if (r->slots[k].worker.pid) {
-				close(r->slots[k].orders);
-				close_keep(r->slots[k].news);
-			}
+			close_keep(r->slots[k].orders);
+			close_keep(r->slots[k].news);
 		}
 		proc_become_worker(str("%s/worker.log", r->p->dir), r->p->o.interactive);
 		work_run(r->p, i, orders[0], news[1]);
@@ -477,7 +474,7 @@ read_news(struct run *r, int i)
 	struct news n;
 	ssize_t got;
 
-	while (s->worker.pid && s->news >= 0) {
+	while (s->news >= 0) {
 		got = read(s->news, &n, sizeof(n));
 		if (got == 0) {         /* it is about to end, which a signal will tell */
 			close(s->news);
@@ -519,6 +516,7 @@ replace_worker(struct run *r, int i)
 	waitpid(s->worker.pid, NULL, 0);
 	close(s->orders);
 	close_keep(s->news);
+	s->orders = s->news = -1;
 	s->worker.pid = 0;
 	lost = s->busy ? s->order.type : ORDER_QUIT;
 	s->busy = false;
@@ -749,7 +747,7 @@ await_news(struct run *r, int64_t until)
 	int i;
 
 	for (i = 0; i < r->nslots; i++) {
-		r->fds[i].fd = r->slots[i].worker.pid ? r->slots[i].news : -1;
+		r->fds[i].fd = r->slots[i].news;
 		r->fds[i].events = POLLIN;
 	}
 	if (r->deadline >= 0 && (until < 0 || until > r->deadline))

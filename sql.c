@@ -827,14 +827,11 @@ sql_open(struct session *db, bool heed)
 	struct reply r;
 
 	db->open = true;
-	if (sql_libpq()) {
-		r = pq_connect(db, deadline, heed);
-	} else {
-		r = psql_start(db);
-		sql_send(db, "SELECT 1");
-		if (!r.trouble)
-			r = psql_reply(db, deadline, heed);
-	}
+	r = sql_libpq() ? pq_connect(db, deadline, heed) : psql_start(db);
+	/* It is to live as long as the run, whatever the role's settings are. */
+	sql_send(db, "SET statement_timeout = 0");
+	if (!r.trouble)
+		r = sql_reply(db, deadline, heed);
 	if (r.trouble) {
 		sql_close(db);
 		if (r.trouble == SQL_FORBIDDEN)
@@ -847,8 +844,6 @@ sql_open(struct session *db, bool heed)
 	/* 14 and later: without it a client that is killed during CREATE leaves a
 	 * database that appears after its death. */
 	sql_do(db, "SET client_connection_check_interval = '1s'");
-	/* It is to live as long as the run, whatever the role's settings are. */
-	sql_do(db, "SET statement_timeout = 0");
 	r = sql_do(db, "SELECT pg_backend_pid(), current_setting('server_version_num'), "
 		"current_setting('file_copy_method', true), count(set_config(name, CASE name "
 		"WHEN 'client_min_messages' THEN 'error' WHEN 'tcp_keepalives_idle' THEN '20' "
