@@ -93,17 +93,6 @@ default_test(const char *path)
 	return is_script(path) && playwright_config() ? playwright : NULL;
 }
 
-bool
-plan_wants_pytest(const struct plan *p, const struct suite *s)
-{
-	size_t i;
-
-	for (i = 0; i < p->nfiles; i++)
-		if (p->files[i].suite == s && !s->o.test && ends(p->files[i].path, ".py"))
-			return true;
-	return false;
-}
-
 const char *
 plan_command(const struct file *f)
 {
@@ -1010,14 +999,15 @@ choose_suites(struct plan *p)
 			;
 		if (i == p->nsuites)
 			bad("-s", "unknown suite \"%s\"", p->o.suite.v[k]);
-		p->suites[i].chosen = true;
 	}
-	for (i = 0; i < p->nsuites; i++)
-		if (p->suites[i].o.enabled && (p->suites[i].chosen || !p->o.suite.n)) {
-			s = p->suites[n];
-			p->suites[n++] = p->suites[i];
-			p->suites[i] = s;
-		}
+	for (i = 0; i < p->nsuites; i++) {
+		s = p->suites[i];
+		k = find_word((const char *const *)p->o.suite.v, p->o.suite.n, s.name);
+		if (!s.o.enabled || (p->o.suite.n && k == p->o.suite.n))
+			continue;
+		p->suites[i] = p->suites[n];
+		p->suites[n++] = s;
+	}
 	p->nsuites = n;
 }
 
@@ -1104,6 +1094,7 @@ plan_make(struct plan *p)
 			read_marks(p, f, i == 0 || strcmp(f[-1].path, f->path));
 		find_locks(p, f);
 		scripts = scripts || (f->suite->o.server && is_script(f->path));
+		f->suite->pytest = f->suite->pytest || plan_command(f) == pytest;
 		if (!plan_command(f) && access(f->path, X_OK) < 0)
 			bad(shown(f->path), "no command to run it: %s", how_to_run(f->path));
 	}

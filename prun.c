@@ -113,12 +113,11 @@ find_setups(struct plan *p)
 	for (i = 0; i < p->nfiles && !p->o.reopen; i++)
 		p->files[i].suite->no_setup = false;
 	for (; s < end; s++) {
-		if (!s->o.setup && !s->o.db && !plan_wants_pytest(p, s))
+		if (!s->o.setup && !s->o.db && !s->pytest)
 			s->no_setup = true;
 		for (a = p->suites; a < s; a++)
 			if (!a->no_setup && !compare(a->o.setup, s->o.setup)
-			&& !compare(a->o.db, s->o.db)
-			&& (plan_wants_pytest(p, a) || !plan_wants_pytest(p, s)))
+			&& !compare(a->o.db, s->o.db) && (a->pytest || !s->pytest))
 				s->no_setup = true;
 	}
 }

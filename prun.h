@@ -123,7 +123,7 @@ struct suite {
 	char *name;             /* "" for the unnamed one */
 	struct opts o;          /* what holds in this suite */
 	const char *where;      /* "prun.conf:7", or NULL */
-	bool chosen;            /* by -s */
+	bool pytest;            /* it runs a file of it because nothing else was said */
 	bool no_setup;          /* another suite's setup does for this one */
 	struct list whole;      /* files whose tests are to be asked for */
 };
@@ -242,8 +242,6 @@ const char *plan_command(const struct file *f);
 bool plan_matches(const struct list *globs, const char *name);
 /* How messages about a suite begin. */
 char *plan_label(const struct suite *s);
-/* Whether pytest runs a file of the suite because nothing else was said. */
-bool plan_wants_pytest(const struct plan *p, const struct suite *s);
 
 /* ---- conf.c: the options ---- */
 

@@ -675,10 +675,8 @@ stop(struct attempt *a)
 
 	enter(a, STOPPING);
 	if (a->test.ended && !a->w->cancelled && a->out.cause != CAUSE_TIMEOUT) {
-		for (;;) {
-			leaked = proc_left(a->w, &a->test, &names) > 0;
-			if (!leaked || proc_late(a->w, until))
-				break;
+		while ((leaked = proc_left(a->w, &a->test, &names) > 0)
+		&& !proc_late(a->w, until)) {
 			names.n = 0;
 			proc_wait(a->w, NULL, 0, until);
 		}
@@ -890,7 +888,7 @@ setup(struct attempt *a, const struct suite *s)
 	make_env(a);
 	if (a->plan->o.clean) {
 		why = a->o->db ? pg_clean(a->pg, a->plan->o.list) : NULL;
-	} else if (plan_wants_pytest(a->plan, s) && run_command(a, ask, log, -1, true) != 0) {
+	} else if (s->pytest && run_command(a, ask, log, -1, true) != 0) {
 		fails(a, CAUSE_SPAWN, "no pytest for $PYTHON (default: python3): install it, "
 			"set PYTHON to a Python that has it, or set test");
 	} else if (!s->no_setup) {
