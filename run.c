@@ -40,8 +40,8 @@ struct run {
 	int nslots, most;       /* workers now, and how many there may be */
 	int turns, begun;       /* attempts, and tests that have begun */
 	bool freed;             /* an attempt has ended */
-	int *order;             /* files in the order of their turn; -1: had it */
-	size_t first;           /* in order: all before it are -1 */
+	int *order;             /* files in the order of their turn */
+	size_t first;           /* in order: of those that have not had it */
 	struct order *drops;    /* clones to be dropped */
 	size_t ndrops, capdrops;
 	size_t next_setup;      /* suite; nsuites: all done */
@@ -250,7 +250,6 @@ static bool
 give_back(struct run *r, int slot, const struct outcome *o)
 {
 	int i, left = 0;
-	size_t k = 0;
 
 	for (i = 0; i < r->nslots; i++)
 		left += i != slot && r->slots[i].worker.pid && !r->slots[i].parked;
@@ -261,11 +260,7 @@ give_back(struct run *r, int slot, const struct outcome *o)
 	if (left < r->p->workers)       /* else it has cost a stack that was ahead */
 		show_say(r->show, "prun: the database server has no connection left: %d at "
 			"once (see max_connections)", left);
-	while (r->order[k] >= 0)
-		k++;
-	r->order[k] = o->file;
-	if (k < r->first)
-		r->first = k;
+	r->order[--r->first] = o->file;
 	return true;
 }
 
@@ -562,23 +557,19 @@ static bool
 begin_round(struct run *r)
 {
 	const struct plan *p = r->p;
-	bool left = false;
 	size_t i;
 
 	if (r->first < p->nfiles || (p->o.audit && r->round >= p->o.audit))
 		return false;
 	r->round++;
-	r->first = 0;
 	r->order = plan_order(p, p->o.audit ? str("%s-%d", p->o.shuffle, r->round)
 		: p->o.shuffle);
-	for (i = 0; i < p->nfiles; i++) {
-		if (r->records[r->order[i]].ended)
-			r->order[i] = -1;
-		left = left || r->order[i] >= 0;
-	}
-	if (p->o.audit && left)
+	for (i = p->nfiles; i > 0; i--)
+		if (!r->records[r->order[i - 1]].ended)
+			r->order[--r->first] = r->order[i - 1];
+	if (p->o.audit && r->first < p->nfiles)
 		show_say(r->show, "audit: round %d of %d", r->round, (int)p->o.audit);
-	return left;
+	return r->first < p->nfiles;
 }
 
 /* The next file that may run now, or NULL. */
@@ -588,12 +579,12 @@ next_file(struct run *r)
 	const struct file *f;
 	size_t i;
 
-	while (r->first < r->p->nfiles && r->order[r->first] < 0)
-		r->first++;
 	for (i = r->first; i < r->p->nfiles && !r->alone; i++) {
-		f = r->order[i] < 0 ? NULL : &r->p->files[r->order[i]];
-		if (f && may_run(r, f)) {
-			r->order[i] = -1;
+		f = &r->p->files[r->order[i]];
+		if (may_run(r, f)) {
+			memmove(&r->order[r->first + 1], &r->order[r->first],
+				(i - r->first) * sizeof(*r->order));
+			r->first++;
 			return f;
 		}
 	}
