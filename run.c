@@ -808,24 +808,23 @@ kill_workers(struct run *r)
 static void
 end_files(struct run *r)
 {
-	struct outcome *o;
-	size_t i;
 	bool failed = false, cut = false;
+	struct record *c;
+	size_t i;
 
 	for (i = 0; i < r->p->nfiles; i++) {
-		o = &r->records[i].o;
-		if (!r->records[i].attempts) {
+		c = &r->records[i];
+		c->ended = c->attempts; /* also if it waited for a retry */
+		if (!c->attempts) {
 			cut = true;
 			tell(r, &r->p->files[i], false);
-		} else {
-			r->records[i].ended = true;     /* or it waited for a retry */
 		}
-		failed = failed || o->result >= FAIL || (o->result == FLAKY && r->p->o.flaky);
+		failed |= c->o.result >= FAIL || (c->o.result == FLAKY && r->p->o.flaky);
 	}
 	if (cut && !r->stopping)        /* no worker was left to run them */
 		r->status = EXIT_RUN;
-	if (!r->status)
-		r->status = failed ? EXIT_FAILED : 0;
+	else if (!r->status && failed)
+		r->status = EXIT_FAILED;
 }
 
 int
@@ -855,10 +854,8 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 	 * Later than the workers, whose forks would copy all that. */
 	for (k = 0; k < p->nfiles; k++) {
 		c = &records[k];
-		c->o.file = (int)k;
-		c->o.attempt = 1;
-		c->o.result = CANCEL;
-		c->o.cause = CAUSE_CANCELLED;
+		c->o = (struct outcome){ .file = (int)k, .attempt = 1, .result = CANCEL,
+			.cause = CAUSE_CANCELLED };
 		if (p->o.audit)
 			c->rounds = xcalloc((size_t)p->o.audit + 1, sizeof(*c->rounds));
 	}
