@@ -65,16 +65,14 @@ enum url_kind
 url_kind(const char *url)
 {
 	static const char pg[] = " postgres postgresql postgis pgsql ecto jdbc:postgresql ";
-	size_t n = strcspn(url, "+:");
+	const char *rest = starts(url, "jdbc:") ? url + 5 : url;
+	char *scheme = str("%.*s", (int)(rest - url + strcspn(rest, "+:")), url);
 
-	if (starts(url, "jdbc:sqlite:") || starts(url, "file:")
-	|| (n == 6 && starts(url, "sqlite")))
+	if (strchr(rest, ':') && is_one(scheme, " sqlite jdbc:sqlite file "))
 		return URL_FILE;
 	if (!after_scheme(url))
 		return strchr(url, '=') ? URL_DSN : URL_OTHER;
-	if (starts(url, "jdbc:"))
-		n = strcspn(url + 5, "+:") + 5;
-	return is_one(str("%.*s", (int)n, url), pg) ? URL_PG : URL_OTHER;
+	return is_one(scheme, pg) ? URL_PG : URL_OTHER;
 }
 
 static struct url

@@ -49,5 +49,6 @@ done <<'END'
 30	sqlite://	refused: does not name a file to copy
 30	sqlite:///:memory:	refused: does not name a file to copy
 30	sqlite::memory:	refused: does not name a file to copy
+31	sqlite	refused: is a kind of database that prun cannot clone; set db-clone and db-drop
 END
 finish
