@@ -124,6 +124,38 @@ GITHUB_ACTIONS=true "$PRUN" -r1 bare >out 2>err
 is 'a file that fails without a report is annotated, too' "$(grep '^::error' out)" \
 	'::error file=bare/test_b.sh,title=prun.exit::exit status 3'
 
+# What a database server says is foreign, too.
+if have perl && have psql; then
+	cat <<'END' >server.pl
+use IO::Socket::INET;
+$server = IO::Socket::INET->new(Listen => 9, LocalAddr => "127.0.0.1", LocalPort => 0) or die;
+open $f, ">", "port.new"; print $f $server->sockport, "\n"; close $f; rename "port.new", "port";
+while ($c = $server->accept) {
+	sysread $c, $asked, 9000;
+	$m = "SFATAL\0VFATAL\0C3D000\0Mno database\n::error file=a::injected\e[2J\xe2\x80\xae\0"
+		. "Dgone\r\n::warning::injected too\xc2\x9b2J\0Hsay\n::error::this\0\0";
+	print $c "E", pack("N", 4 + length $m), $m;
+	close $c;
+}
+END
+	perl server.pl &
+	server=$!
+	await test -s port
+	for way in libpq psql; do
+		[ $way = libpq ] || { PRUN_LIBPQ=none; export PRUN_LIBPQ; }
+		GITHUB_ACTIONS=true "$PRUN" --keep=never bare \
+			--db "postgresql://u@127.0.0.1:$(cat port)/x?sslmode=disable&gssencmode=disable" >out 2>err
+		is "$way: a server that refuses ends the run" $? 3
+		has "$way: its reason is shown" out '^prun: the database server: .*no database'
+		lacks "$way: on one line, and without what a terminal or GitHub would obey" out \
+			"$esc|$(printf '\r|\302\233|\342\200\256')|^ *::(error|warning)"
+	done
+	unset PRUN_LIBPQ
+	kill $server
+else
+	skip 'no perl or no psql' 'a server that refuses ends the run'
+fi
+
 # What a failing test left is named.
 cat <<'END' | script left/test_l.sh
 mkdir "$PRUN_DIR/test-results"
