@@ -837,8 +837,8 @@ find_dead(struct plan *p)
 static int
 clean_mode(struct plan *p)
 {
+	struct list dirs = { 0 };
 	bool dbs = false;
-	char **dirs;
 	int status = 0;
 	size_t i;
 
@@ -848,28 +848,28 @@ clean_mode(struct plan *p)
 		find_dead(p);
 	if (!dbs && !p->paths.n && !p->conf)
 		bad("--clean", "needs db in prun.conf, or a run directory to remove");
-	dirs = xcalloc(p->paths.n, sizeof(*dirs));
 	for (i = 0; i < p->paths.n; i++) {
-		dirs[i] = conf_path(p, p->paths.v[i]);
-		refuse_foreign(dirs[i]);
-		close(lock_run(dirs[i], false));
+		list_add(&dirs, conf_path(p, p->paths.v[i]));
+		refuse_foreign(dirs.v[i]);
+		close(lock_run(dirs.v[i], false));
 	}
+	list_free(&p->paths);
+	p->paths = dirs;                /* a worker looks for clones in them, from the base */
 	if (dbs)
 		status = run(p, true);
-	for (i = 0; i < p->paths.n; i++) {
+	for (i = 0; i < dirs.n; i++) {
 		if (p->o.list) {
-			printf("%s\n", dirs[i]);
+			printf("%s\n", dirs.v[i]);
 		} else if (status) {
 			printf("%s stays, because not all databases could be dropped\n",
-				dirs[i]);
-		} else if (remove_tree(dirs[i]) < 0) {
-			warn("%s:", dirs[i]);
+				dirs.v[i]);
+		} else if (remove_tree(dirs.v[i]) < 0) {
+			warn("%s:", dirs.v[i]);
 			status = EXIT_RUN;
 		} else {
-			printf("removed %s\n", dirs[i]);
+			printf("removed %s\n", dirs.v[i]);
 		}
 	}
-	free(dirs);
 	return status;
 }
 

@@ -130,6 +130,8 @@ is 'of this project alone, and drops nothing' "$(grep -c "^$dir" out) $(made)" '
 run --clean "$kept"
 is '--clean RUNDIR: what cannot be dropped gives status 3' "$status $(made)" '3 2'
 has 'and its run directory stays' out "^$kept stays, because"
+(cd c && "$PRUN" -n --clean "../${kept##*/}") >out 2>err
+has 'it is found from where the user stands' out '^shop_w0_[0-9a-z]{8} \(of c/test_c.sh\)$'
 rm stuck
 run --clean
 is '--clean drops it with db-drop, and removes the run directory' \
