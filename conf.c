@@ -210,8 +210,7 @@ number(const struct setting *s)
 	if (!strcmp(s->value, "none") && !(o->flags & LIMITED)) {
 		if (whole)
 			return o->def ? strtoll(o->def, NULL, 10) : INT_MAX;
-		/* What is always bounded gets a bound that never comes. */
-		return o->type == TIME && strcmp(o->def, "none") ? (int64_t)NO_LIMIT : -1;
+		return -1;
 	}
 	if (o->type == JOBS && !strcmp(s->value, "max"))
 		return INT_MAX;
@@ -287,13 +286,6 @@ apply(struct opts *o, const struct setting *s, bool again)
 	case BOOL:
 		*(bool *)at = !s->value || one_of(s) % 2;
 		break;
-	case INT:
-	case COUNT:
-	case JOBS:
-	case TIME:
-	case SIZE:
-		*(int64_t *)at = number(s);
-		break;
 	case ENUM:
 		*(int *)at = one_of(s);
 		break;
@@ -314,6 +306,9 @@ apply(struct opts *o, const struct setting *s, bool again)
 	case STR:
 	case PATH:
 		*(const char **)at = strcmp(value, "none") ? value : NULL;
+		break;
+	default:
+		*(int64_t *)at = number(s);
 	}
 }
 
@@ -685,8 +680,7 @@ conf_typed(const struct plan *p, char *path)
 	const char *prefix = conf_below(p->base, p->cwd);
 	struct buf b = { 0 };
 
-	if (!prefix || *path == '/' || starts(str("/%s/", path), "/../")
-	|| strstr(str("/%s/", path), "/../"))
+	if (!prefix || *path == '/' || strstr(str("/%s/", path), "/../"))
 		return real_name(p, path);
 	if (!*prefix)
 		return path;
@@ -873,9 +867,8 @@ whole(const char *s, int64_t *n)
 
 	if (!s || !isdigit((unsigned char)*s))
 		return false;
-	errno = 0;
 	*n = strtoll(s, &end, 10);
-	return !*end && !errno && *n <= INT_MAX;
+	return !*end && *n <= INT_MAX;
 }
 
 /* What the environment says, in *i and *n; returns it in words. */

@@ -887,17 +887,16 @@ use_history(struct plan *p)
 	list_free(&lines);
 }
 
-int
+void
 plan_history_write(const struct plan *p, struct list *fresh)
 {
 	char *path = history_path(p);
 	struct list old = { 0 };
 	struct buf b = { 0 };
 	size_t i;
-	int r = 0;
 
 	if (!path)
-		return 0;
+		return;
 	sort(fresh, by_line);
 	for (i = 0; i < fresh->n; i++)
 		buf_fmt(&b, "%s\n", fresh->v[i]);
@@ -905,13 +904,10 @@ plan_history_write(const struct plan *p, struct list *fresh)
 	for (i = 0; i < old.n; i++)
 		if (!find_line(fresh, old.v[i]))
 			buf_fmt(&b, "%s\n", old.v[i]);
-	if (b.n)
-		r = file_write(path, b.s, b.n, 0666);
-	if (r < 0)
+	if (b.n && file_write(path, b.s, b.n, 0666) < 0)
 		warn("%s:", path);
 	list_free(&old);
 	buf_free(&b);
-	return r;
 }
 
 /* ---- order and shards ---- */

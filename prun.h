@@ -232,7 +232,7 @@ void plan_make(struct plan *p);
 int *plan_order(const struct plan *p, const char *seed);
 /* A line of the history; writes such lines, what it says of other files stays. */
 char *plan_history_line(int64_t ms, enum result result, const char *suite, const char *test);
-int plan_history_write(const struct plan *p, struct list *fresh);
+void plan_history_write(const struct plan *p, struct list *fresh);
 /* Directory of an attempt, and name of its clone, <template>_w<index>_<run>[r<n>] (NULL:
  * no database); scratch memory. */
 char *plan_dir(const struct plan *p, const struct file *f, int attempt);
