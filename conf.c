@@ -2,11 +2,9 @@
  * conf.c: the options.
  *
  * One table defines every option once, for the command line, PRUNFLAGS and
- * prun.conf alike.  What is read becomes a list of settings, the file's first.
- * A suite's options are the table's defaults, to which are applied in this
- * order: the file's settings above the first suite, the suite's own, those of
- * PRUNFLAGS, those of the command line.  The last one wins; a list is replaced
- * by a more specific level and grows by repeats within one.
+ * prun.conf alike.  What is read becomes a list of settings, each with its level:
+ * defaults, prun.conf above the first suite, the suite, PRUNFLAGS, command line.
+ * The last one wins; a list is replaced by the next level and grows within one.
  *
  * prun.conf is searched upwards from the first path, else from the current
  * directory.  Commands run where it is found, and names are relative to that,

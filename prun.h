@@ -188,7 +188,7 @@ struct outcome {
 	bool fatal;             /* the run cannot go on */
 	bool crowded;           /* the database server has no room for this worker */
 	int room;               /* for as many such clones, or 0; see pg_room() */
-	int service;            /* that died or was not ready, from 1; 0: the server */
+	int service;            /* of the suite's, that died or was not ready */
 	int slot;               /* of the worker */
 	int64_t begin, ms;
 	int64_t began[PHASES];  /* when each phase began, by the clock of begin; 0: never */

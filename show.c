@@ -483,13 +483,12 @@ show_details(struct show *s, const struct file *f, char *notes, const char *dir,
 	const char *url)
 {
 	const struct outcome *o = &s->records[f->index].o;
-	char *id = NULL, *service = o->service ? f->suite->o.service.v[o->service - 1]
-		: "server";
+	char *id = NULL;
 	int tests = show_notes(s, f, false, notes, &id);
 
 	if (o->cause == CAUSE_SERVER_DIED || o->cause == CAUSE_SERVER_NOT_READY
 	|| o->cause == CAUSE_PORT)
-		show_tail(s, dir, str("%.*s", (int)strcspn(service, "@ \t"), service));
+		show_tail(s, dir, f->suite->o.services[o->service].name);
 	else if (o->result != CANCEL && (!tests || o->result == TIMEOUT))
 		show_tail(s, dir, "test");
 	/* What is removed with the run directory is not named. */

@@ -27,10 +27,9 @@ struct attempt {
 	char *dir, *tmp, *junit, *log, *url, *db, *db_url;
 	struct port *ports;     /* PRUN_PORT, then those of ports = */
 	size_t nports;
-	struct service *stack;  /* then the server, if there is one */
-	struct proc *procs;     /* of the stack */
+	struct proc *procs;     /* of the stack: o->services, the server if there is one */
 	char **logs;
-	size_t nstack, dead;    /* dead: the first of it that is */
+	size_t nstack;
 	struct list env;        /* of the test; first what is ours */
 	size_t ours;
 	struct proc test;
@@ -306,9 +305,8 @@ has_died(struct attempt *a, bool may_end, const char *when)
 	if (i == a->nstack)
 		return false;
 	p = &a->procs[i];
-	a->dead = i;
-	a->out.service = i < a->o->service.n ? (int)i + 1 : 0;
-	fails(a, CAUSE_SERVER_DIED, str("%s died%s: %s%s", a->stack[i].title, when,
+	a->out.service = (int)i;
+	fails(a, CAUSE_SERVER_DIED, str("%s died%s: %s%s", a->o->services[i].title, when,
 		proc_how_ended(p), p->status || a->w->go ? ""
 		: ": it must stay in the foreground"));
 	return true;
@@ -318,7 +316,7 @@ has_died(struct attempt *a, bool may_end, const char *when)
 static bool
 start_member(struct attempt *a, size_t i)
 {
-	const struct service *m = &a->stack[i];
+	const struct service *m = &a->o->services[i];
 	struct spawn s = { .argv = proc_argv(m->command, NULL), .env = a->env.v };
 	struct readiness r = { .w = a->w, .stack = a->procs, .n = i + 1, .deadline = -1,
 		.port = a->ports[m->port].number, .log = a->logs[i], .server = &s };
@@ -326,7 +324,7 @@ start_member(struct attempt *a, size_t i)
 	int fd[2] = { -1, -1 };
 	enum cause cause;
 
-	a->out.service = i < a->o->service.n ? (int)i + 1 : 0;
+	a->out.service = (int)i;
 	s.out = s.err = open_regular(r.log, O_WRONLY | O_CREAT | O_APPEND);
 	r.kind = proc_ready_kind(m->ready, &r.arg);
 	if (s.out < 0 || (r.kind == READY_FD && proc_pipe(fd) < 0))
@@ -376,7 +374,6 @@ start_stack(struct attempt *a)
 	for (i = 0; i < a->nstack; i++)
 		if (!start_member(a, i))
 			return false;
-	a->out.service = 0;
 	return await_go(a, a->o->server_exit, " before the test began");
 }
 
@@ -412,6 +409,7 @@ static bool
 serve(struct attempt *a)
 {
 	bool released = a->ports[0].hold < 0, waited = false;
+	const struct service *dead;
 	int lost = 0, status, taken;
 
 	for (;;) {
@@ -424,7 +422,8 @@ serve(struct attempt *a)
 			return true;
 		if (a->out.cause != CAUSE_SERVER_DIED)
 			break;
-		status = a->procs[a->dead].status;
+		dead = &a->o->services[a->out.service];
+		status = a->procs[a->out.service].status;
 		stop_stack(a);
 		if (a->out.began[PREPARED] >= a->out.began[STARTING]) {
 			if (waited)
@@ -445,9 +444,8 @@ serve(struct attempt *a)
 			buf_fmt(&a->notes, "- %s; tried another\n", a->why);
 		} else {
 			buf_fmt(&a->notes, "- %s died at once; tried once more%s\n",
-				a->stack[a->dead].title, a->dead == a->o->service.n
-				|| a->stack[a->dead].port ? " with its port released: does it "
-				"set SO_REUSEADDR?" : "");
+				dead->title, dead->port || a->out.service == (int)a->o->service.n
+				? " with its port released: does it set SO_REUSEADDR?" : "");
 			released = true;
 		}
 	}
@@ -774,11 +772,10 @@ make_stack(struct attempt *a)
 	for (i = 0; i < a->nports; i++)
 		a->ports[i].hold = -1;
 	a->nstack = n + (a->o->server != NULL);
-	a->stack = a->o->services;
 	a->procs = scratch((n + 1) * sizeof(*a->procs));
 	a->logs = scratch((n + 1) * sizeof(*a->logs));
 	for (i = 0; i <= n; i++)
-		a->logs[i] = str("%s/%s.log", a->dir, a->stack[i].name);
+		a->logs[i] = str("%s/%s.log", a->dir, a->o->services[i].name);
 }
 
 static void
