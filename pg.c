@@ -216,9 +216,11 @@ create(struct pg *pg, const char *template, const char *statement)
 	return r;
 }
 
-/* Statements for the template's settings, which CREATE does not copy, and for its
- * privileges, where they are not those that a new database has. */
+/* Statements for the template's owner and settings, which CREATE does not copy, and for
+ * its privileges, where they are not those that a new database has. */
 static const char settings[] =
+	"SELECT format('ALTER %%s OWNER TO %%I', %L, pg_get_userbyid(datdba)) FROM pg_database "
+	"WHERE datname = %L AND pg_get_userbyid(datdba) <> current_user UNION ALL "
 	"SELECT format('ALTER %%s SET %%I = %%s', CASE WHEN setrole = 0 THEN %L "
 	"ELSE format('ROLE %%I IN %%s', rolname, %L) END, k, CASE WHEN k IN ("
 	"'search_path', 'temp_tablespaces', 'local_preload_libraries', "
@@ -234,37 +236,24 @@ static const char settings[] =
 	"CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) "
 	"FROM pg_database, aclexplode(datacl) WHERE datname = %L";
 
-/* Creates name as a copy of from, for its owner or, where that may not be, as ours. */
+/* Creates name as a copy of from, for its owner where that may be. */
 static struct reply
 copy_database(struct pg *pg, const char *from, const char *name)
 {
 	static const char *const words[] = { "", " STRATEGY wal_log", " STRATEGY file_copy" };
-	char *clone = sql_fmt("DATABASE %I", name), *statement;
-	const char *forbidden = NULL;
+	char *clone = sql_fmt("DATABASE %I", name);
 	int strategy = pg->db->version < 150000 ? STRATEGY_AUTO : pg->o->db_strategy;
-	struct reply r, owner, one;
+	struct reply r, one;
 	size_t i;
 
 	if (pg->o->db_strategy == STRATEGY_AUTO && pg->db->reflinks)
 		strategy = STRATEGY_FILE_COPY;
-	statement = sql_fmt("CREATE DATABASE %I TEMPLATE %I%s", name, from, words[strategy]);
-	owner = sql_do(pg->db, sql_fmt("SELECT pg_get_userbyid(datdba) FROM pg_database "
-		"WHERE datname = %L", from));
-	if (owner.trouble)
-		return owner;
-	r = create(pg, from, owner.n ? sql_fmt("%s OWNER %I", statement, owner.v[0])
-		: statement);
-	/* Whether it is for OWNER: the words differ by version and language. */
-	if (r.trouble == SQL_FORBIDDEN) {
-		forbidden = r.message;
-		r = create(pg, from, statement);
-	}
+	r = create(pg, from, sql_fmt("CREATE DATABASE %I TEMPLATE %I%s", name, from,
+		words[strategy]));
 	if (r.trouble)
 		return r;
-	if (forbidden)
-		buf_fmt(pg->notes, "- the clone belongs to the connecting role, not to %s: "
-			"%s\n", owner.v[0], forbidden);
-	r = sql_do(pg->db, sql_fmt(settings, clone, clone, from, clone, from, clone, from));
+	r = sql_do(pg->db, sql_fmt(settings, clone, from, clone, clone, from, clone, from,
+		clone, from));
 	for (i = 0; i < r.n; i++) {
 		one = sql_do(pg->db, r.v[i]);
 		if (one.trouble)
