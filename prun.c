@@ -775,7 +775,7 @@ run(struct plan *p, bool aside)
 	records = scratch(p->nfiles * sizeof(*records));
 	show = show_open(p, records);
 	if (!p->o.quiet && !aside)
-		show_say(show, "config: %s\n%s", p->conf ? p->conf : "none", headline(p));
+		show_say(show, "config: %s\n%s", p->conf ? shown(p->conf) : "none", headline(p));
 	status = run_files(p, records, show, &sig);
 	if (p->asked)
 		plan_collect(p);
@@ -878,18 +878,13 @@ static char *
 env_value(const char *env, const char *name)
 {
 	const char *s = strstr(env, str("export %s='", name));
-	struct buf b = { 0 };
-	char *value;
+	char *value = scratch(strlen(env) + 1), *to = value;
 
 	if (!s)
 		return NULL;
-	for (s = strchr(s, '\'') + 1; *s && (*s != '\'' || starts(s, "'\\''")); s++) {
-		buf_char(&b, *s);
-		if (*s == '\'')
-			s += 3;
-	}
-	value = str("%s", b.s ? b.s : "");
-	buf_free(&b);
+	s = strchr(s, '\'') + 1;
+	for (; *s && (*s != '\'' || starts(s, "'\\''")); s += *s == '\'' ? 4 : 1)
+		*to++ = *s;
 	return value;
 }
 

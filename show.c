@@ -265,14 +265,12 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 static char *
 percent(const char *text, const char *set)
 {
-	struct buf b = { 0 };
-	char *s;
+	const char *s = shown(text);
+	char *all = scratch(3 * strlen(s) + 1), *to = all;
 
-	for (text = shown(text); *text; text++)
-		buf_fmt(&b, strchr(set, *text) ? "%%%02X" : "%c", (unsigned char)*text);
-	s = str("%s", b.n ? b.s : "");
-	buf_free(&b);
-	return s;
+	for (; *s; s++)
+		to += sprintf(to, strchr(set, *s) ? "%%%02X" : "%c", (unsigned char)*s);
+	return all;
 }
 
 /* A command for GitHub, which heeds no other line. */
