@@ -165,15 +165,14 @@ lock_run(const char *path, bool empty)
 static void
 make_parents(const char *option, const char *path)
 {
-	char *dir = str("%s", path ? path : ""), *slash = dir;
+	char *dir = str("%s", path ? path : ""), *slash;
 
 	if (!path || !strcmp(path, "-"))
 		return;
-	while ((slash = strchr(slash + 1, '/'))) {
+	for (slash = dir; (slash = strchr(slash + 1, '/')); *slash = '/') {
 		*slash = '\0';
 		if (mkdir(dir, 0777) < 0 && errno != EEXIST)
 			bad(option, "cannot make directory %s: %s", dir, strerror(errno));
-		*slash = '/';
 	}
 	slash = strrchr(dir, '/');
 	*(slash ? slash + 1 : dir) = '\0';
@@ -726,10 +725,7 @@ drain(struct show *show, int64_t deadline, int sig)
 	struct pollfd out[3] = { { .events = POLLOUT } };
 	size_t i;
 
-	for (;;) {
-		out->fd = show_write(show);
-		if (out->fd < 0 || (deadline >= 0 && clock_ms() >= deadline))
-			return sig;
+	while ((out->fd = show_write(show)) >= 0 && (deadline < 0 || clock_ms() < deadline)) {
 		for (i = 0; i < LEN(sigs); i++)
 			if (proc_caught(sigs[i]))
 				return sig ? sig : sigs[i];
@@ -737,6 +733,7 @@ drain(struct show *show, int64_t deadline, int sig)
 			raise(SIGSTOP);
 		proc_wait(NULL, out, 1, deadline);
 	}
+	return sig;
 }
 
 static void
@@ -775,7 +772,8 @@ run(struct plan *p, bool aside)
 	records = scratch(p->nfiles * sizeof(*records));
 	show = show_open(p, records);
 	if (!p->o.quiet && !aside)
-		show_say(show, "config: %s\n%s", p->conf ? shown(p->conf) : "none", headline(p));
+		show_say(show, "config: %s\n%s", p->conf ? shown(p->conf) : "none",
+			headline(p));
 	status = run_files(p, records, show, &sig);
 	if (p->asked)
 		plan_collect(p);
