@@ -164,10 +164,11 @@ lock_template(struct pg *pg, const char *function)
 	"nullif(application_name, ''), host(client_addr))"
 #define CLIENTS "coalesce(backend_type, 'client backend') = 'client backend' AND datname = "
 
+/* What went wrong, or NULL. */
 static const char *
 explain(const struct reply *r, const char *what)
 {
-	return str("%s: %s%s", what, r->message, r->advice);
+	return r->trouble ? str("%s: %s%s", what, r->message, r->advice) : NULL;
 }
 
 /* Ends the sessions on a database that we may end, or only names them all. */
@@ -576,6 +577,8 @@ pg_clone(struct pg *pg, char **env, char **url, enum trouble *trouble)
 	*trouble = SQL_FINE;
 	if (pg->o->db_clone)
 		return run_db_clone(pg, env, url);
+	if (!pg->db)
+		why = clone_file(pg, env);
 	for (tries = 0; pg->db; tries++) {
 		r = clone_postgres(pg);
 		*trouble = r.trouble;
@@ -593,8 +596,6 @@ pg_clone(struct pg *pg, char **env, char **url, enum trouble *trouble)
 		if (pg->db->seen)
 			pg_drop(pg, env);
 	}
-	if (!pg->db)
-		why = clone_file(pg, env);
 	if (why)
 		return why;
 	*url = url_clone(pg->o->db, pg->name, pg->dir);
@@ -613,7 +614,7 @@ pg_drop(struct pg *pg, char **env)
 	pg->w->watch = NULL;
 	if (pg->db) {
 		r = drop_clone(pg, pg->name);
-		why = r.trouble ? explain(&r, "cannot drop database") : NULL;
+		why = explain(&r, "cannot drop database");
 	} else if (!pg->o->db_clone) {
 		if (remove_tree(url_clone_file(pg->o->db, pg->name, pg->dir)) < 0)
 			why = str("cannot remove it: %s", strerror(errno));
@@ -659,15 +660,12 @@ pg_setup(struct pg *pg, bool begin)
 	/* Exclusive, so that no other run clones what setup is changing. */
 	if (!r.trouble && begin && copy)
 		r = lock_template(pg, "lock");
-	if (r.trouble)
+	if (r.trouble || begin)
 		return explain(&r, "the database server");
-	if (begin)
-		return NULL;
 	/* So that no other run's setup changes it under this run. */
 	r = copy_database(pg, url_template(pg->o->db), copy);
 	lock_template(pg, "unlock");
-	return r.trouble ? explain(&r, str("cannot copy database %s",
-		url_template(pg->o->db))) : NULL;
+	return explain(&r, str("cannot copy database %s", url_template(pg->o->db)));
 }
 
 const char *

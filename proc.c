@@ -423,8 +423,8 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 	int talk[2], err, status = -1;
 	pid_t parent = getpid();
 
-	memset(p, 0, sizeof(*p));
-	p->shell = !strcmp(s->argv[0], "/bin/sh") && s->argv[1] && !strcmp(s->argv[1], "-c");
+	*p = (struct proc){ .shell = !strcmp(s->argv[0], "/bin/sh") && s->argv[1]
+		&& !strcmp(s->argv[1], "-c") };
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, talk) < 0)
 		return -1;
 	set_cloexec(talk[0]);
@@ -485,11 +485,10 @@ proc_argv(const char *cmd, const struct list *args)
 bool
 proc_ended(struct proc *p)
 {
-	siginfo_t si;
+	siginfo_t si = { 0 };
 
 	if (p->ended || !p->pid)
 		return p->ended;
-	memset(&si, 0, sizeof(si));
 	if (waitid(P_PID, p->pid, &si, WEXITED | WNOWAIT | WNOHANG) < 0 || si.si_pid != p->pid)
 		return false;
 	p->ended = true;
