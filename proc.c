@@ -751,35 +751,36 @@ bind_any(int *port)
 }
 
 int
-proc_hold(int *port, int *hold)
+proc_hold(struct port *p)
 {
 	static int holds = -1;  /* whether this system allows holding */
 	int second;
 
-	*port = 0;
-	*hold = bind_any(port);
-	if (*hold < 0)
+	close_keep(p->hold);
+	p->number = 0;
+	p->hold = bind_any(&p->number);
+	if (p->hold < 0)
 		return -1;
 	if (holds < 0) {
-		second = bind_any(port);
+		second = bind_any(&p->number);
 		holds = second >= 0 && listen(second, 1) == 0;
 		close_keep(second);
 	}
 	if (!holds) {
-		close(*hold);
-		*hold = -1;
+		close(p->hold);
+		p->hold = -1;
 	}
 	return 0;
 }
 
 bool
-proc_taken(int *hold, int port)
+proc_taken(struct port *p)
 {
-	int fd = *hold < 0 ? bind_any(&port) : *hold;
+	int fd = p->hold < 0 ? bind_any(&p->number) : p->hold;
 	bool taken = (fd < 0 || listen(fd, 1) < 0) && errno == EADDRINUSE;
 
 	close_keep(fd);
-	*hold = -1;
+	p->hold = -1;
 	return taken;
 }
 

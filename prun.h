@@ -484,10 +484,13 @@ int proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
 char *proc_how_ended(const struct proc *p);
 char *proc_why_not(const char *prog, int err);
 int proc_pipe(int fd[2]);       /* no child inherits it */
-/* Chooses a free port and holds it by a socket, or -1; whether somebody else listens on
- * it, which ends the hold. */
-int proc_hold(int *port, int *hold);
-bool proc_taken(int *hold, int port);
+struct port {
+	int number, hold;       /* the socket that holds it; -1: none */
+};
+/* Chooses a free port and holds it; whether somebody else listens on it, which ends the
+ * hold. */
+int proc_hold(struct port *p);
+bool proc_taken(struct port *p);
 /* The kind of a ready = value; READIES: it is wrong.  *arg: path, ERE or command. */
 enum ready_kind proc_ready_kind(const char *value, const char **arg);
 /* Waits until the last of the stack is ready and all live; or why not. */

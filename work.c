@@ -12,10 +12,6 @@
 
 extern char **environ;
 
-struct port {
-	int number, hold;       /* the socket that holds it; -1: none */
-};
-
 struct attempt {
 	struct worker *w;
 	const struct plan *plan;
@@ -244,12 +240,9 @@ take_ports(struct attempt *a)
 {
 	size_t i;
 
-	for (i = 0; i < a->nports; i++) {
-		close_keep(a->ports[i].hold);
-		a->ports[i].hold = -1;
-		if (proc_hold(&a->ports[i].number, &a->ports[i].hold) < 0)
+	for (i = 0; i < a->nports; i++)
+		if (proc_hold(&a->ports[i]) < 0)
 			return false;
-	}
 	a->url = str("http://localhost:%d", a->ports[0].number);
 	return true;
 }
@@ -394,7 +387,7 @@ release_ports(struct attempt *a)
 	int taken = 0;
 
 	for (i = 0; i < a->nports; i++)
-		if (proc_taken(&a->ports[i].hold, a->ports[i].number))
+		if (proc_taken(&a->ports[i]))
 			taken = a->ports[i].number;
 	return taken;
 }
