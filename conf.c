@@ -486,16 +486,15 @@ read_args(struct plan *p, char **words)
 	}
 }
 
-/* Notes words as typed, for running a file again; an option that may leave the file out
- * is not among them, and passwords are shown as ***. */
+/* Notes an option's words as typed, for running a file again; but none that may leave the
+ * file out, and passwords are shown as ***. */
 static void
 note_words(struct reading *r, char **from, char **to)
 {
 	static const char *const choosing[] = { "shard", "plan", "last-failed", "audit" };
-	const char *last = r->n ? r->v[r->n - 1].opt->name : "";
 	bool secret;
 
-	if (**from == '-' && find_word(choosing, LEN(choosing), last) < LEN(choosing))
+	if (find_word(choosing, LEN(choosing), r->v[r->n - 1].opt->name) < LEN(choosing))
 		return;
 	for (; from <= to; from++) {
 		secret = strstr(*from, "://") || strstr(*from, "password=");
@@ -511,19 +510,18 @@ read_words(struct reading *r, char **words)
 	char **from;
 
 	for (; *words; words++) {
-		from = words;
 		if (r->level == COMMAND_LINE && !strcmp(*words, "--")) {
 			read_args(p, words + 1);
 			break;
 		}
-		if (**words == '-' && (*words)[1]) {
-			words = read_option(r, words);
-		} else if (r->level == PRUNFLAGS) {
-			bad("PRUNFLAGS", "\"%s\" is not an option", *words);
-		} else {
+		if (**words != '-' || !(*words)[1]) {
+			if (r->level == PRUNFLAGS)
+				bad("PRUNFLAGS", "\"%s\" is not an option", *words);
 			list_add(&p->paths, *words);
 			continue;
 		}
+		from = words;
+		words = read_option(r, words);
 		if (r->level == COMMAND_LINE)
 			note_words(r, from, words);
 	}
@@ -731,9 +729,9 @@ first_dir(const struct plan *p)
 	return dir ? dir : p->cwd;
 }
 
-/* Whether we may take orders from path: it is ours, root's, or of the owner of the
- * directory that we stand in (a container's root on a user's files); a link as well as
- * what it leads to. */
+/* Whether path is there and we may take orders from it: it is ours, root's, or of the
+ * owner of the directory that we stand in (a container's root on a user's files); a link
+ * as well as what it leads to. */
 static bool
 is_trusted(const struct plan *p, const char *path)
 {
@@ -757,7 +755,7 @@ find_file(const struct plan *p, const char *dir)
 {
 	char *path = str("%s/prun.conf", dir);
 
-	while (access(path, F_OK) < 0 || !is_trusted(p, path)) {
+	while (!is_trusted(p, path)) {
 		if (!*dir || access(str("%s/.git", dir), F_OK) == 0)
 			return NULL;
 		dir = str("%.*s", (int)(strrchr(dir, '/') - dir), dir);
@@ -789,9 +787,8 @@ find_base(struct plan *p)
 		p->base = "/";
 	if (!strcmp(p->base, p->cwd))
 		return "prun.conf";
-	if (tmp && *tmp && setenv("TMPDIR", conf_path(p, tmp), 1) < 0)
-		fatal(EXIT_RUN, "setenv:");
-	if (chdir(p->base) < 0 || setenv("PWD", p->base, 1) < 0)
+	if ((tmp && *tmp && setenv("TMPDIR", conf_path(p, tmp), 1) < 0)
+	|| chdir(p->base) < 0 || setenv("PWD", p->base, 1) < 0)
 		bad(p->base, "%s", strerror(errno));
 	return path;
 }

@@ -722,7 +722,8 @@ find_whole(struct plan *p, struct suite *s)
 	if (!s->o.collect && s->whole.n)
 		bad(plan_label(s), "split = test needs collect, a command that lists tests as "
 			"FILE::NODE");
-	p->by_test = p->by_test || s->whole.n;
+	if (s->whole.n)
+		p->asked = p->nfiles;
 }
 
 /* Adds the tests that a suite's collect has named to those of each file. */
@@ -775,6 +776,7 @@ plan_collect(struct plan *p)
 		list_free(&tests[i]);
 	}
 	free(all);
+	p->asked = 0;
 }
 
 /* ---- the history, and the order that it makes ---- */

@@ -940,10 +940,8 @@ collect(struct plan *p)
 
 	p->workers = 1;
 	find_setups(p);
-	p->asked = p->nfiles;
 	p->nfiles = 0;
 	status = run(p, true);
-	p->asked = 0;
 	if (status)
 		exit(status);
 	/* They are done.  The run still takes its copy of the templates. */
@@ -978,9 +976,9 @@ main(int argc, char **argv)
 		if (p.o.reopen)
 			find_attempt(&p);
 		plan_find(&p);
-		if (p.by_test && p.o.list)
+		if (p.asked && p.o.list)
 			warn("split = test: the tests of a file are asked for when it is run");
-		else if (p.by_test)
+		else if (p.asked)
 			collect(&p);
 		plan_make(&p);
 		find_setups(&p);

@@ -151,7 +151,7 @@ struct plan {
 	size_t nsuites, capsuites;
 	struct file *files;     /* in suite order, then plan order */
 	size_t nfiles, capfiles;
-	size_t asked;           /* files that are aside until their tests are known */
+	size_t asked;           /* files; their tests are to be asked for before the run */
 	struct list locks;      /* names */
 	struct list args;       /* test arguments, after -- */
 	struct list paths;      /* of the command line */
@@ -163,7 +163,6 @@ struct plan {
 	uint32_t hash;          /* of the suites' and files' names, and their shards */
 	int shard, shards;      /* ours, from 1, of how many */
 	size_t all;             /* files in all shards */
-	bool by_test;           /* tests are to be asked for: setups come first */
 	bool incomplete;        /* nothing was found somewhere: see no-tests */
 	int64_t median_ms;      /* of what the history knows */
 	int workers;            /* how many tests run side by side */

@@ -223,13 +223,12 @@ run_command(struct attempt *a, const char *command, const char *log, int64_t dea
 	bool heed)
 {
 	struct spawn s = { .argv = proc_argv(command, NULL), .env = a->env.v };
-	int status = SPAWN_FAILED;
+	int status;
 
 	s.out = s.err = open_regular(log, O_WRONLY | O_CREAT | O_APPEND);
-	if (s.out >= 0)
-		status = proc_run(a->w, &s, deadline, heed, a->o->grace_ms, &a->notes);
+	status = proc_run(a->w, &s, deadline, heed, a->o->grace_ms, &a->notes);
 	if (status == SPAWN_FAILED)
-		buf_fmt(&a->notes, "- %s\n", proc_why_not(s.out < 0 ? log : s.argv[0], errno));
+		buf_fmt(&a->notes, "- %s\n", proc_why_not(s.argv[0], errno));
 	close_keep(s.out);
 	return status;
 }
@@ -437,7 +436,7 @@ serve(struct attempt *a)
 			buf_fmt(&a->notes, "- %s; tried another\n", a->why);
 		} else {
 			buf_fmt(&a->notes, "- %s died at once; tried once more%s\n",
-				dead->title, dead->port || a->out.service == (int)a->o->service.n
+				dead->title, dead->port || !strcmp(dead->name, "server")
 				? " with its port released: does it set SO_REUSEADDR?" : "");
 			released = true;
 		}
