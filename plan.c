@@ -96,19 +96,7 @@ default_test(const char *path)
 const char *
 plan_command(const struct file *f)
 {
-	const char *test = f->suite->o.test ? f->suite->o.test : default_test(f->path);
-	struct buf b = { 0 };
-	size_t i;
-
-	if (!test || !f->more.n)
-		return test;
-	for (i = 0; i < f->more.n; i++) {
-		buf_char(&b, ' ');
-		buf_quote(&b, f->more.v[i]);
-	}
-	test = str("set --%s \"$@\"; %s", b.s, test);
-	buf_free(&b);
-	return test;
+	return f->suite->o.test ? f->suite->o.test : default_test(f->path);
 }
 
 /* ---- finding files ---- */

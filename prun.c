@@ -56,6 +56,8 @@ print_file(const struct plan *p, const struct file *f)
 	if (*f->suite->name)
 		printf("%s: ", shown(f->suite->name));
 	fputs(shown(f->test), stdout);
+	for (i = 0; i < f->more.n; i++)
+		printf(" %s", shown(f->more.v[i]));
 	if (f->copy)
 		printf(" (%d/%" PRId64 ")", f->copy, p->o.repeat);
 	if (f->expect_ms >= 0)

@@ -529,19 +529,19 @@ await_test(struct attempt *a)
 static void
 run_test(struct attempt *a)
 {
-	const struct list *args = &a->plan->args;
 	const char *command = plan_command(a->f), *path = a->f->path;
 	struct spawn s = { .env = a->env.v, .terminal = a->plan->o.interactive };
+	struct list args = { 0 };
+	size_t i;
 
 	enter(a, TESTING);
-	if (command) {
-		s.argv = proc_argv(command, args);
-	} else {
-		s.argv = scratch((args->n + 2) * sizeof(*s.argv));
-		s.argv[0] = str("%s%s", strchr(path, '/') ? "" : "./", path);
-		if (args->n)
-			memcpy(s.argv + 1, args->v, args->n * sizeof(*s.argv));
-	}
+	if (!command)
+		list_add(&args, str("%s%s", strchr(path, '/') ? "" : "./", path));
+	for (i = 0; i < a->f->more.n; i++)
+		list_add(&args, a->f->more.v[i]);
+	for (i = 0; i < a->plan->args.n; i++)
+		list_add(&args, a->plan->args.v[i]);
+	s.argv = command ? proc_argv(command, &args) : args.v;
 	s.out = s.err = s.terminal ? -1 : open_regular(a->log, O_WRONLY | O_CREAT | O_APPEND);
 	if (s.out < 0 && !s.terminal) {
 		fails(a, CAUSE_SPAWN, str("%s: %s", a->log, strerror(errno)));
@@ -555,6 +555,7 @@ run_test(struct attempt *a)
 		interrupt(a);
 	proc_take_terminal();
 	close_keep(s.out);
+	list_free(&args);
 }
 
 /* ---- the verdict ---- */
