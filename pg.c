@@ -220,29 +220,28 @@ create(struct pg *pg, const char *template, const char *statement)
 /* Statements for the template's owner and settings, which CREATE does not copy, and for
  * its privileges, where they are not those that a new database has. */
 static const char settings[] =
-	"SELECT format('ALTER %%s OWNER TO %%I', %L, pg_get_userbyid(datdba)) FROM pg_database "
-	"WHERE datname = %L AND pg_get_userbyid(datdba) <> current_user UNION ALL "
-	"SELECT format('ALTER %%s SET %%I = %%s', CASE WHEN setrole = 0 THEN %L "
-	"ELSE format('ROLE %%I IN %%s', rolname, %L) END, k, CASE WHEN k IN ("
+	"WITH d AS (SELECT *, %L AS clone FROM pg_database WHERE datname = %L) "
+	"SELECT format('ALTER %%s OWNER TO %%I', clone, pg_get_userbyid(datdba)) "
+	"FROM d WHERE pg_get_userbyid(datdba) <> current_user UNION ALL "
+	"SELECT format('ALTER %%s SET %%I = %%s', CASE WHEN setrole = 0 THEN clone "
+	"ELSE format('ROLE %%I IN %%s', rolname, clone) END, k, CASE WHEN k IN ("
 	"'search_path', 'temp_tablespaces', 'local_preload_libraries', "
 	"'session_preload_libraries', 'shared_preload_libraries') AND v NOT IN ('', '\"\"') "
 	"THEN v ELSE quote_literal(replace(v, '\"\"', '')) END) FROM pg_db_role_setting s "
-	"JOIN pg_database d ON d.oid = setdatabase LEFT JOIN pg_roles u ON u.oid = setrole, "
-	"unnest(setconfig) c, split_part(c, '=', 1) k, substr(c, length(k) + 2) v "
-	"WHERE datname = %L UNION ALL "
-	"SELECT 'REVOKE ALL ON ' || %L || ' FROM PUBLIC' FROM pg_database "
-	"WHERE datname = %L AND datacl IS NOT NULL UNION ALL "
-	"SELECT format('GRANT %%s ON %%s TO %%s%%s', privilege_type, %L, CASE grantee "
+	"JOIN d ON d.oid = setdatabase LEFT JOIN pg_roles u ON u.oid = setrole, "
+	"unnest(setconfig) c, split_part(c, '=', 1) k, substr(c, length(k) + 2) v UNION ALL "
+	"SELECT 'REVOKE ALL ON ' || clone || ' FROM PUBLIC' FROM d "
+	"WHERE datacl IS NOT NULL UNION ALL "
+	"SELECT format('GRANT %%s ON %%s TO %%s%%s', privilege_type, clone, CASE grantee "
 	"WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END, "
 	"CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) "
-	"FROM pg_database, aclexplode(datacl) WHERE datname = %L";
+	"FROM d, aclexplode(datacl)";
 
 /* Creates name as a copy of from, for its owner where that may be. */
 static struct reply
 copy_database(struct pg *pg, const char *from, const char *name)
 {
 	static const char *const words[] = { "", " STRATEGY wal_log", " STRATEGY file_copy" };
-	char *clone = sql_fmt("DATABASE %I", name);
 	int strategy = pg->db->version < 150000 ? STRATEGY_AUTO : pg->o->db_strategy;
 	struct reply r, one;
 	size_t i;
@@ -253,8 +252,7 @@ copy_database(struct pg *pg, const char *from, const char *name)
 		words[strategy]));
 	if (r.trouble)
 		return r;
-	r = sql_do(pg->db, sql_fmt(settings, clone, from, clone, clone, from, clone, from,
-		clone, from));
+	r = sql_do(pg->db, sql_fmt(settings, sql_fmt("DATABASE %I", name), from));
 	for (i = 0; i < r.n; i++) {
 		one = sql_do(pg->db, r.v[i]);
 		if (one.trouble)
@@ -344,18 +342,16 @@ enum sweep { NOTE, DROP, CLEAN, LIST };
 /* The clones of this template that are ours to drop: name, run, whether somebody
  * uses it, and in words why it is there, its size, and how old it is if kept. */
 static const char clones[] =
-	"SELECT datname, "
-	"substring(datname from '_[sw][0-9]+_([0-9a-z]{8})(?:r[0-9]+)?(?:_(?:gw)?[0-9]+)?$'), "
-	"EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid), "
+	"SELECT datname, run, EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid), "
 	"concat_ws(', ', coalesce('kept for ' || substring(c from '^prun keep \\S+ (.*)'), "
 	"'left by a dead run'), "
 	"CASE WHEN datconnlimit = -2 THEN 'invalid' ELSE "
 	"pg_size_pretty(pg_database_size(d.oid)) END, "
 	"CASE WHEN c ~ '^prun keep [0-9]{4}-[0-9-]{5}T[0-9:]{8}Z ' THEN "
 	"date_trunc('minute', now() - substr(c, 11, 20)::timestamptz) || ' old' END) "
-	"FROM (SELECT *, coalesce(shobj_description(oid, 'pg_database'), '') AS c "
-	"FROM pg_database) d WHERE datname ~ "
-	"('^(test_)?' || %L || '_[sw][0-9]+_[0-9a-z]{8}(r[0-9]+)?(_(gw)?[0-9]+)?$') "
+	"FROM (SELECT *, coalesce(shobj_description(oid, 'pg_database'), '') AS c, "
+	"substring(datname from '^(?:test_)?' || %L || '_[sw][0-9]+_([0-9a-z]{8})"
+	"(?:r[0-9]+)?(?:_(?:gw)?[0-9]+)?$') AS run FROM pg_database) d WHERE run IS NOT NULL "
 	"AND pg_has_role(current_user, datdba, 'USAGE') %s %s ORDER BY datname";
 enum { C_NAME, C_RUN, C_USED, C_WORDS, C_FIELDS };
 
