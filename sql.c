@@ -843,12 +843,11 @@ sql_open(struct session *db, bool heed)
 	 * database that appears after its death. */
 	sql_do(db, "SET client_connection_check_interval = '1s'");
 	r = sql_do(db, "SELECT pg_backend_pid(), current_setting('server_version_num'), "
-		"current_setting('file_copy_method', true), count(set_config(name, CASE name "
-		"WHEN 'client_min_messages' THEN 'error' WHEN 'tcp_keepalives_idle' THEN '20' "
-		"WHEN 'standard_conforming_strings' THEN 'on' ELSE '0' END, false)) "
-		"FROM pg_settings WHERE name IN ('client_min_messages', 'tcp_keepalives_idle', "
-		"'standard_conforming_strings', 'idle_session_timeout', 'lock_timeout', "
-		"'transaction_timeout')");
+		"current_setting('file_copy_method', true), count(set_config(name, v, false)) "
+		"FROM pg_settings JOIN (VALUES ('client_min_messages', 'error'), "
+		"('tcp_keepalives_idle', '20'), ('standard_conforming_strings', 'on'), "
+		"('idle_session_timeout', '0'), ('lock_timeout', '0'), "
+		"('transaction_timeout', '0')) AS wanted (k, v) ON k = name");
 	if (r.n < 3)
 		return r;
 	db->version = atoi(r.v[1]);
