@@ -777,7 +777,7 @@ run(struct plan *p, bool aside)
 		show_say(show, "config: %s\n%s", p->conf ? shown(p->conf) : "none",
 			headline(p));
 	status = run_files(p, records, show, &sig);
-	if (p->asked)
+	if (p->asked && !status && !sig)
 		plan_collect(p);
 	if (!aside)
 		status = finish(p, records, show, status, sig, clock_ms() - p->began);

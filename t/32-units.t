@@ -84,6 +84,7 @@ await test -e asking
 kill -TERM $pid
 wait $pid
 is 'a signal ends a collect' "$? $(alive 'sleep 99')" '143 '
+lacks 'and what it had no time to name is not missed' err 'named no tests'
 run --setup false
 is 'a setup that fails ends the run' $status 3
 run --collect none
