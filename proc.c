@@ -39,6 +39,7 @@ enum { CAUGHT = 8 };
 
 static int self[2] = { -1, -1 };
 static volatile sig_atomic_t caught[64];
+static sigset_t no_signals;             /* what is blocked, but around a fork */
 
 #ifndef __linux__
 enum { PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG };
@@ -162,7 +163,6 @@ list_children(struct pids *c, const struct pids *known)
 void
 proc_init(void)
 {
-	sigset_t none;
 	int fd;
 
 	for (fd = 0; fd < 3; fd++)
@@ -173,8 +173,8 @@ proc_init(void)
 	for (fd = 3; fd < 1024; fd++)
 		set_cloexec(fd);
 	/* env --block-signal=CHLD prun: we would wait for ever. */
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	sigemptyset(&no_signals);
+	sigprocmask(SIG_SETMASK, &no_signals, NULL);
 }
 
 void
@@ -341,9 +341,7 @@ proc_tell(struct worker *w, const struct news *n)
 void
 proc_tell_phase(struct worker *w, enum phase phase)
 {
-	struct news n = { .type = NEWS_PHASE, .phase = phase };
-
-	proc_tell(w, &n);
+	proc_tell(w, &(struct news){ .type = NEWS_PHASE, .phase = phase });
 }
 
 /* ---- starting ---- */
@@ -362,7 +360,6 @@ child(const struct spawn *s, pid_t parent, int talk)
 	const int own[3] = { s->in, s->out, s->err };
 	const int *from = s->terminal ? prun_fds : own;
 	bool good = true;
-	sigset_t none;
 	size_t i;
 	char c;
 
@@ -384,8 +381,7 @@ child(const struct spawn *s, pid_t parent, int talk)
 		handle(sigs[i], SIG_DFL);
 	if (s->terminal)
 		handle(SIGTSTP, SIG_IGN);       /* no shell would wake it */
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	sigprocmask(SIG_SETMASK, &no_signals, NULL);
 	if (s->fd && talk == 3)
 		talk = fcntl(talk, F_DUPFD_CLOEXEC, 4);
 	for (i = 0; i < 3 && good; i++)
@@ -406,11 +402,9 @@ child(const struct spawn *s, pid_t parent, int talk)
 static void
 forget(struct worker *w, struct proc *p)
 {
-	struct news n = { .type = NEWS_REAPED, .pid = p->pid };
-
 	proc_remove(&w->pids, p->pid);
 	/* First: once it is reaped, its number may be a stranger's. */
-	proc_tell(w, &n);
+	proc_tell(w, &(struct news){ .type = NEWS_REAPED, .pid = p->pid });
 	waitpid(p->pid, NULL, 0);       /* a zombie of ours: cannot fail */
 	p->pid = 0;
 }
@@ -419,7 +413,7 @@ int
 proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 {
 	struct news n = { .type = NEWS_SESSION };
-	sigset_t all, old;
+	sigset_t all;
 	int talk[2], err, status = -1;
 	pid_t parent = getpid();
 
@@ -430,14 +424,14 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 	set_cloexec(talk[0]);
 	set_cloexec(talk[1]);
 	sigfillset(&all);
-	sigprocmask(SIG_BLOCK, &all, &old);
+	sigprocmask(SIG_BLOCK, &all, NULL);
 	n.pid = fork();
 	if (n.pid == 0) {
 		close(talk[0]);
 		child(s, parent, talk[1]);
 	}
 	err = errno;
-	sigprocmask(SIG_SETMASK, &old, NULL);
+	sigprocmask(SIG_SETMASK, &no_signals, NULL);
 	close(talk[1]);                 /* the child's exec closes the last one */
 	if (n.pid > 0) {
 		p->pid = n.pid;
