@@ -850,6 +850,8 @@ http_says_yes(const struct readiness *r, int fd, struct buf *why)
 			return true;
 		deadline = proc_clock(r->w) + 100;
 	}
+	if (!n && why->n && proc_late(r->w, r->deadline))
+		return false;           /* cut short; what was said before stands */
 	text = strstr(answer, "\r\n\r\n");
 	text = text ? text + 4 : "";
 	why->n = 0;

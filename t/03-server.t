@@ -132,12 +132,17 @@ ready 'none does not wait' --server 'sleep 1000.75' --ready=none
 ok 'and the server ends with the attempt' gone 'sleep 1000[.]75'
 if have python3; then
 	cat >where.py <<-'END'
-	import http.server, os, socket, sys
+	import http.server, os, socket, sys, time
 	where, reuse = sys.argv[1], sys.argv[2] == "reuse"
 	class Server(http.server.ThreadingHTTPServer):
 	    address_family = socket.AF_INET6 if ":" in where else socket.AF_INET
 	    allow_reuse_address = reuse
-	Server((where, int(os.environ["PRUN_PORT"])), http.server.SimpleHTTPRequestHandler).serve_forever()
+	class Handler(http.server.SimpleHTTPRequestHandler):
+	    wbufsize = 9999      # an answer comes whole
+	    def do_GET(self):
+	        time.sleep(float(os.environ.get("SLOW", 0)))
+	        super().do_GET()
+	Server((where, int(os.environ["PRUN_PORT"])), Handler).serve_forever()
 	END
 	for limit in 2 20; do           # however slow the machine is just now
 		run -f none.conf --keep=never --server 'python3 where.py 127.0.0.1 reuse' \
@@ -145,6 +150,12 @@ if have python3; then
 		! grep -q 'answers HTTP' out || break
 	done
 	has 'a wrong answer is told with its text' out 'answers HTTP/1.0 404 File not found: <!DOCTYPE HTML> '
+	for limit in 2 20; do
+		SLOW=0.4 run -f none.conf --keep=never --server 'python3 where.py 127.0.0.1 reuse' \
+			--ready='http /nowhere' --ready-timeout=$limit r
+		! grep -q 'answers HTTP' out || break
+	done
+	has 'also when time is up while the next one is waited for' out 'answers HTTP/1.0 404'
 	ready 'a server on 127.0.0.1 only' --server 'python3 where.py 127.0.0.1 reuse'
 	ready 'a server on all of IPv4' --server 'python3 where.py 0.0.0.0 reuse'
 	if python3 -c 'import socket; socket.socket(socket.AF_INET6).bind(("::1", 0))' 2>/dev/null; then
@@ -156,7 +167,7 @@ if have python3; then
 	ready 'a server without SO_REUSEADDR gets a second try' --server 'python3 where.py 127.0.0.1 no'
 	has 'and is told of' out 'does it set SO_REUSEADDR\?'
 else
-	skip 'no python3' 'a wrong answer is told with its text' 'a server on 127.0.0.1 only' 'a server on all of IPv4' \
+	skip 'no python3' 'a wrong answer is told with its text' 'also when time is up while the next one is waited for' 'a server on 127.0.0.1 only' 'a server on all of IPv4' \
 		'a server on ::1 only' 'a server on both' \
 		'a server without SO_REUSEADDR gets a second try' 'and is told of'
 fi
