@@ -198,31 +198,24 @@ add_known(struct buf *b, const char *key, const char *value)
 		add_param(b, key, value);
 }
 
-/* Adds the hosts and ports of a URL, which libpq takes as two lists. */
-static void
-add_hosts(struct buf *b, const struct url *u)
+/* The hosts of a URL, or their ports: libpq takes two lists. */
+static char *
+list_hosts(const struct url *u, bool ports)
 {
-	struct buf hosts = { 0 }, ports = { 0 }, *to = &hosts;
+	bool bracket = false, port = false;
+	struct buf b = { 0 };
 	const char *s;
-	bool bracket = false;
-	char *all;
 
 	for (s = u->host; s < u->path; s++) {
-		if (*s == '[' || *s == ']') {
+		port = port && *s != ',';
+		if (*s == '[' || *s == ']')
 			bracket = *s == '[';
-		} else if (*s == ',') {
-			buf_char(&hosts, ',');
-			buf_char(&ports, ',');
-			to = &hosts;
-		} else if (*s == ':' && !bracket && to == &hosts) {
-			to = &ports;
-		} else {
-			buf_char(to, *s);
-		}
+		else if (*s == ':' && !bracket && !port)
+			port = true;
+		else if (*s == ',' || port == ports)
+			buf_char(&b, *s);
 	}
-	all = take(&hosts);
-	add_known(b, "host", decode(all, all + strlen(all)));
-	add_known(b, "port", take(&ports));
+	return take(&b);
 }
 
 /* A URL or DSN of PostgreSQL as a DSN, in which the last of equal keys holds. */
@@ -231,6 +224,7 @@ to_dsn(const char *url)
 {
 	struct url u = split_url(url);
 	const char *s = u.query, *colon;
+	char *hosts = list_hosts(&u, false);
 	struct buf b = { 0 };
 	struct param p;
 
@@ -242,7 +236,8 @@ to_dsn(const char *url)
 		if (*colon == ':')
 			add_known(&b, "password", decode(colon + 1, u.host - 1));
 	}
-	add_hosts(&b, &u);
+	add_known(&b, "host", decode(hosts, hosts + strlen(hosts)));
+	add_known(&b, "port", list_hosts(&u, true));
 	if (u.query > u.path)
 		add_known(&b, "dbname", decode(u.path + 1, u.query));
 	while (next_param(&s, URL_PG, &p))
