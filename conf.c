@@ -640,10 +640,8 @@ conf_path(const struct plan *p, const char *path)
 const char *
 conf_below(const char *dir, const char *path)
 {
-	size_t n = strlen(dir);
+	size_t n = strcmp(dir, "/") ? strlen(dir) : 0;
 
-	if (!strcmp(dir, "/"))
-		return *path == '/' ? path + 1 : NULL;
 	if (strncmp(dir, path, n) || (path[n] && path[n] != '/'))
 		return NULL;
 	return path + n + (path[n] == '/');

@@ -50,16 +50,15 @@ env_find(const struct attempt *a, const char *name, size_t n)
 }
 
 static void
-env_set(struct attempt *a, const char *name, const char *value)
+env_set(struct attempt *a, const char *setting)
 {
-	size_t i = env_find(a, name, strlen(name));
-	char *s = str("%s=%s", name, value);
+	size_t i = env_find(a, setting, strcspn(setting, "="));
 
 	if (i == a->env.n) {
-		list_add(&a->env, s);
+		list_add(&a->env, setting);
 	} else {
 		free(a->env.v[i]);
-		a->env.v[i] = xstrdup(s);
+		a->env.v[i] = xstrdup(setting);
 	}
 }
 
@@ -69,19 +68,19 @@ env_all(struct attempt *a, const struct list *names, const char *value)
 	size_t i;
 
 	for (i = 0; i < names->n; i++)
-		env_set(a, names->v[i], value);
+		env_set(a, str("%s=%s", names->v[i], value));
 }
 
 /* Sets NAME=VALUE with $PRUN_... in the value expanded. */
 static void
 env_expand(struct attempt *a, const char *setting)
 {
-	size_t i, n, eq = strcspn(setting, "=");
-	bool brace;
-	char *name = str("%.*s", (int)eq, setting);
-	const char *s = setting + eq + 1;
+	const char *s = strchr(setting, '=') + 1;
 	struct buf b = { 0 };
+	bool brace;
+	size_t i, n;
 
+	buf_add(&b, setting, (size_t)(s - setting));
 	while (*s) {
 		brace = starts(s, "${PRUN_");
 		if (!brace && !starts(s, "$PRUN_")) {
@@ -96,7 +95,7 @@ env_expand(struct attempt *a, const char *setting)
 		s += n;
 		s += brace && *s == '}';
 	}
-	env_set(a, name, b.s ? b.s : "");
+	env_set(a, b.s);
 	buf_free(&b);
 }
 
@@ -122,39 +121,39 @@ make_env(struct attempt *a)
 	size_t i;
 
 	list_free(&a->env);
-	env_set(a, "PRUN_RUN", p->id);
-	env_set(a, "PRUN_SUITE", a->suite->name);
+	env_set(a, str("PRUN_RUN=%s", p->id));
+	env_set(a, str("PRUN_SUITE=%s", a->suite->name));
 	if (a->f) {
-		env_set(a, "PRUN_FILE", a->f->path);
-		env_set(a, "PRUN_TEST", a->f->test);
-		env_set(a, "PRUN_INDEX", str("%d", a->f->index));
-		env_set(a, "PRUN_WORKER", str("%d", a->w->slot));
-		env_set(a, "PRUN_ATTEMPT", str("%d", a->out.attempt));
-		env_set(a, "PRUN_REPEAT", str("%d", a->f->copy ? a->f->copy : 1));
+		env_set(a, str("PRUN_FILE=%s", a->f->path));
+		env_set(a, str("PRUN_TEST=%s", a->f->test));
+		env_set(a, str("PRUN_INDEX=%d", a->f->index));
+		env_set(a, str("PRUN_WORKER=%d", a->w->slot));
+		env_set(a, str("PRUN_ATTEMPT=%d", a->out.attempt));
+		env_set(a, str("PRUN_REPEAT=%d", a->f->copy ? a->f->copy : 1));
 		for (i = 1; i < a->nports; i++)
-			env_set(a, a->o->ports.v[i - 1], str("%d", a->ports[i].number));
-		env_set(a, "PRUN_CPUS", str("%ld", cpus > p->workers ? cpus / p->workers : 1));
-		env_set(a, "PRUN_DIR", a->dir);
-		env_set(a, "PRUN_JUNIT", a->junit);
-		env_set(a, "TMPDIR", a->tmp);
+			env_set(a, str("%s=%d", a->o->ports.v[i - 1], a->ports[i].number));
+		env_set(a, str("PRUN_CPUS=%ld", cpus > p->workers ? cpus / p->workers : 1));
+		env_set(a, str("PRUN_DIR=%s", a->dir));
+		env_set(a, str("PRUN_JUNIT=%s", a->junit));
+		env_set(a, str("TMPDIR=%s", a->tmp));
 	}
 	if (a->url) {
-		env_set(a, "PRUN_PORT", strrchr(a->url, ':') + 1);
+		env_set(a, str("PRUN_PORT=%s", strrchr(a->url, ':') + 1));
 		env_all(a, &a->o->port_env, strrchr(a->url, ':') + 1);
-		env_set(a, "PRUN_URL", a->url);
+		env_set(a, str("PRUN_URL=%s", a->url));
 	}
 	if (a->url && a->o->server) {   /* else they may name a server of the user's own */
-		env_set(a, "PLAYWRIGHT_TEST_BASE_URL", a->url);
+		env_set(a, str("PLAYWRIGHT_TEST_BASE_URL=%s", a->url));
 		env_all(a, &a->o->url_env, a->url);
 		if (!strcmp(a->o->ready, "fd"))
-			env_set(a, "PRUN_READY_FD", "3");
+			env_set(a, "PRUN_READY_FD=3");
 	}
 	if (a->db)
-		env_set(a, "PRUN_DB", a->db);
+		env_set(a, str("PRUN_DB=%s", a->db));
 	if (a->db && a->o->db_clone)
-		env_set(a, "PRUN_TEMPLATE_URL", a->o->db);
+		env_set(a, str("PRUN_TEMPLATE_URL=%s", a->o->db));
 	if (a->db || (!a->f && db_url)) {
-		env_set(a, "PRUN_DB_URL", db_url ? db_url : "");
+		env_set(a, str("PRUN_DB_URL=%s", db_url ? db_url : ""));
 		env_all(a, &a->o->db_env, db_url ? db_url : "");
 	}
 	for (i = 0; i < a->o->env.n; i++)
