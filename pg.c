@@ -151,7 +151,7 @@ lock_template(struct pg *pg, const char *function)
 		hash(HASH_BEGIN, url_template(pg->o->db)) & 0x7fffffff));
 	r = sql_reply(pg->db, proc_clock(pg->w) + 1000, true);
 	if (r.trouble == SQL_LATE) {
-		proc_tell_phase(pg->w, WAITING);
+		proc_tell(pg->w, &(struct news){ .type = NEWS_PHASE, .phase = WAITING });
 		r = sql_reply(pg->db, -1, true);
 	}
 	return r;

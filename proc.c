@@ -338,12 +338,6 @@ proc_tell(struct worker *w, const struct news *n)
 		errno = 0;
 }
 
-void
-proc_tell_phase(struct worker *w, enum phase phase)
-{
-	proc_tell(w, &(struct news){ .type = NEWS_PHASE, .phase = phase });
-}
-
 /* ---- starting ---- */
 
 void

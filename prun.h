@@ -455,7 +455,6 @@ void proc_pause(struct worker *w, int64_t deadline);
 /* Whether the deadline has passed (-1: never); orders are read before that is judged. */
 bool proc_late(struct worker *w, int64_t deadline);
 int64_t proc_clock(const struct worker *w);     /* stands still while prun is stopped */
-void proc_tell_phase(struct worker *w, enum phase phase);
 void proc_tell(struct worker *w, const struct news *n);
 /* argv of cmd, scratch memory: sh -c only where words do not do; args are "$@". */
 char **proc_argv(const char *cmd, const struct list *args);

@@ -213,7 +213,7 @@ static void
 enter(struct attempt *a, enum phase phase)
 {
 	a->out.began[phase] = proc_clock(a->w);
-	proc_tell_phase(a->w, phase);
+	proc_tell(a->w, &(struct news){ .type = NEWS_PHASE, .phase = phase });
 }
 
 /* Runs a command, its output going to log; its status. */
