@@ -648,7 +648,7 @@ judge_isolation(struct attempt *a)
 static void
 add_lines(struct buf *to, const char *what, const struct buf *lines)
 {
-	char *text = lines->s, *line;
+	char *text = lines->n ? lines->s : NULL, *line;
 
 	while ((line = next_line(&text)))
 		buf_fmt(to, "- %s: %s\n", what, line);

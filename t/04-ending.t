@@ -61,6 +61,10 @@ if [ -r "/proc/$$/task/$$/children" ]; then
 	has 'and is named' out 'left running by the test, stopped: [0-9]+ sleep 2000.3'
 	run --leak=fail leak
 	has 'leak = fail makes it a failure' out 'FAIL  leak/test_leak.sh'
+	echo 'sleep 0.05 & exit 0' | script leak/test_leak.sh
+	run --leak=fail leak
+	is 'what ends by itself in time is not named' "$(grep -c -e FAIL -e 'left running' out)" \
+		$((status * 4))
 	# The shell in the middle ends, so that nobody but prun can know of the sleep.
 	echo 'setsid sh -c "setsid sleep 2000.35 & echo \$! >stray; exit 0"
 	until ps -A -o args | grep -v grep | grep -q "^sleep 2000[.]35"; do sleep 0.05; done' | script daemon/test_d.sh
