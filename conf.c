@@ -331,8 +331,7 @@ mentions(const char *command, const char *name)
 static void
 read_service(const struct opts *o, size_t n, const char *where)
 {
-	static const char *const logs[] = { "test", "server", "after", "db", "setup", "reopen",
-		"worker" };
+	static const char logs[] = " test server after db setup reopen worker ";
 	struct service *v = o->services;
 	const char *s = o->service.v[n];
 	const char *port = s + strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-");
@@ -346,7 +345,7 @@ read_service(const struct opts *o, size_t n, const char *where)
 	v[n].port = 0;
 	if (!*v[n].name || !*v[n].command || (*port && *port != '@'))
 		bad(where, "service = %s: needs NAME, of a-z, 0-9, _ and -, and COMMAND", s);
-	if (find_word(logs, LEN(logs), v[n].name) < LEN(logs))
+	if (strstr(logs, str(" %s ", v[n].name)))
 		bad(where, "service = %s: the name is taken", v[n].name);
 	for (i = 0; i < n; i++)
 		if (!strcmp(v[i].name, v[n].name))
@@ -362,12 +361,6 @@ read_service(const struct opts *o, size_t n, const char *where)
 	v[n].ready = v[n].port ? "tcp" : "none";
 	if (*port && !v[n].port)
 		bad(where, "service = %s%s: ports = has no %s", v[n].name, port, port + 1);
-}
-
-static bool
-is_list(const struct option *o)
-{
-	return o->type == LIST || o->type == BLANKS;
 }
 
 static void
@@ -388,7 +381,7 @@ resolve(const struct reading *r, struct opts *o, int suite)
 	const struct setting *s, *db = NULL, *service = NULL;
 
 	for (i = 0; i < LEN(table); i++)
-		if (is_list(&table[i]))
+		if (table[i].type == LIST || table[i].type == BLANKS)
 			list_free((struct list *)(void *)((char *)o + table[i].offset));
 	memset(o, 0, sizeof(*o));
 	o->workers = INT_MAX;
@@ -491,10 +484,10 @@ read_args(struct plan *p, char **words)
 static void
 note_words(struct reading *r, char **from, char **to)
 {
-	static const char *const choosing[] = { "shard", "plan", "last-failed", "audit" };
+	static const char choosing[] = " shard plan last-failed audit ";
 	bool secret;
 
-	if (find_word(choosing, LEN(choosing), r->v[r->n - 1].opt->name) < LEN(choosing))
+	if (strstr(choosing, str(" %s ", r->v[r->n - 1].opt->name)))
 		return;
 	for (; from <= to; from++) {
 		secret = strstr(*from, "://") || strstr(*from, "password=");
@@ -588,8 +581,8 @@ read_entry(struct reading *r, struct buf *text, const char *where)
 		bad(where, "%s can only be given on the command line", o->name);
 	if (r->level >= 0 && o->flags & TOP)
 		bad(where, "%s must be set before the first suite", o->name);
-	for (s = r->v; s < r->v + r->n && !is_list(o); s++)
-		if (s->opt == o && s->level == r->level)
+	for (s = r->v; s < r->v + r->n; s++)
+		if (s->opt == o && s->level == r->level && o->type != LIST && o->type != BLANKS)
 			bad(where, "%s is already set at %s", o->name, s->where);
 	if (!*value)
 		bad(where, "%s has no value; use none to unset it", o->name);

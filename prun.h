@@ -136,8 +136,7 @@ struct file {
 	struct suite *suite;
 	int index;
 	int copy;               /* from 1, with repeat; else 0 */
-	int64_t timeout_ms;
-	int64_t retries;
+	int64_t timeout_ms, retries;
 	bool alone;
 	int *locks;             /* indices into plan.locks */
 	size_t nlocks, caplocks;

@@ -627,9 +627,7 @@ look(struct attempt *a)
 static void
 judge_isolation(struct attempt *a)
 {
-	char *env = a->o->db_env.n ? a->o->db_env.v[0] : "PRUN_DB_URL";
-	char *why = str("nobody has connected to its database %s: does the server read %s?",
-		a->db, env);
+	const char *why;
 	int used;
 
 	if (!a->db_url || !a->out.tested || a->w->cancelled)
@@ -639,6 +637,8 @@ judge_isolation(struct attempt *a)
 	if (used != 0 || a->out.result != PASS)
 		return;
 	a->out.unused = true;
+	why = str("nobody has connected to its database %s: does the server read %s?",
+		a->db, a->o->db_env.n ? a->o->db_env.v[0] : "PRUN_DB_URL");
 	if (a->o->db_unused)
 		fails(a, CAUSE_DATABASE, why);
 	else if (a->plan->o.verbose)    /* else a line for the suite says so */
