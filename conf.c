@@ -730,19 +730,17 @@ is_trusted(const struct plan *p, const char *path)
 	return false;
 }
 
-/* Looks for prun.conf from dir upwards, up to the first directory that holds .git. */
+/* The directory with prun.conf, from dir ("": the root) upwards, up to the first one that
+ * holds .git; or NULL. */
 static char *
-find_file(const struct plan *p, const char *dir)
+find_dir(const struct plan *p, char *dir)
 {
-	char *path = str("%s/prun.conf", dir);
-
-	while (!is_trusted(p, path)) {
+	while (!is_trusted(p, str("%s/prun.conf", dir))) {
 		if (!*dir || access(str("%s/.git", dir), F_OK) == 0)
 			return NULL;
 		dir = str("%.*s", (int)(strrchr(dir, '/') - dir), dir);
-		path = str("%s/prun.conf", dir);
 	}
-	return path;
+	return dir;
 }
 
 /* Finds where we are, the file to read, and the base, and goes there; the file's path
@@ -750,7 +748,7 @@ find_file(const struct plan *p, const char *dir)
 static char *
 find_base(struct plan *p)
 {
-	char *path, *dir, *tmp = getenv("TMPDIR");
+	char *dir, *tmp = getenv("TMPDIR");
 
 	if (p->o.chdir && chdir(p->o.chdir) < 0)
 		bad("-C", "%s: %s", p->o.chdir, strerror(errno));
@@ -760,18 +758,16 @@ find_base(struct plan *p)
 	if (p->o.config)
 		return p->o.config;
 	dir = first_dir(p);
-	path = find_file(p, strcmp(dir, "/") ? dir : "");
-	if (!path)
+	dir = find_dir(p, strcmp(dir, "/") ? dir : "");
+	if (!dir)
 		return NULL;
-	p->base = str("%.*s", (int)(strrchr(path, '/') - path), path);
-	if (!*p->base)
-		p->base = "/";
+	p->base = *dir ? dir : "/";
 	if (!strcmp(p->base, p->cwd))
 		return "prun.conf";
 	if ((tmp && *tmp && setenv("TMPDIR", conf_path(p, tmp), 1) < 0)
 	|| chdir(p->base) < 0 || setenv("PWD", p->base, 1) < 0)
 		bad(p->base, "%s", strerror(errno));
-	return path;
+	return str("%s/prun.conf", dir);
 }
 
 void
