@@ -510,13 +510,12 @@ clean_commands(struct pg *pg, bool list)
 		"(%s\n) >>\"$dir/db.log\" 2>&1 && rm \"$out\" && echo \"- dropped $db\" && exit\n"
 		"echo \"- cannot drop $db: db-drop failed, see $dir/db.log\"; exit 1\n"
 		") || status=1; done; done; exit ${status-0}";
-	char *out = str("%s/db.out", pg->plan->dir);
+	char *out = str("%s/db.out", pg->dir);
 	char *command = str(script, pg->suite->name, list ? "true" : "false",
 		pg->o->db_drop ? pg->o->db_drop : ":");
-	const char *why;
+	char **argv = proc_argv(command, &pg->plan->paths);
+	const char *why = run_command(pg, "db-drop", argv, environ, out);
 
-	pg->dir = pg->plan->dir;
-	why = run_command(pg, "db-drop", proc_argv(command, &pg->plan->paths), environ, out);
 	buf_read(pg->notes, out);
 	return why ? "" : NULL;         /* the notes say more */
 }

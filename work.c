@@ -873,7 +873,7 @@ setup(struct attempt *a, const struct suite *s)
 
 	a->suite = s;
 	a->o = &s->o;
-	pg_begin(a->pg, a->suite, NULL, NULL, &a->notes);
+	pg_begin(a->pg, a->suite, NULL, a->plan->dir, &a->notes);
 	make_env(a);
 	if (a->plan->o.clean) {
 		why = a->o->db ? pg_clean(a->pg, a->plan->o.list) : NULL;
