@@ -115,19 +115,19 @@ plan_matches(const struct list *globs, const char *name)
 static bool
 is_test(const char *dir, const char *name)
 {
-	enum kind { ANY, SCRIPT, PROGRAM };
+	enum kind { ANY, SCRIPT, PROG };
 	static const struct { const char *glob; enum kind kind; } kinds[] = {
 		{ "test_*.py", ANY }, { "*_test.py", ANY }, { "*.bats", ANY }, { "*.t", ANY },
 		{ "test_*.sh", ANY }, { "*_test.sh", ANY }, { "test-*.sh", ANY },
 		{ "*.spec.*", SCRIPT }, { "*.test.*", SCRIPT },
-		{ "test_*", PROGRAM }, { "test-*", PROGRAM },
+		{ "test_*", PROG }, { "test-*", PROG },
 	};
 	size_t i;
 
 	for (i = 0; i < LEN(kinds); i++)
 		if (fnmatch(kinds[i].glob, name, 0) == 0 && (kinds[i].kind == ANY
 		|| (kinds[i].kind == SCRIPT && is_script(name))
-		|| (kinds[i].kind == PROGRAM && access(str("%s/%s", dir, name), X_OK) == 0)))
+		|| (kinds[i].kind == PROG && access(str("%s/%s", dir, name), X_OK) == 0)))
 			return true;
 	return false;
 }
