@@ -152,7 +152,7 @@ walk(const char *dir, bool (*wanted)(const char *, const char *), struct list *f
 		bad(dir, "%s", strerror(errno));
 	for (i = 0; i < names.n; i++) {
 		name = names.v[i];
-		if (*name == '.' || !strcmp(name, "node_modules") || !strcmp(name, "__pycache__"))
+		if (*name == '.' || strstr(" node_modules __pycache__ ", str(" %s ", name)))
 			continue;
 		path = strcmp(dir, ".") ? str("%s/%s", dir, name) : str("%s", name);
 		if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
