@@ -354,20 +354,6 @@ await_go(struct attempt *a, bool may_end, const char *when)
 	return a->out.cause == CAUSE_NONE;
 }
 
-/* Starts the stack once, each member when the one before it is ready. */
-static bool
-start_stack(struct attempt *a)
-{
-	size_t i;
-
-	if (a->nstack)
-		enter(a, STARTING);
-	for (i = 0; i < a->nstack; i++)
-		if (!start_member(a, i))
-			return false;
-	return await_go(a, a->o->server_exit, " before the test began");
-}
-
 static void
 stop_stack(struct attempt *a)
 {
@@ -391,6 +377,7 @@ release_ports(struct attempt *a)
 }
 
 /*
+ * Starts the stack, each member when the one before it is ready, and awaits GO.
  * A server that dies at once may have found its port taken: that costs other
  * ports, three times.  Or it may not be able to bind a port that is held for it:
  * the stack gets one more try with the ports released.  And one if it dies while
@@ -402,14 +389,19 @@ serve(struct attempt *a)
 	bool released = a->ports[0].hold < 0, waited = false;
 	const struct service *dead;
 	int lost = 0, status, taken;
+	size_t i;
 
 	for (;;) {
 		a->out.cause = CAUSE_NONE;
 		a->why = NULL;
 		make_env(a);
-		if (a->nstack)
+		if (a->nstack) {
 			write_env(a);
-		if (start_stack(a))
+			enter(a, STARTING);
+		}
+		for (i = 0; i < a->nstack && start_member(a, i); i++)
+			;
+		if (i == a->nstack && await_go(a, a->o->server_exit, " before the test began"))
 			return true;
 		if (a->out.cause != CAUSE_SERVER_DIED)
 			break;
