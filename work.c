@@ -99,26 +99,14 @@ env_expand(struct attempt *a, const char *setting)
 	buf_free(&b);
 }
 
-/* Whether an inherited variable is not for the attempt: one of ours, an outer run's
- * database, or hidden by unset =. */
-static bool
-is_hidden(const struct attempt *a, const char *setting)
-{
-	size_t n = strcspn(setting, "=");
-	const char *name = str("%.*s", (int)n, setting);
-
-	return env_find(a, name, n) < a->env.n || starts(name, "PRUN_DB")
-		|| plan_matches(&a->o->unset, name);
-}
-
 /* Makes the environment of the attempt, or of a setup, which has no file. */
 static void
 make_env(struct attempt *a)
 {
 	const struct plan *p = a->plan;
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	const char *db_url = a->f ? a->db_url : a->o->db;
-	size_t i;
+	const char *db_url = a->f ? a->db_url : a->o->db, *name;
+	size_t i, n;
 
 	list_free(&a->env);
 	env_set(a, str("PRUN_RUN=%s", p->id));
@@ -159,9 +147,14 @@ make_env(struct attempt *a)
 	for (i = 0; i < a->o->env.n; i++)
 		env_expand(a, a->o->env.v[i]);
 	a->ours = a->env.n;
-	for (i = 0; environ[i]; i++)
-		if (!is_hidden(a, environ[i]))
+	for (i = 0; environ[i]; i++) {
+		n = strcspn(environ[i], "=");
+		name = str("%.*s", (int)n, environ[i]);
+		/* neither one of ours, nor of an outer run's database, nor hidden */
+		if (env_find(a, name, n) == a->env.n && !starts(name, "PRUN_DB")
+		&& !plan_matches(&a->o->unset, name))
 			list_add(&a->env, environ[i]);
+	}
 }
 
 /* Writes what we have set as a script to be sourced; it may hold secrets. */
