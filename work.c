@@ -339,7 +339,7 @@ await_go(struct attempt *a, bool may_end, const char *when)
 	int64_t begin = proc_clock(a->w);
 
 	enter(a, PREPARED);
-	while (!a->w->go && !a->w->cancelled && !has_died(a, may_end, when))
+	while (!has_died(a, may_end, when) && !a->w->go && !a->w->cancelled)
 		proc_wait(a->w, NULL, 0, -1);
 	a->waited += proc_clock(a->w) - begin;
 	if (a->w->cancelled)
