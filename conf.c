@@ -593,7 +593,7 @@ static void
 read_file(struct reading *r, const char *path)
 {
 	struct buf text = { 0 }, entry = { 0 };
-	char *rest, *line, *where = NULL, *begin = NULL;
+	char *rest, *line, *where = str("%s:1", path), *begin = NULL;
 	size_t n;
 	int number = 0;
 

@@ -82,6 +82,8 @@ END
 
 printf 'test = a\000b\njobs = 1\n' >prun.conf
 bad 'a NUL byte has file and line' '^prun.conf:1: contains a NUL byte' t
+printf '\0' >prun.conf
+bad 'so has one at the beginning' '^prun.conf:1: contains a NUL byte' t
 printf '\357\273\277jobs = 0\n' >prun.conf
 bad 'a byte order mark belongs to no key' '^prun.conf:1: jobs must be' t
 rm prun.conf
