@@ -679,7 +679,10 @@ show_read(struct plan *p, struct record **records, const char *dir)
 			.cause = CAUSE_CANCELLED, .why = "! the run ended before it did" };
 		f = &p->files[p->nfiles];
 		f->index = (int)p->nfiles++;
+		/* A damaged one that follows no other is none. */
 		f->copy = (int)json_number(s, "copy", 1);
+		if (f->copy > 1 && (f->index == 0 || f[-1].copy != f->copy - 1))
+			f->copy = 0;
 		f->suite = scratch(sizeof(*f->suite));
 		f->suite->name = json_value(s, "suite");
 		f->test = json_value(s, "file");

@@ -31,6 +31,10 @@ lacks 'and never flaky' r.xml 'flaky'
 ok 'there is no history of them' test ! -e h
 run --merge -o again.xml run
 is 'a run directory is merged in the same way' "$status $(grep -c '<testcase' again.xml) $(grep -c '<failure' again.xml)" '0 4 2'
+sed 's/"copy":1,/"copy":2,/' run/results.jsonl >damaged
+mv damaged run/results.jsonl
+run --merge -o again.xml run
+is 'second copies without a first one are files that are there twice' "$status $(grep -c 'is there twice' err)" '3 2'
 
 echo 'exit 1' | script t/test_b.sh
 run --repeat=2 -r 2 t/test_b.sh
