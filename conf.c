@@ -665,12 +665,23 @@ char *
 conf_typed(const struct plan *p, char *path)
 {
 	const char *prefix = conf_below(p->base, p->cwd);
+	struct buf b = { 0 };
 
 	if (!prefix || *path == '/' || strstr(str("/%s/", path), "/../"))
 		return real_name(p, path);
 	if (!*prefix)
 		return path;
-	return str(strcmp(path, ".") ? "%s/%s" : "%s", prefix, path);
+	/* Where the user stands is no glob: app/[id], say. */
+	for (; *prefix; prefix++) {
+		if (strchr("*?[\\", *prefix) && strpbrk(path, "*?["))
+			buf_char(&b, '\\');
+		buf_char(&b, *prefix);
+	}
+	if (strcmp(path, "."))
+		buf_fmt(&b, "/%s", path);
+	path = str("%s", b.s);
+	buf_free(&b);
+	return path;
 }
 
 char *

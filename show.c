@@ -964,7 +964,7 @@ page_timeline(struct buf *b, const struct page *page)
 		if (!part || strcmp(part->run, row->is.run)) {
 			buf_str(b, part ? "</svg>\n" : "");
 			part = &row->is;
-			fill(b, "<h2>%h shard %h, started %h</h2>\n<svg "
+			fill(b, "<h2>%h shard %h, started %h</h2>\n<svg width='100%%' "
 				"height='%d'>\n", part->name, part->shard, part->started,
 				workers * 16);
 		}

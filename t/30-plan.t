@@ -241,4 +241,10 @@ run --ready-timeout=none --server 'sleep 0.3; touch up; exec sleep 60' --ready '
 is 'a ready-timeout of none waits as long as it takes' $status 0
 PYTEST_ADDOPTS=x run --unset '*PYTEST*' --server 'env >server.env; sleep 60' --ready none --test 'env >test.env' a
 is 'unset hides variables from server and test' "$(cat server.env test.env | grep -c PYTEST)" 0
+
+# A quoted glob, typed where the directory's own name looks like one.
+echo 'exit 0' | script 'pages/[id]/test_page.sh'
+: >pages/prun.conf
+(cd 'pages/[id]' && "$PRUN" -nq 'test_*.sh') >out 2>err
+is 'where the user stands is no glob' "$(cat out err)" test_page.sh
 finish
