@@ -408,8 +408,10 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 {
 	struct news n = { .type = NEWS_SESSION };
 	sigset_t all;
+	struct pollfd gate = { .events = POLLIN };
 	int talk[2], err, status = -1;
 	pid_t parent = getpid();
+	bool good;
 
 	*p = (struct proc){ .shell = !strcmp(s->argv[0], "/bin/sh") && s->argv[1]
 		&& !strcmp(s->argv[1], "-c") };
@@ -427,12 +429,17 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 	err = errno;
 	sigprocmask(SIG_SETMASK, &no_signals, NULL);
 	close(talk[1]);                 /* the child's exec closes the last one */
+	gate.fd = talk[0];
 	if (n.pid > 0) {
 		p->pid = n.pid;
 		proc_add(&w->pids, n.pid);
 		proc_tell(w, &n);
-		/* Who was killed at the gate is EPIPE here, as its status will say. */
-		if (write(talk[0], "", 1) < 0 || read(talk[0], &err, sizeof(err)) <= 0)
+		/* Who was killed at the gate is EPIPE here, as its status will say.  Who
+		 * was stopped there, with a prun that has died since, has only us. */
+		good = write(talk[0], "", 1) == 1;
+		while (good && poll(&gate, 1, 1000) <= 0)
+			kill(n.pid, SIGCONT);
+		if (!good || read(talk[0], &err, sizeof(err)) <= 0)
 			status = 0;
 		else
 			forget(w, p);
