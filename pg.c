@@ -580,8 +580,9 @@ pg_clone(struct pg *pg, char **env, char **url, enum trouble *trouble)
 		if (!r.trouble)
 			break;
 		/* Where it is crowded, it is for another worker. */
-		most = pg->plan->workers > 1 || pg->plan->o.ahead ? 1 : 3;
-		again = *trouble >= SQL_PASSING && tries < (*trouble == SQL_CROWDED ? most : 3);
+		most = r.trouble == SQL_CROWDED
+			&& (pg->plan->workers > 1 || pg->plan->o.ahead) ? 1 : 3;
+		again = r.trouble >= SQL_PASSING && tries < most;
 		if (again)
 			proc_pause(pg->w, proc_clock(pg->w) + (500 << tries));
 		if (!again || pg->w->cancelled)

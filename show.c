@@ -1117,7 +1117,8 @@ show_result(struct show *s, const struct file *f, const char *dir, const char *u
 		*told = xstrdup(notes.s);
 	}
 	s->done += s->records[f->index].ended;
-	if (bad || (!all->quiet && !all->reopen)) {
+	/* Of what never had its turn the table is enough. */
+	if (bad || (!all->quiet && !all->reopen && s->records[f->index].attempts)) {
 		erase(s);
 		show_line(s, f, same ? "  as before" : "");
 		if (!same && (bad || (o->result == CANCEL && all->verbose)))

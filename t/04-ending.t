@@ -14,7 +14,9 @@ echo 'exit 0' | script x/test_3.sh
 run -j2 -x x
 is 'fail-fast gives status 1' $status 1
 has 'the running file is cancelled' out '^x/test_2.sh +CANCEL'
+has 'which is told at once' out '^\[[0-9]/3\] CANCEL +x/test_2.sh'
 has 'so is the one that never ran' out '^x/test_3.sh +CANCEL'
+lacks 'which has no line but that' out '^\[.*test_3'
 has 'and they are counted' out '^3 files: 0 passed, 1 failed, 2 cancelled'
 ok 'nothing of it is left' gone 'sleep 2000[.]1'
 rm -f busy
