@@ -264,7 +264,7 @@ struct pg;                      /* a worker's sessions with database servers */
 /* What an error of the server means to us. */
 enum trouble {
 	SQL_FINE, SQL_OTHER, SQL_FORBIDDEN, SQL_IN_USE, SQL_IS_TEMPLATE, SQL_LATE,
-	SQL_PASSING,            /* of this and those below another try may be without */
+	SQL_PASSING,            /* from here on another try may succeed */
 	SQL_NOT_YET, SQL_CROWDED, SQL_LOST
 };
 
