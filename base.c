@@ -122,10 +122,9 @@ void
 buf_vfmt(struct buf *b, const char *fmt, va_list ap)
 {
 	va_list again;
-	int n;
 
 	va_copy(again, ap);
-	n = vsnprintf(NULL, 0, fmt, ap);
+	int n = vsnprintf(NULL, 0, fmt, ap);
 	b->s = grow(b->s, &b->cap, b->n + (size_t)n + 1, 1);
 	vsnprintf(b->s + b->n, (size_t)n + 1, fmt, again);
 	va_end(again);
@@ -243,11 +242,11 @@ ends(const char *s, const char *suffix)
 char *
 next_line(char **text)
 {
-	char *line = *text, *end;
+	char *line = *text;
 
 	if (!line || !*line)
 		return NULL;
-	end = line + strcspn(line, "\n");
+	char *end = line + strcspn(line, "\n");
 	*text = end + (*end == '\n');
 	*end = '\0';
 	return line;
@@ -276,7 +275,7 @@ utf8_len(const char *s, size_t n, unsigned *c)
 {
 	static const unsigned least[] = { 0, 0, 0x80, 0x800, 0x10000 };
 	const unsigned char *p = (const unsigned char *)s;
-	size_t len = 0, i;
+	size_t len = 0;
 
 	while (len < 5 && *p << len & 0x80)
 		len++;                  /* leading ones */
@@ -285,7 +284,7 @@ utf8_len(const char *s, size_t n, unsigned *c)
 		return 1;
 	if (len == 1 || len > 4 || len > n)
 		return 0;
-	for (i = 1; i < len; i++) {
+	for (size_t i = 1; i < len; i++) {
 		if ((p[i] & 0xc0) != 0x80)
 			return 0;
 		*c = *c << 6 | (p[i] & 0x3f);
@@ -533,13 +532,11 @@ int
 file_begin(const char *path, mode_t mode, char **aside)
 {
 	char suffix[7];
-	FILE *spool;
-	int fd;
 
 	if (!strcmp(path, "-") || is_special(path)) {
 		*aside = NULL;
-		spool = tmpfile();
-		fd = spool ? fcntl(fileno(spool), F_DUPFD_CLOEXEC, 0) : -1;
+		FILE *spool = tmpfile();
+		int fd = spool ? fcntl(fileno(spool), F_DUPFD_CLOEXEC, 0) : -1;
 		if (spool)
 			fclose(spool);          /* nothing was written */
 		return fd;
@@ -586,11 +583,11 @@ int
 list_dir(struct list *l, const char *path)
 {
 	struct dirent **e;
-	int i, n = scandir(path, &e, NULL, alphasort);
+	int n = scandir(path, &e, NULL, alphasort);
 
 	if (n < 0)
 		return -1;
-	for (i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++) {
 		if (strcmp(e[i]->d_name, ".") && strcmp(e[i]->d_name, ".."))
 			list_add(l, e[i]->d_name);
 		free(e[i]);
@@ -625,14 +622,13 @@ enter(int at, const char *name)
 {
 	static const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 	int fd = openat(at, name, flags);
-	DIR *d;
 
 	if (fd < 0 && errno == EACCES && fchmodat(at, name, 0700, 0) == 0)
 		fd = openat(at, name, flags);
 	if (fd < 0)
 		return NULL;
 	fchmod(fd, 0700);               /* if it fails and was needed, unlinkat() says so */
-	d = fdopendir(fd);
+	DIR *d = fdopendir(fd);
 	if (!d)
 		close_keep(fd);
 	return d;
@@ -644,7 +640,6 @@ static int
 remove_entries(DIR *d, bool deeper, char **name)
 {
 	struct dirent *e;
-	DIR *below;
 
 	while ((e = readdir(d))) {
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")
@@ -653,7 +648,7 @@ remove_entries(DIR *d, bool deeper, char **name)
 		if (errno != ENOTEMPTY && errno != EEXIST)
 			return -1;
 		/* Else d would have to be read from its beginning for each of them. */
-		below = deeper ? enter(dirfd(d), e->d_name) : NULL;
+		DIR *below = deeper ? enter(dirfd(d), e->d_name) : NULL;
 		if (below) {
 			remove_entries(below, false, name);
 			closedir(below);
@@ -673,11 +668,10 @@ empty_tree(DIR *d)
 	struct stat *above = NULL, st;
 	size_t depth = 0, cap = 0;
 	char *name;
-	DIR *from;
 	int r;
 
 	while ((r = remove_entries(d, true, &name)) > 0 || (r == 0 && depth > 0)) {
-		from = d;
+		DIR *from = d;
 		if (r > 0) {
 			above = grow(above, &cap, depth + 1, sizeof(*above));
 			fstat(dirfd(from), &above[depth++]);    /* cannot fail: it is open */
@@ -702,13 +696,11 @@ empty_tree(DIR *d)
 int
 remove_tree(const char *path)
 {
-	DIR *d;
-
 	if (remove_entry(AT_FDCWD, path) == 0)
 		return 0;
 	if (errno != ENOTEMPTY && errno != EEXIST)
 		return -1;
-	d = enter(AT_FDCWD, path);
+	DIR *d = enter(AT_FDCWD, path);
 	if (!d || empty_tree(d) < 0)
 		return -1;
 	return rmdir(path);

@@ -157,10 +157,10 @@ distance(const char *a, const char *b)
 static const struct option *
 find_option(const char *name, size_t n, const char *where, const char *what, const char *dash)
 {
-	const struct option *o, *near = table;
+	const struct option *near = table;
 	char *word = str("%.*s", (int)n, name);
 
-	for (o = table; o < table + LEN(table); o++)
+	for (const struct option *o = table; o < table + LEN(table); o++)
 		if (distance(word, o->name) < distance(word, near->name))
 			near = o;
 	if (distance(word, near->name) > n / 2 + 1)
@@ -232,10 +232,9 @@ static int
 one_of(const struct setting *s)
 {
 	struct list words = { 0 };
-	size_t i;
 
 	list_words(&words, s->opt->type == BOOL ? "no yes false true" : s->opt->arg, ", ");
-	i = find_word((const char *const *)words.v, words.n, s->value);
+	size_t i = find_word((const char *const *)words.v, words.n, s->value);
 	if (i == words.n)
 		unfit(s);
 	list_free(&words);
@@ -256,8 +255,6 @@ is_free_name(const char *name)
 static void
 add_items(struct list *l, const struct setting *s, const char *value)
 {
-	size_t i;
-
 	if (!strcmp(s->opt->name, "env") && (!strchr(value, '=') || *value == '='))
 		bad(s->where, "env must be NAME=VALUE, not \"%s\"", value);
 	if (!strcmp(s->opt->name, "lock") && !strpbrk(value, " \t"))
@@ -266,7 +263,7 @@ add_items(struct list *l, const struct setting *s, const char *value)
 		list_add(l, value);
 	else
 		list_words(l, value, !strcmp(s->opt->name, "suite") ? ", \t" : " \t");
-	for (i = 0; i < l->n && !strcmp(s->opt->arg, "NAME"); i++)
+	for (size_t i = 0; i < l->n && !strcmp(s->opt->arg, "NAME"); i++)
 		if (!is_free_name(l->v[i]))
 			bad(s->where, "%s must be names of variables other than PRUN_..., "
 				"not \"%s\"", s->opt->name, l->v[i]);
@@ -336,7 +333,7 @@ read_service(const struct opts *o, size_t n, const char *where)
 	const char *s = o->service.v[n];
 	const char *port = s + strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-");
 	const char *command = port + strcspn(port, " \t");
-	size_t i, k;
+	size_t k;
 
 	v[n].name = str("%.*s", (int)(port - s), s);
 	port = str("%.*s", (int)(command - port), port);
@@ -347,11 +344,11 @@ read_service(const struct opts *o, size_t n, const char *where)
 		bad(where, "service = %s: needs NAME, of a-z, 0-9, _ and -, and COMMAND", s);
 	if (strstr(logs, str(" %s ", v[n].name)))
 		bad(where, "service = %s: the name is taken", v[n].name);
-	for (i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++)
 		if (!strcmp(v[i].name, v[n].name))
 			bad(where, "service = %s is there twice", v[n].name);
 	/* What is not said is the first port that it mentions and nobody is awaited on. */
-	for (i = 0; i < o->ports.n && !v[n].port; i++) {
+	for (size_t i = 0; i < o->ports.n && !v[n].port; i++) {
 		for (k = 0; k < n && v[k].port != (int)i + 1; k++)
 			;
 		if (*port ? !strcmp(o->ports.v[i], port + 1)
@@ -378,7 +375,7 @@ resolve(const struct reading *r, struct opts *o, int suite)
 {
 	const int levels[] = { DEFAULT, FILE_GLOBAL, suite, PRUNFLAGS, COMMAND_LINE };
 	size_t seen[LEN(table)] = { 0 }, i;
-	const struct setting *s, *db = NULL, *service = NULL;
+	const struct setting *db = NULL, *service = NULL;
 
 	for (i = 0; i < LEN(table); i++)
 		if (table[i].type == LIST || table[i].type == BLANKS)
@@ -387,7 +384,7 @@ resolve(const struct reading *r, struct opts *o, int suite)
 	o->workers = INT_MAX;
 	o->jobs = sysconf(_SC_NPROCESSORS_ONLN);
 	for (i = 0; i < LEN(levels); i++) {
-		for (s = r->v; s < r->v + r->n; s++) {
+		for (const struct setting *s = r->v; s < r->v + r->n; s++) {
 			if (s->level != levels[i])
 				continue;
 			apply(o, s, seen[s->opt - table] == i);
@@ -464,10 +461,8 @@ read_option(struct reading *r, char **words)
 static void
 read_args(struct plan *p, char **words)
 {
-	bool joined;
-
 	for (; *words; words++) {
-		joined = starts(*words, "--junitxml=") || starts(*words, "--junit-xml=");
+		bool joined = starts(*words, "--junitxml=") || starts(*words, "--junit-xml=");
 		if (!joined && strcmp(*words, "--junitxml") && strcmp(*words, "--junit-xml")) {
 			list_add(&p->args, *words);
 			continue;
@@ -485,12 +480,11 @@ static void
 note_words(struct reading *r, char **from, char **to)
 {
 	static const char choosing[] = " shard plan last-failed audit ";
-	bool secret;
 
 	if (strstr(choosing, str(" %s ", r->v[r->n - 1].opt->name)))
 		return;
 	for (; from <= to; from++) {
-		secret = strstr(*from, "://") || strstr(*from, "password=");
+		bool secret = strstr(*from, "://") || strstr(*from, "password=");
 		list_add(&r->plan->again, secret ? url_masked(*from) : *from);
 	}
 }
@@ -500,7 +494,6 @@ static void
 read_words(struct reading *r, char **words)
 {
 	struct plan *p = r->plan;
-	char **from;
 
 	for (; *words; words++) {
 		if (r->level == COMMAND_LINE && !strcmp(*words, "--")) {
@@ -513,7 +506,7 @@ read_words(struct reading *r, char **words)
 			list_add(&p->paths, *words);
 			continue;
 		}
-		from = words;
+		char **from = words;
 		words = read_option(r, words);
 		if (r->level == COMMAND_LINE)
 			note_words(r, from, words);
@@ -558,9 +551,6 @@ begin_suite(struct reading *r, char *line, const char *where)
 static void
 read_entry(struct reading *r, struct buf *text, const char *where)
 {
-	const struct setting *s;
-	const struct option *o;
-	char *value;
 	size_t n;
 
 	if (!text->n)
@@ -570,18 +560,18 @@ read_entry(struct reading *r, struct buf *text, const char *where)
 		begin_suite(r, text->s, where);
 		return;
 	}
-	value = strchr(text->s, '=');
+	char *value = strchr(text->s, '=');
 	if (!value)
 		bad(where, "expected key = value, got \"%s\"", text->s);
 	for (n = (size_t)(value - text->s); n && strchr(" \t", text->s[n - 1]); n--)
 		;
 	value += 1 + strspn(value + 1, " \t");
-	o = find_option(text->s, n, where, "key", "");
+	const struct option *o = find_option(text->s, n, where, "key", "");
 	if (o->flags & ARGV)
 		bad(where, "%s can only be given on the command line", o->name);
 	if (r->level >= 0 && o->flags & TOP)
 		bad(where, "%s must be set before the first suite", o->name);
-	for (s = r->v; s < r->v + r->n; s++)
+	for (const struct setting *s = r->v; s < r->v + r->n; s++)
 		if (s->opt == o && s->level == r->level && o->type != LIST && o->type != BLANKS)
 			bad(where, "%s is already set at %s", o->name, s->where);
 	if (!*value)
@@ -593,16 +583,15 @@ static void
 read_file(struct reading *r, const char *path)
 {
 	struct buf text = { 0 }, entry = { 0 };
-	char *rest, *line, *where = str("%s:1", path), *begin = NULL;
-	size_t n;
+	char *line, *where = str("%s:1", path), *begin = NULL;
 	int number = 0;
 
 	if (buf_read(&text, path) < 0)
 		bad(path, "%s", errno == EINVAL ? "not a regular file" : strerror(errno));
-	rest = starts(text.s, "\xef\xbb\xbf") ? text.s + 3 : text.s;  /* a BOM */
+	char *rest = starts(text.s, "\xef\xbb\xbf") ? text.s + 3 : text.s;  /* a BOM */
 	while ((line = next_line(&rest))) {
 		where = str("%s:%d", path, ++number);
-		for (n = strlen(line); n && strchr(" \t\r", line[n - 1]); n--)
+		for (size_t n = strlen(line); n && strchr(" \t\r", line[n - 1]); n--)
 			line[n - 1] = '\0';
 		if (!*line || line[strspn(line, " \t")] == '#')
 			continue;
@@ -646,16 +635,15 @@ static char *
 real_name(const struct plan *p, char *path)
 {
 	char *full = str(*path == '/' ? "%s%s" : "%s/%s", *path == '/' ? "" : p->cwd, path);
-	char *last = strrchr(full, '/'), *dir;
-	const char *name;
+	char *last = strrchr(full, '/');
 
 	if (!last[1] || !strcmp(last, "/..") || !strcmp(last, "/."))
 		last += strlen(last);
-	dir = real_path(str("%.*s/.", (int)(last - full), full));
+	char *dir = real_path(str("%.*s/.", (int)(last - full), full));
 	if (!dir)
 		return path;
 	full = str("%s%s", strcmp(dir, "/") || !*last ? dir : "", last);
-	name = conf_below(p->base, full);
+	const char *name = conf_below(p->base, full);
 	if (!name)
 		return full;
 	return str("%s", *name ? name : ".");
@@ -687,17 +675,17 @@ conf_typed(const struct plan *p, char *path)
 char *
 conf_named(const struct plan *p, char *name)
 {
-	const char *prefix = conf_below(p->base, p->cwd), *rest, *s;
+	const char *prefix = conf_below(p->base, p->cwd);
 	char *up = "";
 
 	if (*name == '/' || (prefix && !*prefix))
 		return name;
 	if (!prefix)
 		return str("%s/%s", p->base, name);
-	rest = conf_below(prefix, name);
+	const char *rest = conf_below(prefix, name);
 	if (rest)
 		return str("%s", *rest ? rest : ".");
-	for (s = prefix; s; s = strchr(s + 1, '/'))
+	for (const char *s = prefix; s; s = strchr(s + 1, '/'))
 		up = str("%s../", up);
 	return str("%s%s", up, name);
 }
@@ -706,11 +694,11 @@ conf_named(const struct plan *p, char *name)
 static char *
 first_dir(const struct plan *p)
 {
-	char *path, *dir;
+	char *dir;
 
 	if (!p->paths.n || p->o.merge || p->o.clean || p->o.reopen)
 		return p->cwd;
-	path = p->paths.v[0];
+	char *path = p->paths.v[0];
 	/* musl's realpath() keeps two slashes at the beginning. */
 	path = str(*path == '/' ? "%s%.*s" : "%s/%.*s", *path == '/' ? "" : p->cwd,
 		(int)strcspn(path, "*?["), path);
@@ -759,7 +747,7 @@ find_dir(const struct plan *p, char *dir)
 static char *
 find_base(struct plan *p)
 {
-	char *dir, *tmp = getenv("TMPDIR");
+	char *tmp = getenv("TMPDIR");
 
 	if (p->o.chdir && chdir(p->o.chdir) < 0)
 		bad("-C", "%s: %s", p->o.chdir, strerror(errno));
@@ -768,7 +756,7 @@ find_base(struct plan *p)
 		bad("current directory", "%s", strerror(errno));
 	if (p->o.config)
 		return p->o.config;
-	dir = first_dir(p);
+	char *dir = first_dir(p);
 	dir = find_dir(p, strcmp(dir, "/") ? dir : "");
 	if (!dir)
 		return NULL;
@@ -786,12 +774,9 @@ conf_read(struct plan *p, char **argv)
 {
 	static struct reading r = { .level = DEFAULT };
 	static struct list flags;       /* values are in it */
-	struct setting *s;
-	bool out;
-	size_t i;
 
 	r.plan = p;
-	for (i = 0; i < LEN(table); i++)
+	for (size_t i = 0; i < LEN(table); i++)
 		if (table[i].def)
 			add_setting(&r, &table[i], table[i].def, "default");
 	r.level = PRUNFLAGS;
@@ -805,9 +790,9 @@ conf_read(struct plan *p, char **argv)
 	resolve(&r, &p->o, NOWHERE);
 	if (p->o.help || p->o.version)
 		return;
-	out = p->o.junit != NULL;
+	bool out = p->o.junit != NULL;
 	p->conf = find_base(p);
-	for (s = r.v; s < r.v + r.n; s++)
+	for (struct setting *s = r.v; s < r.v + r.n; s++)
 		if (s->opt->type == PATH && strcmp(s->value, "-") && strcmp(s->value, "none"))
 			s->value = conf_path(p, s->value);
 	r.level = FILE_GLOBAL;
@@ -818,7 +803,7 @@ conf_read(struct plan *p, char **argv)
 		p->o.junit = NULL;
 	if (!p->nsuites)
 		add_suite(p, "", NULL);
-	for (i = 0; i < p->nsuites; i++)
+	for (size_t i = 0; i < p->nsuites; i++)
 		resolve(&r, &p->suites[i].o, (int)i);
 }
 
@@ -919,8 +904,6 @@ conf_help(FILE *out)
 		{ "files", "Files and commands" }, { "db", "Databases" },
 		{ "split", "Suites and order" }
 	};
-	const struct option *o;
-	const char *form, *letter;
 	size_t next = 0;
 
 	fputs("usage: prun [options] [path ...] [-- test arguments ...]\n"
@@ -930,13 +913,13 @@ conf_help(FILE *out)
 		"       prun --audit[=ROUNDS] [path ...]\n\n"
 		"Most long options are also keys in prun.conf. See prun(1) for details.\n",
 		out);
-	for (o = table; o < table + LEN(table); o++) {
+	for (const struct option *o = table; o < table + LEN(table); o++) {
 		if (next < LEN(title) && !strcmp(o->name, title[next][0]))
 			fprintf(out, "\n%s:\n", title[next++][1]);
-		form = o->flags & MAYBE ? "--%s[=%s]" : "--%s %s";
+		const char *form = o->flags & MAYBE ? "--%s[=%s]" : "--%s %s";
 		if (o->type == BOOL)
 			form = "--%s";
-		letter = o->flags & LETTER ? str("-%c,", o->flags & LETTER) : "";
+		const char *letter = o->flags & LETTER ? str("-%c,", o->flags & LETTER) : "";
 		fprintf(out, "  %3s %-24s  %s", letter,
 			str(form, o->name, o->type == ENUM ? "WORD" : o->arg), o->help);
 		if (o->type == ENUM)

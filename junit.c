@@ -203,11 +203,10 @@ static void
 add_output(struct buf *to, const char *s, const char *where)
 {
 	static const char mark[] = "[[ATTACHMENT|";
-	const char *hit;
 
 	if (to->n && *s)
 		buf_char(to, '\n');
-	for (hit = strstr(s, mark); hit; hit = strstr(s, mark)) {
+	for (const char *hit = strstr(s, mark); hit; hit = strstr(s, mark)) {
 		hit += sizeof(mark) - 1;
 		buf_add(to, s, (size_t)(hit - s));
 		buf_str(to, *hit == '/' ? "" : where);
@@ -233,9 +232,8 @@ find_room(struct merger *m)
 {
 	struct body *b = m->c.open ? &m->c.body : &m->body;
 	size_t used = 0;
-	int k;
 
-	for (k = 0; k <= K_ERR; k++)
+	for (int k = 0; k <= K_ERR; k++)
 		used += b->child[k].n;
 	if (has_room(m, used, CASE_TEXTS))
 		return b;
@@ -248,9 +246,7 @@ find_room(struct merger *m)
 static void
 clear(struct body *b)
 {
-	int k;
-
-	for (k = 0; k <= K_ERR; k++)
+	for (int k = 0; k <= K_ERR; k++)
 		b->child[k].n = 0;
 	b->full = false;
 }
@@ -382,10 +378,9 @@ add_result(struct testcase *c, enum kind kind, const char *attrs, const char *me
 {
 	bool first = !is_bad(c) && (kind == K_FAILURE || kind == K_ERROR);
 	struct buf *to = &c->body.child[kind];
-	size_t from;
 
 	buf_fmt(to, "<%s%s>", kind_name[kind], attrs);
-	from = to->n;
+	size_t from = to->n;
 	text = unless_blank(text);      /* dorny's parser dies of a blank text */
 	message = unless_blank(message);
 	if (!starts(text, message))
@@ -414,18 +409,16 @@ static void
 add_retries(struct merger *m)
 {
 	static const enum kind as[] = { K_FLAKY, K_FLAKY_ERROR, K_RERUN, K_RERUN_ERROR };
-	struct testcase *c = &m->c, *t, passed;
+	struct testcase *c = &m->c;
 	struct buf outputs = { 0 };
-	size_t i;
-	int k;
 
-	for (i = 0; i < m->nretries; i++) {
-		t = &m->retries[i];
+	for (size_t i = 0; i < m->nretries; i++) {
+		struct testcase *t = &m->retries[i];
 		if (t->used || strcmp(t->b[NAME].s, c->b[NAME].s)
 		|| strcmp(t->b[CLASS].s, c->b[CLASS].s))
 			continue;
 		if (m->promote && !is_bad(c)) {
-			passed = *c;
+			struct testcase passed = *c;
 			*c = *t;
 			*t = passed;
 			t->used = true;
@@ -435,7 +428,7 @@ add_retries(struct merger *m)
 		if (t->us >= 0 && !strstr(t->b[BAD_ATTRS].s, " time=\""))
 			buf_fmt(&t->b[BAD_ATTRS], " time=\"%.3f\"", (double)t->us / 1e6);
 		set(&outputs, "");
-		for (k = K_OUT; k <= K_ERR; k++)
+		for (int k = K_OUT; k <= K_ERR; k++)
 			add_element(&outputs, (enum kind)k, &t->body.child[k]);
 		add_rerun(c, as[2 * is_bad(c) + !t->body.child[K_FAILURE].n], t->b[BAD_ATTRS].s,
 			t->b[BAD_TEXT].s, outputs.s);
@@ -447,14 +440,12 @@ add_retries(struct merger *m)
 static void
 collect_case(struct merger *m)
 {
-	int k;
-
 	if (!has_room(m, m->retry_bytes, RETRY_TEXTS))
 		return;
 	m->retries = grow(m->retries, &m->capretries, m->nretries + 1, sizeof(m->c));
 	m->retries[m->nretries++] = m->c;
 	m->retry_bytes += sizeof(m->c) + m->c.b[BAD_TEXT].n;
-	for (k = 0; k <= K_ERR; k++)
+	for (int k = 0; k <= K_ERR; k++)
 		m->retry_bytes += m->c.body.child[k].n;
 	memset(&m->c, 0, sizeof(m->c));
 }
@@ -464,14 +455,13 @@ write_case(struct merger *m)
 {
 	struct testcase *c = &m->c;
 	struct buf *b = &m->out.b, *child = c->body.child;
-	int k;
 
 	buf_str(b, "  <testcase");
 	xml_attribute(b, "name", c->b[NAME].s);
 	xml_attribute(b, "classname", c->b[CLASS].s);
 	buf_fmt(b, " time=\"%" PRId64 ".%06" PRId64 "\"%s>", c->us / 1000000, c->us % 1000000,
 		c->b[ATTRS].s);
-	for (k = 0; k <= K_ERR; k++)
+	for (int k = 0; k <= K_ERR; k++)
 		if (k == K_PROPS || k >= K_OUT)
 			add_element(b, (enum kind)k, &child[k]);
 		else
@@ -501,12 +491,11 @@ find_line(struct testcase *c, const char *file)
 {
 	static const char *const before[] = { ":", " line ", ", line " };
 	static const char *const keys[] = { "line: ", "lineNumber: " };
-	const char *text = c->b[BAD_TEXT].s, *at, *line;
-	size_t i;
+	const char *text = c->b[BAD_TEXT].s;
 
-	for (at = strstr(text, file); at; at = strstr(at + 1, file))
-		for (i = 0; i < LEN(before); i++) {
-			line = at + strlen(file) + strlen(before[i]);
+	for (const char *at = strstr(text, file); at; at = strstr(at + 1, file))
+		for (size_t i = 0; i < LEN(before); i++) {
+			const char *line = at + strlen(file) + strlen(before[i]);
 			/* Attributes have the line of the test. */
 			if (starts(at + strlen(file), before[i]) && *line > '0' && *line <= '9'
 			&& (at == text || at[-1] == '\n' || !*c->b[LINE].s)) {
@@ -516,9 +505,9 @@ find_line(struct testcase *c, const char *file)
 		}
 	if (*c->b[LINE].s || !strstr(text, file))
 		return;
-	for (line = text; line; line = strchr(line, '\n')) {
+	for (const char *line = text; line; line = strchr(line, '\n')) {
 		line += strspn(line, " \n");
-		for (i = 0; i < LEN(keys); i++)
+		for (size_t i = 0; i < LEN(keys); i++)
 			if (starts(line, keys[i]) && atoi(line + strlen(keys[i])) > 0) {
 				set(&c->b[LINE], str("%d", atoi(line + strlen(keys[i]))));
 				return;
@@ -533,7 +522,6 @@ note_failure(struct merger *m)
 	struct testcase *c = &m->c;
 	struct sink *said = &m->t.inner_text;
 	int64_t count = m->total.failures + m->total.errors;
-	size_t i;
 
 	if (count == NOTES + 1)
 		buf_str(m->notes, "- more tests failed than are listed here\n");
@@ -544,7 +532,7 @@ note_failure(struct merger *m)
 	sink_text(said, c->b[BAD_TEXT].s, c->b[BAD_TEXT].n, false);
 	sink_end(said);
 	buf_str(m->notes, "x ");
-	for (i = CLASS; i <= LINE; i++)
+	for (size_t i = CLASS; i <= LINE; i++)
 		add_field(m->notes, c->b[i].s, '\t');
 	add_field(m->notes, said->b.s, '\n');
 }
@@ -708,7 +696,6 @@ end_leaf(struct merger *m)
 	struct text *t = &m->t;
 	const struct buf *text = &t->inner_text.b;
 	enum kind kind = t->inner;
-	struct body *to;
 
 	t->inner = K_OTHER;
 	sink_end(&t->inner_text);
@@ -717,7 +704,7 @@ end_leaf(struct merger *m)
 			add_element(&t->nested, kind, text);
 		return;
 	}
-	to = find_room(m);
+	struct body *to = find_room(m);
 	if (to && kind == K_PROP)
 		add_property(&to->child[K_PROPS], t->property.s, text->s);
 	else if (to)
@@ -777,7 +764,6 @@ read_property(struct merger *m, const struct reader *r)
 {
 	const char *name = xml_attr(r, "name"), *value = xml_attr(r, "value");
 	const struct part *p = m->part;
-	struct body *to;
 
 	if (!m->in_unit && starts(name, "prun.")) {     /* from here on it is of another file */
 		m->in_unit = m->after_unit = true;
@@ -786,7 +772,7 @@ read_property(struct merger *m, const struct reader *r)
 		add_property(&m->body.child[K_PROPS], "prun.name", p->name);
 	}
 	set(&m->t.property, name);
-	to = *value ? find_room(m) : NULL;
+	struct body *to = *value ? find_room(m) : NULL;
 	if (to)
 		add_property(&to->child[K_PROPS], name, value);
 	return !*value;
@@ -813,7 +799,7 @@ begin_suite(struct merger *m, const struct reader *r)
 {
 	static const char *const names[] = { " timestamp=\"", " hostname=\"", " file=\"" };
 	struct place *at = &m->at;
-	size_t i, own = at->heads.n, outer = at->n ? at->v[at->n - 1].suite : 0;
+	size_t own = at->heads.n, outer = at->n ? at->v[at->n - 1].suite : 0;
 
 	/* A name that is joined 20,000 times would be read by nobody. */
 	if (*xml_attr(r, "name") && at->path.n < 1000)
@@ -821,7 +807,7 @@ begin_suite(struct merger *m, const struct reader *r)
 	if (!has_room(m, own, CASE_TEXTS))
 		return;
 	xml_attributes(&at->heads, r, " name id tests failures errors skipped disabled time ");
-	for (i = 0; outer && i < LEN(names); i++)
+	for (size_t i = 0; outer && i < LEN(names); i++)
 		inherit(&at->heads, own, at->heads.s + at->v[outer - 1].head, names[i]);
 	if (at->sibling.n)
 		inherit(&at->heads, own, at->sibling.s, names[2]);
@@ -834,7 +820,6 @@ end_suite(struct merger *m, const struct frame *f, bool forced)
 {
 	struct place *at = &m->at;
 	bool inner = m->nsuites > f->nsuites;
-	const char *head;
 
 	if (f->declared && m->nbad == f->nbad && !forced && (f->kind == K_SUITE || !inner))
 		add_case(m, "[suite error]", CAUSE_REPORT, str("%" PRId64
@@ -842,7 +827,7 @@ end_suite(struct merger *m, const struct frame *f, bool forced)
 			"", 0);
 	if (f->kind == K_SUITES)
 		return;
-	head = at->heads.s + f->head;
+	const char *head = at->heads.s + f->head;
 	if (inner)
 		at->sibling.n = 0;
 	if (m->ncases == f->ncases && !inner && (strstr(head, " file=\"")
@@ -862,11 +847,10 @@ static char *
 log_end(const struct part *p, size_t attempt)
 {
 	struct buf tail = { 0 };
-	char *s;
 
 	if (attempt < p->logs.n)
 		buf_tail(&tail, p->logs.v[attempt], 50);
-	s = str("%s", tail.n ? tail.s : "");
+	char *s = str("%s", tail.n ? tail.s : "");
 	buf_free(&tail);
 	return s;
 }
@@ -976,11 +960,10 @@ read_events(struct merger *m, struct reader *r)
 {
 	struct text *t = &m->t;
 	bool seen = false;
-	struct sink *to;
 	enum event e;
 
 	do {
-		to = t->outer != K_OTHER ? &t->outer_text : NULL;
+		struct sink *to = t->outer != K_OTHER ? &t->outer_text : NULL;
 		to = t->inner != K_OTHER ? &t->inner_text : to;
 		e = xml_next(r, m->at.n == 0, to);
 		seen = seen || e == START;
@@ -1012,7 +995,6 @@ read_report(struct merger *m, const char *path, struct buf *why)
 	bool limited = m->part->file && m->o->limit < INT64_MAX / REPORT_TEXTS;
 	int64_t most = limited ? REPORT_TEXTS * m->o->limit : INT64_MAX;
 	struct reader *r = xml_open(path, roots, m->o->limit, most);
-	const char *broken;
 	int64_t byte;
 
 	m->at.sibling.n = 0;
@@ -1028,7 +1010,7 @@ read_report(struct merger *m, const char *path, struct buf *why)
 			xml_breaks(r, "ends too early");
 		while (m->at.n)
 			pop(m, true);
-		broken = xml_broken(r, &byte);
+		const char *broken = xml_broken(r, &byte);
 		if (broken)
 			buf_fmt(why, "the report %s %s (byte %" PRId64 ")", path, broken, byte);
 		xml_close(r);
@@ -1052,16 +1034,15 @@ read_reports(struct merger *m, const char *path, struct buf *why)
 	struct dirent **e;
 	struct stat st;
 	bool good = true;
-	int i, n;
 
 	if (stat(path, &st) < 0)
 		return 0;
 	if (!S_ISDIR(st.st_mode))
 		return read_report(m, path, why) ? 1 : -1;
-	n = scandir(path, &e, is_xml, alphasort);
+	int n = scandir(path, &e, is_xml, alphasort);
 	if (n < 0)
 		return 0;
-	for (i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++) {
 		good = read_report(m, str("%s/%s", path, e[i]->d_name), why) && good;
 		free(e[i]);
 	}
@@ -1074,11 +1055,9 @@ read_reports(struct merger *m, const char *path, struct buf *why)
 static void
 free_case(struct testcase *c)
 {
-	size_t i;
-
-	for (i = 0; i < CASE_BUFS; i++)
+	for (size_t i = 0; i < CASE_BUFS; i++)
 		buf_free(&c->b[i]);
-	for (i = 0; i <= K_ERR; i++)
+	for (size_t i = 0; i <= K_ERR; i++)
 		buf_free(&c->body.child[i]);
 }
 
@@ -1097,11 +1076,10 @@ merger_free(struct merger *m)
 	struct buf *all[] = { &m->out.b, &m->at.path, &m->at.heads, &m->at.sibling,
 		&t->outer_text.b, &t->inner_text.b, &t->attrs, &t->message, &t->property,
 		&t->nested };
-	size_t i;
 
-	for (i = 0; i < LEN(all); i++)
+	for (size_t i = 0; i < LEN(all); i++)
 		buf_free(all[i]);
-	for (i = 0; i <= K_ERR; i++)
+	for (size_t i = 0; i <= K_ERR; i++)
 		buf_free(&m->body.child[i]);
 	free_case(&m->c);
 	free(m->retries);
@@ -1116,9 +1094,8 @@ junit_count(const char *path, const char *file, struct counts *c, struct buf *no
 	struct merge o = { .limit = 1 << 20 };
 	struct merger m = { .o = &o, .part = &part, .notes = notes, .first = true, .out.fd = -1,
 		.t.outer = K_OTHER, .t.inner = K_OTHER };
-	int n;
 
-	n = read_reports(&m, path, why);
+	int n = read_reports(&m, path, why);
 	*c = m.total;
 	c->failures += c->errors;
 	c->errors = 0;
@@ -1161,17 +1138,15 @@ collect_attempts(struct merger *m, size_t base, struct buf *why)
 	const struct part *p = m->part;
 	/* The last attempt's cause and time are known; the others failed somehow. */
 	enum cause cause = p->cause ? p->cause : CAUSE_EXIT;
-	size_t i, before;
-	int64_t ms;
 
 	m->collect = true;
-	for (i = 0; i < p->reports.n; i++) {
-		before = m->nretries;
+	for (size_t i = 0; i < p->reports.n; i++) {
+		size_t before = m->nretries;
 		if (i != base)
 			read_reports(m, p->reports.v[i], why);
 		if (i == base || m->nretries > before || !p->synthetic)
 			continue;
-		ms = i + 1 == p->reports.n ? p->ms : -1;
+		int64_t ms = i + 1 == p->reports.n ? p->ms : -1;
 		if (p->copies) {
 			cause = p->copies[i]->cause;
 			ms = p->copies[i]->ms;
@@ -1188,12 +1163,9 @@ collect_attempts(struct merger *m, size_t base, struct buf *why)
 static void
 write_unused(struct merger *m)
 {
-	struct testcase *t;
-	size_t i;
-
 	m->promote = m->part->result >= FAIL;
-	for (i = 0; i < m->nretries; i++) {
-		t = &m->retries[i];
+	for (size_t i = 0; i < m->nretries; i++) {
+		struct testcase *t = &m->retries[i];
 		if (t->used)
 			continue;
 		begin_case(m, t->b[NAME].s);
@@ -1209,7 +1181,6 @@ merge_part(struct merger *m, const struct part *p)
 	size_t base = 0;
 	size_t mark = scratch_mark();
 	struct buf why = { 0 };
-	int64_t before;
 	int reports = 0;
 
 	m->part = p;
@@ -1224,7 +1195,7 @@ merge_part(struct merger *m, const struct part *p)
 				break;
 	m->promote = p->copies != NULL;
 	collect_attempts(m, base, &why);
-	before = m->total.failures + m->total.errors;
+	int64_t before = m->total.failures + m->total.errors;
 	if (!p->synthetic) {
 		if (!read_report(m, p->reports.v[base], &why))
 			warn("%s", why.s);
@@ -1253,17 +1224,15 @@ junit_merge(const struct merge *o, const struct part *parts, size_t n, const cha
 	char *aside;
 	int fd = file_begin(out, 0666, &aside);
 	struct merger m = { .o = o, .out.fd = fd, .t.outer = K_OTHER, .t.inner = K_OTHER };
-	off_t root_at;
-	size_t i;
 
 	*total = (struct counts){ 0 };
 	if (fd < 0)
 		return -1;
 	buf_str(&m.out.b, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites");
 	xml_attribute(&m.out.b, "name", o->name);
-	root_at = leave_room(&m.out);
+	off_t root_at = leave_room(&m.out);
 	buf_str(&m.out.b, ">\n");
-	for (i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++)
 		if (!parts[i].skip)
 			merge_part(&m, &parts[i]);
 	buf_str(&m.out.b, "</testsuites>\n");

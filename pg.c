@@ -59,7 +59,6 @@ pg_begin(struct pg *pg, const struct suite *s, const char *name, const char *dir
 {
 	const struct opts *o = &s->o;
 	struct session *db;
-	char *url;
 
 	pg->suite = s;
 	pg->o = o;
@@ -69,7 +68,7 @@ pg_begin(struct pg *pg, const struct suite *s, const char *name, const char *dir
 	pg->db = NULL;
 	if (!o->db || o->db_clone || url_kind(o->db) == URL_FILE)
 		return;
-	url = admin_url(o);
+	char *url = admin_url(o);
 	for (db = pg->sessions; db && strcmp(db->url, url); db = db->next)
 		;
 	if (!db) {
@@ -108,9 +107,8 @@ static struct reply
 ask(struct pg *pg, const char *statement)
 {
 	struct reply r = { 0 };
-	int tries;
 
-	for (tries = 0; pg->db; tries++) {
+	for (int tries = 0; pg->db; tries++) {
 		r = attach(pg, false);
 		if (!r.trouble)
 			r = sql_do(pg->db, statement);
@@ -144,12 +142,10 @@ watch(void *arg)
 static struct reply
 lock_template(struct pg *pg, const char *function)
 {
-	struct reply r;
-
 	/* The key must be a positive int4. */
 	sql_send(pg->db, str("SELECT pg_advisory_%s(%d, %" PRIu32 ")", function, CLASS_TEMPLATE,
 		hash(HASH_BEGIN, url_template(pg->o->db)) & 0x7fffffff));
-	r = sql_reply(pg->db, proc_clock(pg->w) + 1000, true);
+	struct reply r = sql_reply(pg->db, proc_clock(pg->w) + 1000, true);
 	if (r.trouble == SQL_LATE) {
 		proc_tell(pg->w, &(struct news){ .type = NEWS_PHASE, .phase = WAITING });
 		r = sql_reply(pg->db, -1, true);
@@ -180,7 +176,6 @@ end_sessions(struct pg *pg, const char *name, bool only_name)
 		"current_setting('is_superuser')::bool)";
 	struct session second = { .w = pg->w, .url = pg->db->url, .answer_ms = ANSWER_MS };
 	struct reply r = sql_open(&second, false);
-	size_t i;
 
 	/* Without the filter one autovacuum worker makes the whole query fail; it is
 	 * NULL for sessions of roles that are not ours, which have a user. */
@@ -191,7 +186,7 @@ end_sessions(struct pg *pg, const char *name, bool only_name)
 			"AND pid <> pg_backend_pid()", only_name ? "false" : may_end, name));
 	if (r.trouble)
 		buf_fmt(pg->notes, "- cannot end the sessions on %s: %s\n", name, r.message);
-	for (i = 0; i + 1 < r.n; i += 2)
+	for (size_t i = 0; i + 1 < r.n; i += 2)
 		if (only_name || *r.v[i + 1] == 't')
 			buf_fmt(pg->notes, "- %s session on %s: %s\n",
 				only_name ? "there is a" : "ended a", name, r.v[i]);
@@ -203,10 +198,8 @@ end_sessions(struct pg *pg, const char *name, bool only_name)
 static struct reply
 create(struct pg *pg, const char *template, const char *statement)
 {
-	struct reply r;
-
 	sql_send(pg->db, statement);
-	r = sql_reply(pg->db, proc_clock(pg->w) + 250, true);
+	struct reply r = sql_reply(pg->db, proc_clock(pg->w) + 250, true);
 	if (r.trouble == SQL_LATE) {
 		if (pg->o->db_terminate)
 			end_sessions(pg, template, false);
@@ -243,8 +236,7 @@ copy_database(struct pg *pg, const char *from, const char *name)
 {
 	static const char *const words[] = { "", " STRATEGY wal_log", " STRATEGY file_copy" };
 	int strategy = pg->db->version < 150000 ? STRATEGY_AUTO : pg->o->db_strategy;
-	struct reply r, one;
-	size_t i;
+	struct reply r;
 
 	if (pg->o->db_strategy == STRATEGY_AUTO && pg->db->reflinks)
 		strategy = STRATEGY_FILE_COPY;
@@ -253,8 +245,8 @@ copy_database(struct pg *pg, const char *from, const char *name)
 	if (r.trouble)
 		return r;
 	r = sql_do(pg->db, sql_fmt(settings, sql_fmt("DATABASE %I", name), from));
-	for (i = 0; i < r.n; i++) {
-		one = sql_do(pg->db, r.v[i]);
+	for (size_t i = 0; i < r.n; i++) {
+		struct reply one = sql_do(pg->db, r.v[i]);
 		if (one.trouble)
 			buf_fmt(pg->notes, "- not copied from the template: %s: %s\n", r.v[i],
 				one.message);
@@ -316,18 +308,16 @@ drop_clone(struct pg *pg, const char *name)
 	char *end_creation = sql_fmt("SELECT pg_terminate_backend(pid), pg_sleep(0.05) "
 		"FROM pg_stat_activity WHERE state = 'active' AND position(%L in query) = 1",
 		sql_fmt("CREATE DATABASE %I ", name));
-	struct reply r = { .n = 1 }, names, one;
-	size_t i;
-	int tries;
+	struct reply r = { .n = 1 }, names;
 
-	for (tries = 0; r.n && tries < 100; tries++)
+	for (int tries = 0; r.n && tries < 100; tries++)
 		r = ask(pg, end_creation);
 	names = ask(pg, sql_fmt("SELECT datname FROM pg_database WHERE datname = %L OR "
 		"(datname ~ %L AND pg_has_role(datdba, 'USAGE'))", name,
 		str("^test_%s(_(gw)?[0-9]+)?$", name)));
 	r = names;
-	for (i = 0; i < names.n; i++) {
-		one = drop_one(pg, names.v[i]);
+	for (size_t i = 0; i < names.n; i++) {
+		struct reply one = drop_one(pg, names.v[i]);
 		r = one.trouble ? one : r;
 	}
 	return r;
@@ -395,19 +385,18 @@ sweep_one(struct pg *pg, char *name, enum sweep how)
 static int
 sweep(struct pg *pg, enum sweep how)
 {
-	struct reply all = find_clones(pg, how, NULL), r;
+	struct reply all = find_clones(pg, how, NULL);
 	int failed = all.trouble ? -1 : 0;
-	char **f;
 
 	if (all.trouble)
 		buf_fmt(pg->notes, "- cannot look for leftovers of other runs: %s\n",
 			all.message);
-	for (f = all.v; f < all.v + all.n && !pg->w->cancelled; f += C_FIELDS) {
+	for (char **f = all.v; f < all.v + all.n && !pg->w->cancelled; f += C_FIELDS) {
 		/* A database of the user's own may have such a name, but not a valid id. */
 		if (!id_valid(f[C_RUN]) || (how == DROP && find_word(
 		(const char *const *)pg->noted.v, pg->noted.n, *f) == pg->noted.n))
 			continue;
-		r = lock_run(pg, "try_advisory_lock", f[C_RUN]);
+		struct reply r = lock_run(pg, "try_advisory_lock", f[C_RUN]);
 		if (!r.trouble && *r.v[0] == 't') {
 			r = sweep_one(pg, f[C_NAME], how);
 			lock_run(pg, "advisory_unlock", f[C_RUN]);
@@ -462,12 +451,11 @@ clone_file(struct pg *pg, char **env)
 	char *argv[] = { "cp", "-R", "--", real,
 		url_clone_file(pg->o->db, pg->name, pg->dir), NULL };
 	struct stat st;
-	size_t i;
 
 	if (!real)
 		return str("cannot clone %s: %s; create it, or let setup create it", from,
 			strerror(errno));
-	for (i = 0; i < LEN(sides); i++) {
+	for (size_t i = 0; i < LEN(sides); i++) {
 		side = str("%s%s", real, sides[i]);
 		if (stat(side, &st) == 0 && st.st_size > 0)
 			return str("cannot clone %s: %s is not empty, so the database is "
@@ -542,12 +530,9 @@ pg_waits(const struct pg *pg)
 void
 pg_end(struct pg *pg, struct buf *notes)
 {
-	struct session *db;
-	size_t i;
-
 	if (pg->noted.n)
 		proc_pause(pg->w, pg->noted_at + SWEEP_MS);
-	for (i = 0; i < pg->plan->nsuites; i++) {
+	for (size_t i = 0; i < pg->plan->nsuites; i++) {
 		pg_begin(pg, &pg->plan->suites[i], NULL, NULL, notes);
 		pg->name = copy_name(pg);
 		if (!pg->db || !pg->db->seen)
@@ -557,7 +542,7 @@ pg_end(struct pg *pg, struct buf *notes)
 		if (pg->noted.n && !pg->w->cancelled && !attach(pg, true).trouble)
 			sweep(pg, DROP);
 	}
-	for (db = pg->sessions; db; db = db->next)
+	for (struct session *db = pg->sessions; db; db = db->next)
 		sql_close(db);          /* the memory goes with the process */
 }
 
@@ -565,24 +550,21 @@ const char *
 pg_clone(struct pg *pg, char **env, char **url, enum trouble *trouble)
 {
 	const char *why = NULL;
-	struct reply r;
-	int tries, most;
-	bool again;
 
 	*trouble = SQL_FINE;
 	if (pg->o->db_clone)
 		return run_db_clone(pg, env, url);
 	if (!pg->db)
 		why = clone_file(pg, env);
-	for (tries = 0; pg->db; tries++) {
-		r = clone_postgres(pg);
+	for (int tries = 0; pg->db; tries++) {
+		struct reply r = clone_postgres(pg);
 		*trouble = r.trouble;
 		if (!r.trouble)
 			break;
 		/* Where it is crowded, it is for another worker. */
-		most = r.trouble == SQL_CROWDED
+		int most = r.trouble == SQL_CROWDED
 			&& (pg->plan->workers > 1 || pg->plan->o.ahead) ? 1 : 3;
-		again = r.trouble >= SQL_PASSING && tries < most;
+		bool again = r.trouble >= SQL_PASSING && tries < most;
 		if (again)
 			proc_pause(pg->w, proc_clock(pg->w) + (500 << tries));
 		if (!again || pg->w->cancelled)
@@ -605,11 +587,10 @@ int
 pg_drop(struct pg *pg, char **env)
 {
 	const char *why = NULL;
-	struct reply r;
 
 	pg->w->watch = NULL;
 	if (pg->db) {
-		r = drop_clone(pg, pg->name);
+		struct reply r = drop_clone(pg, pg->name);
 		why = explain(&r, "cannot drop database");
 	} else if (!pg->o->db_clone) {
 		if (remove_tree(url_clone_file(pg->o->db, pg->name, pg->dir)) < 0)
@@ -629,10 +610,9 @@ void
 pg_keep(struct pg *pg, const char *file)
 {
 	char *comment = str("prun keep %s %s", pg->plan->started, file);
-	struct reply r;
 
 	pg->w->watch = NULL;
-	r = ask(pg, sql_fmt("COMMENT ON DATABASE %I IS %L", pg->name, comment));
+	struct reply r = ask(pg, sql_fmt("COMMENT ON DATABASE %I IS %L", pg->name, comment));
 	if (r.trouble)
 		buf_fmt(pg->notes, "- %s could not be marked as kept, so the next run will "
 			"drop it: %s\n", pg->name, r.message);
@@ -641,7 +621,6 @@ pg_keep(struct pg *pg, const char *file)
 const char *
 pg_setup(struct pg *pg, bool begin)
 {
-	struct reply r;
 	char *copy = copy_name(pg);
 
 	if (!pg->db)
@@ -650,7 +629,7 @@ pg_setup(struct pg *pg, bool begin)
 	if (begin && !pg->o->db_admin && !sql_libpq() && strstr(pg->o->db, "pgbouncer=true"))
 		buf_str(pg->notes, "- db goes through pgbouncer, and locks do not work with "
 			"transaction pooling: set db-admin to the server's own URL\n");
-	r = ask(pg, "SELECT 1");
+	struct reply r = ask(pg, "SELECT 1");
 	if (!r.trouble && begin)
 		sweep(pg, NOTE);
 	/* Exclusive, so that no other run clones what setup is changing. */
@@ -686,9 +665,8 @@ pg_strangers(struct pg *pg)
 	struct reply r = ask(pg, sql_fmt("SELECT " WHO " FROM pg_stat_activity WHERE " CLIENTS
 		"%L AND backend_start > now() - %s * interval '1 ms'",
 		url_template(pg->o->db), ms));
-	size_t i;
 
-	for (i = 0; i < r.n; i++)
+	for (size_t i = 0; i < r.n; i++)
 		buf_fmt(pg->notes, "- a session on the template %s began during the attempt: "
 			"%s\n", url_template(pg->o->db), r.v[i]);
 }
@@ -728,13 +706,10 @@ pg_room(struct pg *pg)
 void
 pg_sessions(struct pg *pg, struct buf *b)
 {
-	struct reply r;
-	size_t i;
-
 	if (!pg->db)
 		return;
 	pg->db->answer_ms = 2000;
-	r = ask(pg, sql_fmt("SELECT concat_ws(', ', " WHO ", state, "
+	struct reply r = ask(pg, sql_fmt("SELECT concat_ws(', ', " WHO ", state, "
 		"'waits for ' || wait_event_type || ' ' || wait_event, 'blocked by ' || "
 		"nullif(array_to_string(pg_blocking_pids(pid), ' '), ''), "
 		"'for ' || date_trunc('second', now() - coalesce(query_start, "
@@ -745,7 +720,7 @@ pg_sessions(struct pg *pg, struct buf *b)
 		buf_fmt(b, "its database %s cannot be asked: %s\n", pg->name, r.message);
 	else
 		buf_fmt(b, "and these sessions of its database %s:\n", pg->name);
-	for (i = 0; i + 1 < r.n; i += 2)
+	for (size_t i = 0; i + 1 < r.n; i += 2)
 		buf_fmt(b, "%s\n\t%s\n", r.v[i], shown(r.v[i + 1]));
 }
 

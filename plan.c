@@ -45,12 +45,11 @@ plan_clone(const struct plan *p, const struct file *f, int attempt)
 static const char *
 playwright_config(void)
 {
-	const char *config;
 	glob_t g;
 
 	if (glob("playwright.config.*", 0, NULL, &g) != 0)
 		return NULL;
-	config = str("%s", g.gl_pathv[0]);
+	const char *config = str("%s", g.gl_pathv[0]);
 	globfree(&g);
 	return config;
 }
@@ -104,9 +103,7 @@ plan_command(const struct file *f)
 bool
 plan_matches(const struct list *globs, const char *name)
 {
-	size_t i;
-
-	for (i = 0; i < globs->n; i++)
+	for (size_t i = 0; i < globs->n; i++)
 		if (fnmatch(globs->v[i], name, 0) == 0)
 			return true;
 	return false;
@@ -122,9 +119,8 @@ is_test(const char *dir, const char *name)
 		{ "*.spec.*", SCRIPT }, { "*.test.*", SCRIPT },
 		{ "test_*", PROG }, { "test-*", PROG },
 	};
-	size_t i;
 
-	for (i = 0; i < LEN(kinds); i++)
+	for (size_t i = 0; i < LEN(kinds); i++)
 		if (fnmatch(kinds[i].glob, name, 0) == 0 && (kinds[i].kind == ANY
 		|| (kinds[i].kind == SCRIPT && is_script(name))
 		|| (kinds[i].kind == PROG && access(str("%s/%s", dir, name), X_OK) == 0)))
@@ -145,16 +141,14 @@ walk(const char *dir, bool (*wanted)(const char *, const char *), struct list *f
 {
 	struct list names = { 0 };
 	struct stat st;
-	char *name, *path;
-	size_t i;
 
 	if (list_dir(&names, dir) < 0)
 		bad(dir, "%s", strerror(errno));
-	for (i = 0; i < names.n; i++) {
-		name = names.v[i];
+	for (size_t i = 0; i < names.n; i++) {
+		char *name = names.v[i];
 		if (*name == '.' || strstr(" node_modules __pycache__ ", str(" %s ", name)))
 			continue;
-		path = strcmp(dir, ".") ? str("%s/%s", dir, name) : str("%s", name);
+		char *path = strcmp(dir, ".") ? str("%s/%s", dir, name) : str("%s", name);
 		if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
 			walk(path, wanted, found);
 		else if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && wanted(dir, name))
@@ -209,9 +203,8 @@ add_file(struct plan *p, struct suite *s, const char *path, const char *test, si
 {
 	struct file f = { .path = str("%s", path), .test = str("%s", test), .suite = s,
 		.timeout_ms = s->o.timeout_ms, .retries = s->o.retries, .expect_ms = -1 };
-	size_t i;
 
-	for (i = 0; i < earlier; i++)
+	for (size_t i = 0; i < earlier; i++)
 		if (p->files[i].suite == s && !strcmp(p->files[i].test, test))
 			return;
 	if (!plan_matches(&s->o.exclude, path))
@@ -224,14 +217,12 @@ static char *
 plain_path(const struct plan *p, const char *given, bool typed, char **test)
 {
 	const char *node = strstr(given, "::"), *line = strrchr(given, ':');
-	char *path;
-	size_t n;
 
 	if (!node && line && line[1] && !line[1 + strspn(line + 1, "0123456789")]
 	&& access(given, F_OK) < 0)
 		node = line;
-	path = str("%.*s", (int)(node ? node - given : (ptrdiff_t)strlen(given)), given);
-	n = strlen(path);
+	char *path = str("%.*s", (int)(node ? node - given : (ptrdiff_t)strlen(given)), given);
+	size_t n = strlen(path);
 	while (n > 1 && path[n - 1] == '/')
 		path[--n] = '\0';
 	while (starts(path, "./") && path[2])
@@ -269,9 +260,9 @@ find_tests(const struct suite *s, const char *dir, struct list *tests)
 {
 	bool units = s->o.split == SPLIT_DIR;
 	struct list found = { 0 };
-	const char *path, *first = NULL;
+	const char *first = NULL;
 	struct stat st;
-	size_t i, skipped = 0;
+	size_t skipped = 0;
 
 	if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode)) {
 		list_add(tests, units ? dir_of(dir) : dir);
@@ -279,8 +270,8 @@ find_tests(const struct suite *s, const char *dir, struct list *tests)
 	}
 	walk(dir, units ? makes_unit : is_test, &found);
 	sort(&found, by_bytes);
-	for (i = 0; i < found.n; i++) {
-		path = units ? dir_of(found.v[i]) : found.v[i];
+	for (size_t i = 0; i < found.n; i++) {
+		const char *path = units ? dir_of(found.v[i]) : found.v[i];
 		if (s->o.test || default_test(path) || access(path, X_OK) == 0)
 			list_add(tests, path);
 		else if (!skipped++)
@@ -308,12 +299,12 @@ add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 	struct list found = { 0 };
 	struct stat st;
 	glob_t g;
-	size_t i, n = 0, earlier = p->nfiles;
+	size_t n = 0, earlier = p->nfiles;
 
 	if (stat(path, &st) < 0) {
 		if (!strpbrk(path, "*?[") || glob(path, 0, NULL, &g) != 0)
 			return -1;
-		for (i = 0; i < g.gl_pathc; i++)
+		for (size_t i = 0; i < g.gl_pathc; i++)
 			n += add_path(p, s, g.gl_pathv[i], false) > 0;
 		globfree(&g);
 		return (int)n;
@@ -323,7 +314,7 @@ add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 		return 1;
 	}
 	find_tests(s, path, &found);
-	for (i = 0; i < found.n; i++)
+	for (size_t i = 0; i < found.n; i++)
 		add_file(p, s, found.v[i], found.v[i],
 			s->o.split == SPLIT_DIR ? p->nfiles : earlier);
 	n = found.n;
@@ -338,15 +329,14 @@ join_paths(struct plan *p, struct suite *s, size_t first)
 {
 	struct file *f = &p->files[first];
 	struct list found = { 0 };
-	const char *command = NULL, *other;
-	size_t i, k;
+	const char *command = NULL;
 
-	for (i = first + 1; i < p->nfiles; i++)
+	for (size_t i = first + 1; i < p->nfiles; i++)
 		list_add(&f->more, p->files[i].path);
-	for (i = first; i < p->nfiles && !s->o.test; i++)
+	for (size_t i = first; i < p->nfiles && !s->o.test; i++)
 		find_tests(s, p->files[i].path, &found);
-	for (k = 0; k < found.n; k++) {
-		other = default_test(found.v[k]);
+	for (size_t k = 0; k < found.n; k++) {
+		const char *other = default_test(found.v[k]);
 		if (!other || (command && strcmp(command, other)))
 			bad(plan_label(s), "split = suite needs test: no one command runs %s",
 				shown(found.v[k]));
@@ -369,8 +359,6 @@ find_files(struct plan *p, struct suite *s, bool typed)
 {
 	static const char *const usual[] = { "tests", "test", "t", "e2e", "spec", "." };
 	size_t i, first = p->nfiles;
-	const char *path;
-	int n;
 
 	for (i = 0; i < LEN(usual) - 1 && access(usual[i], F_OK) < 0; i++)
 		;
@@ -381,8 +369,8 @@ find_files(struct plan *p, struct suite *s, bool typed)
 		bad(plan_label(s), "split = dir needs test, a command that runs the directory "
 			"$PRUN_TEST");
 	for (i = 0; i < s->o.files.n; i++) {
-		path = shown(s->o.files.v[i]);
-		n = add_path(p, s, s->o.files.v[i], typed);
+		const char *path = shown(s->o.files.v[i]);
+		int n = add_path(p, s, s->o.files.v[i], typed);
 		if (n < 0 && typed)
 			bad(path, "%s", strerror(ENOENT));
 		if (n <= 0)
@@ -409,11 +397,11 @@ struct target {
 static bool
 select_file(struct plan *p, struct file f, const struct target *t, size_t first)
 {
-	bool there = access(t->path, F_OK) == 0, inside = false, whole;
+	bool there = access(t->path, F_OK) == 0, inside = false;
 	size_t i;
 
 	/* it, a directory above it, or a glob */
-	whole = !strcmp(t->path, t->test) && (!strcmp(t->path, ".")
+	bool whole = !strcmp(t->path, t->test) && (!strcmp(t->path, ".")
 		|| conf_below(t->path, f.path) || (!there && !fnmatch(t->path, f.path, 0)));
 	if (f.suite->o.split == SPLIT_SUITE && there) {
 		inside = conf_below(f.path, t->path) != NULL;
@@ -441,24 +429,22 @@ static void
 select_paths(struct plan *p)
 {
 	struct target *t = scratch(p->paths.n * sizeof(*t));
-	const char *why;
-	struct file *all;
-	size_t i, k, first, n;
+	size_t n;
 
-	for (k = 0; k < p->paths.n; k++)
+	for (size_t k = 0; k < p->paths.n; k++)
 		t[k].path = plain_path(p, p->paths.v[k], true, &t[k].test);
-	all = take_files(p, &n);
-	for (i = 0; i < n; i++) {
-		first = p->nfiles;
-		for (k = 0; k < p->paths.n; k++)
+	struct file *all = take_files(p, &n);
+	for (size_t i = 0; i < n; i++) {
+		size_t first = p->nfiles;
+		for (size_t k = 0; k < p->paths.n; k++)
 			t[k].hit |= select_file(p, all[i], &t[k], first);
 	}
 	free(all);
-	for (k = 0; k < p->paths.n; k++) {
+	for (size_t k = 0; k < p->paths.n; k++) {
 		if (t[k].hit)
 			continue;
-		why = "is not in any suite";
-		for (i = 0; i < p->nsuites; i++)
+		const char *why = "is not in any suite";
+		for (size_t i = 0; i < p->nsuites; i++)
 			if (p->suites[i].o.exclude.n)
 				why = "is not in any suite, or exclude has all of it";
 		if (*t[k].path == '/')
@@ -474,11 +460,11 @@ select_paths(struct plan *p)
 static void
 add_lock(struct plan *p, struct file *f, const char *name)
 {
-	size_t lock = find_word((const char *const *)p->locks.v, p->locks.n, name), i;
+	size_t lock = find_word((const char *const *)p->locks.v, p->locks.n, name);
 
 	if (lock == p->locks.n)
 		list_add(&p->locks, name);
-	for (i = 0; i < f->nlocks; i++)
+	for (size_t i = 0; i < f->nlocks; i++)
 		if (f->locks[i] == (int)lock)
 			return;
 	f->locks = grow(f->locks, &f->caplocks, f->nlocks + 1, sizeof(*f->locks));
@@ -511,12 +497,11 @@ read_comment(struct plan *p, struct file *f, const char *line, int number, bool 
 	const char *text = line + strspn(line, " \t#/*-;%!\"'<>(");
 	char *where = str("%s:%d", shown(f->path), number);
 	struct list marks = { 0 };
-	size_t i;
 
 	if (text == line || !starts(text, "prun:"))
 		return;
 	list_words(&marks, text + 5, " \t\r,;*\"'>");
-	for (i = 0; i < marks.n; i++) {
+	for (size_t i = 0; i < marks.n; i++) {
 		if (read_mark(p, f, marks.v[i], where))
 			continue;
 		if (i > 0 && !strchr(marks.v[i], '='))
@@ -534,16 +519,15 @@ static const char *
 token_end(const char *s)
 {
 	const char *quote = s;
-	size_t n;
 
 	if (*s == '#')
 		return s + strcspn(s, "\n");
 	if (*s != '"' && *s != '\'') {
-		n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 			"0123456789_.");
 		return s + (n ? n : 1);
 	}
-	n = s[1] == *s && s[2] == *s ? 3 : 1;
+	size_t n = s[1] == *s && s[2] == *s ? 3 : 1;
 	for (s += n; *s && strncmp(s, quote, n); s++) {
 		if (n == 1 && *s == '\n')
 			return s;
@@ -585,26 +569,25 @@ group_name(const char *s)
 static void
 read_python(struct plan *p, struct file *f, const char *text, bool first)
 {
-	const char *node = f->test + strlen(f->path), *s, *end, *mark, *test, *lock;
+	const char *node = f->test + strlen(f->path), *end;
 	const char *own = strrchr(str(":%.*s", (int)strcspn(node, "["), node), ':') + 1;
 	bool other = strstr(text, str("def %s(", own)) != NULL;
-	size_t n;
 
-	for (s = text; *s; s = end) {
+	for (const char *s = text; *s; s = end) {
 		end = token_end(s);
-		test = s > text && s[-1] == '@' ? decorated(end) : NULL;
+		const char *test = s > text && s[-1] == '@' ? decorated(end) : NULL;
 		s += starts(s, "pytest.") ? 7 : 0;
 		if (!starts(s, "mark.") || (test && other && strcmp(own, test)))
 			continue;
-		mark = str(" %.*s ", (int)(end - s - 5), s + 5);
-		lock = strstr(" serial parallel_unsafe ", mark) ? "serial" : NULL;
+		const char *mark = str(" %.*s ", (int)(end - s - 5), s + 5);
+		const char *lock = strstr(" serial parallel_unsafe ", mark) ? "serial" : NULL;
 		if (!strcmp(mark, " xdist_group ")) {
 			lock = group_name(end);
 			if (!lock && first)
 				warn("%s: the name of xdist_group is not a string here, so it "
 					"is not a lock", shown(f->path));
 		}
-		n = f->nlocks;
+		size_t n = f->nlocks;
 		if (lock)
 			add_lock(p, f, lock);
 		if (p->o.list && test && f->nlocks > n && f->suite->o.split == SPLIT_FILE
@@ -644,14 +627,13 @@ find_locks(struct plan *p, struct file *f)
 {
 	const struct opts *o = &f->suite->o;
 	struct list words = { 0 };
-	size_t i, k;
 
 	if (plan_matches(&o->serial, f->path))
 		add_lock(p, f, "serial");
 	f->alone = f->alone || plan_matches(&o->alone, f->path);
-	for (i = 0; i < o->lock.n; i++) {
+	for (size_t i = 0; i < o->lock.n; i++) {
 		list_words(&words, o->lock.v[i], " \t");
-		for (k = 1; k < words.n; k++)
+		for (size_t k = 1; k < words.n; k++)
 			if (fnmatch(words.v[k], f->path, 0) == 0)
 				add_lock(p, f, words.v[0]);
 		list_free(&words);
@@ -680,12 +662,11 @@ is_whole(const struct file *f, const struct suite *s)
 static size_t
 find_named(const struct plan *p, const struct suite *s, const char *name)
 {
-	size_t i, best = p->nfiles, most = 0, len;
-	const char *path;
+	size_t best = p->nfiles, most = 0;
 
-	for (i = 0; i < p->nfiles; i++) {
-		path = p->files[i].path;
-		len = strlen(path) < strlen(name) ? strlen(path) : strlen(name);
+	for (size_t i = 0; i < p->nfiles; i++) {
+		const char *path = p->files[i].path;
+		size_t len = strlen(path) < strlen(name) ? strlen(path) : strlen(name);
 		if (len > most && is_whole(&p->files[i], s)
 		&& (ends_in(name, path) || ends_in(path, name))) {
 			most = len;
@@ -699,9 +680,7 @@ find_named(const struct plan *p, const struct suite *s, const char *name)
 static void
 find_whole(struct plan *p, struct suite *s)
 {
-	size_t i;
-
-	for (i = 0; i < p->nfiles; i++)
+	for (size_t i = 0; i < p->nfiles; i++)
 		if (is_whole(&p->files[i], s))
 			list_add(&s->whole, p->files[i].path);
 	if (!s->o.collect && !s->o.test && s->whole.n && ends(s->whole.v[0], ".py"))
@@ -718,14 +697,14 @@ find_whole(struct plan *p, struct suite *s)
 static void
 read_tests(const struct plan *p, const struct suite *s, struct list *tests)
 {
-	char *text, *line, *node, *last = "";
+	char *line, *last = "";
 	struct buf names = { 0 };
-	size_t i, k = 0, without = 0;
+	size_t k = 0, without = 0;
 
 	if (buf_read(&names, str("%s/collect%d", p->dir, (int)(s - p->suites))) < 0)
 		return;         /* it has failed, or was not asked */
-	for (text = names.s; (line = next_line(&text));) {
-		node = strstr(line, "::");
+	for (char *text = names.s; (line = next_line(&text));) {
+		char *node = strstr(line, "::");
 		if (!node)
 			continue;
 		*node = '\0';
@@ -735,7 +714,7 @@ read_tests(const struct plan *p, const struct suite *s, struct list *tests)
 		if (k < p->nfiles)
 			list_add(&tests[k], str("%s::%s", p->files[k].path, node + 2));
 	}
-	for (i = 0; i < p->nfiles; i++)
+	for (size_t i = 0; i < p->nfiles; i++)
 		without += is_whole(&p->files[i], s) && !tests[i].n;
 	if (without)
 		warn("%s: collect named no tests of %zu file%s, which run whole", plan_label(s),
@@ -747,19 +726,18 @@ void
 plan_collect(struct plan *p)
 {
 	struct list *tests = scratch(p->asked * sizeof(*tests));
-	struct file *all;
-	size_t i, k, n;
+	size_t n;
 
 	p->nfiles = p->asked;
-	for (i = 0; i < p->nsuites; i++) {
+	for (size_t i = 0; i < p->nsuites; i++) {
 		read_tests(p, &p->suites[i], tests);
 		list_free(&p->suites[i].whole);
 	}
-	all = take_files(p, &n);
-	for (i = 0; i < n; i++) {
+	struct file *all = take_files(p, &n);
+	for (size_t i = 0; i < n; i++) {
 		if (!tests[i].n)
 			push_file(p, all[i]);
-		for (k = 0; k < tests[i].n; k++)
+		for (size_t k = 0; k < tests[i].n; k++)
 			push_file(p, all[i])->test = str("%s", tests[i].v[k]);
 		list_free(&tests[i]);
 	}
@@ -798,11 +776,11 @@ by_line(const void *a, const void *b)
 static void
 read_history(const struct plan *p, struct list *lines)
 {
-	char *path = history_path(p), *rest, *line, *end;
+	char *path = history_path(p), *line, *end;
 	struct buf text = { 0 };
 
 	if (path && buf_read(&text, path) == 0)
-		for (rest = text.s; (line = next_line(&rest));) {
+		for (char *rest = text.s; (line = next_line(&rest));) {
 			strtod(line, &end);
 			if (end > line && *end == ' ' && strchr(end + 1, ' '))
 				list_add(lines, line);
@@ -844,15 +822,14 @@ use_history(struct plan *p)
 {
 	struct list lines = { 0 };
 	struct turn *t = scratch(p->nfiles * sizeof(*t));
-	size_t i, n = 0, known = 0, result;
-	struct file *f;
+	size_t n = 0, known = 0;
 	char *line;
 
 	read_history(p, &lines);
-	for (i = 0; i < p->nfiles; i++) {
-		f = &p->files[i];
+	for (size_t i = 0; i < p->nfiles; i++) {
+		struct file *f = &p->files[i];
 		line = find_line(&lines, plan_history_line(0, PASS, f->suite->name, f->test));
-		result = PASS;
+		size_t result = PASS;
 		if (line) {
 			f->expect_ms = (int64_t)(strtod(line, &line) * 1000 + 0.5);
 			t[known++].ms = f->expect_ms;
@@ -883,15 +860,14 @@ plan_history_write(const struct plan *p, struct list *fresh)
 	char *path = history_path(p);
 	struct list old = { 0 };
 	struct buf b = { 0 };
-	size_t i;
 
 	if (!path)
 		return;
 	sort(fresh, by_line);
-	for (i = 0; i < fresh->n; i++)
+	for (size_t i = 0; i < fresh->n; i++)
 		buf_fmt(&b, "%s\n", fresh->v[i]);
 	read_history(p, &old);
-	for (i = 0; i < old.n; i++)
+	for (size_t i = 0; i < old.n; i++)
 		if (!find_line(fresh, old.v[i]))
 			buf_fmt(&b, "%s\n", old.v[i]);
 	if (b.n && file_write(path, b.s, b.n, 0666) < 0)
@@ -907,11 +883,9 @@ static struct turn *
 turns(const struct plan *p, const char *seed)
 {
 	struct turn *t = scratch(p->nfiles * sizeof(*t));
-	const struct file *f;
-	size_t i;
 
-	for (i = 0; i < p->nfiles; i++) {
-		f = &p->files[i];
+	for (size_t i = 0; i < p->nfiles; i++) {
+		const struct file *f = &p->files[i];
 		t[i].ms = f->expect_ms < 0 ? p->median_ms : f->expect_ms;
 		if (t[i].ms <= 0)
 			t[i].ms = 1;    /* else files without a history were no load */
@@ -931,10 +905,10 @@ plan_order(const struct plan *p, const char *seed)
 	struct turn *t = turns(p, seed);
 	int *v = scratch(p->nfiles * sizeof(*v));
 	bool by_suite = p->workers == 1 && !seed;
-	size_t i, k, n = 0;
+	size_t n = 0;
 
-	for (k = 0; k < (by_suite ? p->nsuites : 1); k++)
-		for (i = 0; i < p->nfiles; i++)
+	for (size_t k = 0; k < (by_suite ? p->nsuites : 1); k++)
+		for (size_t i = 0; i < p->nfiles; i++)
 			if (!by_suite || p->files[t[i].file].suite == &p->suites[k])
 				v[n++] = t[i].file;
 	return v;
@@ -945,20 +919,20 @@ plan_order(const struct plan *p, const char *seed)
 static void
 deal(struct plan *p)
 {
-	int *shard = scratch(p->nfiles * sizeof(*shard)), s, least;
+	int *shard = scratch(p->nfiles * sizeof(*shard));
 	int64_t *load = scratch((size_t)p->shards * sizeof(*load));
 	struct turn *t = turns(p, NULL);
-	size_t i, n = 0;
+	size_t n = 0;
 
-	for (i = 0; i < p->nfiles; i++) {
-		least = 0;
-		for (s = 1; s < p->shards; s++)
+	for (size_t i = 0; i < p->nfiles; i++) {
+		int least = 0;
+		for (int s = 1; s < p->shards; s++)
 			least = load[s] < load[least] ? s : least;
 		shard[t[i].file] = least;
 		load[least] += t[i].ms;
 	}
 	p->hash = HASH_BEGIN;
-	for (i = 0; i < p->nfiles; i++) {
+	for (size_t i = 0; i < p->nfiles; i++) {
 		p->hash = hash(p->hash, str("%s/%s\n%d\n", p->files[i].suite->name,
 			p->files[i].test, shard[i]));
 		if (shard[i] == p->shard - 1)
@@ -977,18 +951,17 @@ deal(struct plan *p)
 static void
 choose_suites(struct plan *p)
 {
-	struct suite s;
-	size_t i, k, n = 0;
+	size_t i, n = 0;
 
-	for (k = 0; k < p->o.suite.n; k++) {
+	for (size_t k = 0; k < p->o.suite.n; k++) {
 		for (i = 0; i < p->nsuites && strcmp(p->suites[i].name, p->o.suite.v[k]); i++)
 			;
 		if (i == p->nsuites)
 			bad("-s", "unknown suite \"%s\"", p->o.suite.v[k]);
 	}
 	for (i = 0; i < p->nsuites; i++) {
-		s = p->suites[i];
-		k = find_word((const char *const *)p->o.suite.v, p->o.suite.n, s.name);
+		struct suite s = p->suites[i];
+		size_t k = find_word((const char *const *)p->o.suite.v, p->o.suite.n, s.name);
 		if (!s.o.enabled || (p->o.suite.n && k == p->o.suite.n))
 			continue;
 		p->suites[i] = p->suites[n];
@@ -1018,15 +991,13 @@ void
 plan_find(struct plan *p)
 {
 	bool in_suites = p->nsuites && p->suites[0].where;
-	struct suite *s;
-	size_t i;
 
 	conf_shard(p);
 	choose_suites(p);
 	if (p->o.clean)
 		return;
-	for (i = 0; i < p->nsuites; i++) {
-		s = &p->suites[i];
+	for (size_t i = 0; i < p->nsuites; i++) {
+		struct suite *s = &p->suites[i];
 		if (!in_suites && p->paths.n) {
 			list_free(&s->o.files);
 			s->o.files = p->paths;
@@ -1039,7 +1010,7 @@ plan_find(struct plan *p)
 	}
 	if (!p->nfiles && !p->incomplete)       /* else that is said already */
 		warn("no test files found");
-	for (i = 0; i < p->nsuites && !p->o.reopen; i++)
+	for (size_t i = 0; i < p->nsuites && !p->o.reopen; i++)
 		if (p->suites[i].o.split == SPLIT_TEST)
 			find_whole(p, &p->suites[i]);
 }
@@ -1048,13 +1019,12 @@ plan_find(struct plan *p)
 static void
 repeat(struct plan *p)
 {
-	size_t i, n;
-	struct file *all = take_files(p, &n), *f;
-	int copy;
+	size_t n;
+	struct file *all = take_files(p, &n);
 
-	for (i = 0; i < n; i++)
-		for (copy = 1; copy <= p->o.repeat; copy++) {
-			f = push_file(p, all[i]);
+	for (size_t i = 0; i < n; i++)
+		for (int copy = 1; copy <= p->o.repeat; copy++) {
+			struct file *f = push_file(p, all[i]);
 			f->copy = p->o.repeat > 1 ? copy : 0;
 			f->retries = f->copy ? 0 : f->retries;
 			f->index = (int)p->nfiles - 1;
@@ -1065,16 +1035,14 @@ repeat(struct plan *p)
 void
 plan_make(struct plan *p)
 {
-	struct file *f;
-	size_t i;
 	bool scripts = false;
 
 	if (p->o.clean)
 		return;
 	use_history(p);
 	deal(p);
-	for (i = 0; i < p->nfiles; i++) {
-		f = &p->files[i];
+	for (size_t i = 0; i < p->nfiles; i++) {
+		struct file *f = &p->files[i];
 		f->named = conf_named(p, f->test);
 		if (f->suite->o.split == SPLIT_FILE || f->suite->o.split == SPLIT_TEST)
 			read_marks(p, f, i == 0 || strcmp(f[-1].path, f->path));

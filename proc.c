@@ -58,9 +58,7 @@ static struct pids inherited;           /* children we had: sh -c 'x & exec prun
 static bool
 among(pid_t pid, const struct pids *s)
 {
-	size_t i;
-
-	for (i = 0; s && i < s->n; i++)
+	for (size_t i = 0; s && i < s->n; i++)
 		if (s->v[i] == pid)
 			return true;
 	return false;
@@ -79,9 +77,7 @@ proc_add(struct pids *s, pid_t pid)
 void
 proc_remove(struct pids *s, pid_t pid)
 {
-	size_t i;
-
-	for (i = 0; i < s->n; i++)
+	for (size_t i = 0; i < s->n; i++)
 		if (s->v[i] == pid)
 			s->v[i] = s->v[--s->n];
 }
@@ -136,10 +132,8 @@ open_self(void)
 static bool
 list_children(struct pids *c, const struct pids *known)
 {
-	char text[4096], *s, *end;
+	char text[4096], *end;
 	ssize_t n = 0;
-	int tries;
-	pid_t pid;
 
 	if (children < 0)
 		children = open_regular(str("/proc/self/task/%ld/children", (long)getpid()),
@@ -147,11 +141,11 @@ list_children(struct pids *c, const struct pids *known)
 	c->n = 0;
 	/* A child that ends meanwhile can hide others: none is believed twice.  If there
 	 * are very many the others come next time. */
-	for (tries = 0; tries < 2 && !c->n && n >= 0; tries++) {
+	for (int tries = 0; tries < 2 && !c->n && n >= 0; tries++) {
 		n = pread(children, text, sizeof(text) - 1, 0);
 		text[n > 0 ? n : 0] = '\0';
-		for (s = text; (end = strchr(s, ' ')); s = end + 1) {
-			pid = (pid_t)strtol(s, NULL, 10);
+		for (char *s = text; (end = strchr(s, ' ')); s = end + 1) {
+			pid_t pid = (pid_t)strtol(s, NULL, 10);
 			if (!among(pid, known) && !among(pid, &inherited)
 			&& waitpid(pid, NULL, WNOHANG) != pid)
 				proc_add(c, pid);
@@ -163,14 +157,12 @@ list_children(struct pids *c, const struct pids *known)
 void
 proc_init(void)
 {
-	int fd;
-
-	for (fd = 0; fd < 3; fd++)
+	for (int fd = 0; fd < 3; fd++)
 		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
 			fatal(EXIT_RUN, "/dev/null:");
 	/* Descriptors that were open when prun was started are not for children.
 	 * Not all systems list them, and there may be room for 10^9. */
-	for (fd = 3; fd < 1024; fd++)
+	for (int fd = 3; fd < 1024; fd++)
 		set_cloexec(fd);
 	/* env --block-signal=CHLD prun: we would wait for ever. */
 	sigemptyset(&no_signals);
@@ -181,10 +173,9 @@ void
 proc_catch(void)
 {
 	struct sigaction sa;
-	size_t i;
 
 	open_self();
-	for (i = 0; i < CAUGHT; i++) {
+	for (size_t i = 0; i < CAUGHT; i++) {
 		sigaction(sigs[i], NULL, &sa);
 		/* nohup prun: stays deaf.  An ignored CHLD loses statuses. */
 		if (sa.sa_handler != SIG_IGN || sigs[i] == SIGCHLD)
@@ -215,7 +206,7 @@ static int prun_fds[3];
 void
 proc_become_worker(const char *log, bool terminal)
 {
-	int fd, null, out;
+	int null;
 
 	/* A kill of prun's group must not hit the guardian of its children,
 	 * nor must pkill: prun hears of it and tells its workers. */
@@ -228,10 +219,10 @@ proc_become_worker(const char *log, bool terminal)
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	/* A stopped guardian would guard nothing. */
 	prctl(PR_SET_PDEATHSIG, SIGCONT, 0, 0, 0);
-	for (fd = 0; terminal && fd < 3; fd++)
+	for (int fd = 0; terminal && fd < 3; fd++)
 		prun_fds[fd] = fcntl(fd, F_DUPFD_CLOEXEC, 4);   /* -1: child() says so */
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	out = open_regular(log, O_WRONLY | O_CREAT | O_APPEND);
+	int out = open_regular(log, O_WRONLY | O_CREAT | O_APPEND);
 	/* A worker goes without a log where somebody has put something else. */
 	if (null < 0 || dup2(null, 0) < 0 || dup2(out < 0 ? null : out, 1) < 0
 	|| dup2(1, 2) < 0)
@@ -295,7 +286,6 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 	int64_t left = -1;
 	bool ended = false;
 	char junk[64];
-	int r;
 
 	if (w && w->watch && (deadline < 0 || w->watch_at < deadline))
 		deadline = w->watch_at;
@@ -308,7 +298,7 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 	}
 	all[n] = (struct pollfd){ w ? w->orders : -1, POLLIN, 0 };
 	all[n + 1] = (struct pollfd){ self[0], POLLIN, 0 };
-	r = poll(all, n + 2, (int)left);
+	int r = poll(all, n + 2, (int)left);
 	if (r < 0 && errno != EINTR)
 		fatal(EXIT_RUN, "poll of %zu descriptors:", n + 2);
 	while (read(self[0], junk, sizeof(junk)) > 0)
@@ -354,7 +344,6 @@ child(const struct spawn *s, pid_t parent, int talk)
 	const int own[3] = { s->in, s->out, s->err };
 	const int *from = s->terminal ? prun_fds : own;
 	bool good = true;
-	size_t i;
 	char c;
 
 	if (!s->terminal) {
@@ -371,14 +360,14 @@ child(const struct spawn *s, pid_t parent, int talk)
 		_exit(127);
 	/* A shell ignores INT and QUIT for prun &: tests need them all the same.  HUP is
 	 * ignored still, or caught, which exec ends. */
-	for (i = 1; i < LEN(sigs); i++)
+	for (size_t i = 1; i < LEN(sigs); i++)
 		handle(sigs[i], SIG_DFL);
 	if (s->terminal)
 		handle(SIGTSTP, SIG_IGN);       /* no shell would wake it */
 	sigprocmask(SIG_SETMASK, &no_signals, NULL);
 	if (s->fd && talk == 3)
 		talk = fcntl(talk, F_DUPFD_CLOEXEC, 4);
-	for (i = 0; i < 3 && good; i++)
+	for (size_t i = 0; i < 3 && good; i++)
 		good = dup2(from[i], (int)i) >= 0;
 	/* dup2() onto itself does nothing: close-on-exec has to go, too. */
 	if (good && s->fd)
@@ -409,9 +398,8 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 	struct news n = { .type = NEWS_SESSION };
 	sigset_t all;
 	struct pollfd gate = { .events = POLLIN };
-	int talk[2], err, status = -1;
+	int talk[2], status = -1;
 	pid_t parent = getpid();
-	bool good;
 
 	*p = (struct proc){ .shell = !strcmp(s->argv[0], "/bin/sh") && s->argv[1]
 		&& !strcmp(s->argv[1], "-c") };
@@ -426,7 +414,7 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 		close(talk[0]);
 		child(s, parent, talk[1]);
 	}
-	err = errno;
+	int err = errno;
 	sigprocmask(SIG_SETMASK, &no_signals, NULL);
 	close(talk[1]);                 /* the child's exec closes the last one */
 	gate.fd = talk[0];
@@ -436,7 +424,7 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 		proc_tell(w, &n);
 		/* Who was killed at the gate is EPIPE here, as its status will say.  Who
 		 * was stopped there, with a prun that has died since, has only us. */
-		good = write(talk[0], "", 1) == 1;
+		bool good = write(talk[0], "", 1) == 1;
 		while (good && poll(&gate, 1, 1000) <= 0)
 			kill(n.pid, SIGCONT);
 		if (!good || read(talk[0], &err, sizeof(err)) <= 0)
@@ -456,11 +444,11 @@ proc_argv(const char *cmd, const struct list *args)
 	static const char builtin[] = " . : alias bg break cd command continue eval exec exit "
 		"export fc fg getopts hash jobs read readonly return set shift times trap type "
 		"ulimit umask unalias unset wait if while until for case ";
-	char **argv = scratch((strlen(cmd) + 5 + (args ? args->n : 0)) * sizeof(*argv)), *s;
-	size_t n = 0, i;
+	char **argv = scratch((strlen(cmd) + 5 + (args ? args->n : 0)) * sizeof(*argv));
+	size_t n = 0;
 
 	if (!strpbrk(cmd, "|&;<>()$`\\\"'*?[]#~=%!{}\n"))
-		for (s = strtok(str("%s", cmd), " \t"); s; s = strtok(NULL, " \t"))
+		for (char *s = strtok(str("%s", cmd), " \t"); s; s = strtok(NULL, " \t"))
 			argv[n++] = s;
 	if (!n || strstr(builtin, str(" %s ", argv[0]))) {
 		n = 0;
@@ -468,7 +456,7 @@ proc_argv(const char *cmd, const struct list *args)
 		argv[n++] = "-c";
 		argv[n++] = str("%s", cmd);
 		argv[n++] = "sh";       /* $0: begins the shell's messages */
-		for (i = 0; args && i < args->n; i++)
+		for (size_t i = 0; args && i < args->n; i++)
 			argv[n++] = args->v[i];
 	}
 	argv[n] = NULL;
@@ -501,11 +489,10 @@ static void
 name_process(struct buf *b, pid_t pid)
 {
 	struct buf args = { 0 };
-	size_t i;
 
 	/* In the middle of an exec there are none; if it has gone, neither. */
 	buf_read(&args, str("/proc/%ld/cmdline", (long)pid));
-	for (i = 0; i < args.n; i++)
+	for (size_t i = 0; i < args.n; i++)
 		if (!args.s[i] || args.s[i] == '\n')
 			args.s[i] = ' ';
 	buf_fmt(b, "%ld %.200s\n", (long)pid, shown(args.n ? args.s : ""));
@@ -518,9 +505,9 @@ static bool
 list_session(struct worker *w, const struct proc *p, struct pids *c)
 {
 	bool told = list_children(c, &w->pids);
-	size_t i, n = 0;
+	size_t n = 0;
 
-	for (i = 0; i < c->n; i++)
+	for (size_t i = 0; i < c->n; i++)
 		if (getsid(c->v[i]) == p->pid)
 			c->v[n++] = c->v[i];
 	c->n = n;
@@ -532,9 +519,8 @@ proc_left(struct worker *w, const struct proc *p, struct buf *names)
 {
 	struct pids c = { 0 };
 	bool told = list_session(w, p, &c);
-	size_t i;
 
-	for (i = 0; names && i < c.n; i++)
+	for (size_t i = 0; names && i < c.n; i++)
 		name_process(names, c.v[i]);
 	free(c.v);
 	return told ? (int)c.n : -1;
@@ -545,11 +531,8 @@ proc_left(struct worker *w, const struct proc *p, struct buf *names)
 static void
 signal_session(const struct proc *p, const struct pids *left, struct pids *done, int sig)
 {
-	pid_t group;
-	size_t i;
-
-	for (i = 0; i <= left->n; i++) {
-		group = i ? getpgid(left->v[i - 1]) : p->pid;
+	for (size_t i = 0; i <= left->n; i++) {
+		pid_t group = i ? getpgid(left->v[i - 1]) : p->pid;
 		if (group > 0 && (sig == SIGKILL || proc_add(done, group))) {
 			killpg(group, sig);
 			killpg(group, SIGCONT);
@@ -578,8 +561,7 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 {
 	struct pids left = { 0 }, done = { 0 };
 	int64_t now = proc_clock(w), end = grace_ms < 0 ? -1 : now + grace_ms;
-	bool ended = false, told, killing = false;
-	size_t i;
+	bool ended = false, killing = false;
 
 	if (!p->pid)
 		return;
@@ -594,7 +576,7 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 			end = now + 5000;
 		}
 		ended = proc_ended(p);  /* asked first: its children are ours from then on */
-		told = list_session(w, p, &left);
+		bool told = list_session(w, p, &left);
 		signal_session(p, &left, &done, killing ? SIGKILL : SIGTERM);
 		if (ended && (told || killing))
 			ended = !left.n;
@@ -607,7 +589,7 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 	killpg(p->pid, SIGKILL);        /* where we are not told of what is left */
 	if (!proc_ended(p))
 		proc_add(&left, p->pid);
-	for (i = 0; i < left.n; i++)
+	for (size_t i = 0; i < left.n; i++)
 		buf_fmt(notes, "- process %ld could not be killed\n", (long)left.v[i]);
 	free(left.v);
 	free(done.v);
@@ -620,16 +602,14 @@ proc_drain(const struct pids *keep, struct buf *names)
 {
 	struct pids c = { 0 }, named = { 0 };
 	int64_t begin = clock_ms();
-	pid_t group;
-	size_t i;
 
 	while (list_children(&c, keep) && c.n && clock_ms() < begin + 5000) {
 		/* Who is about to end by himself has left nothing. */
-		for (i = 0; i < c.n && (!names || clock_ms() >= begin + 100); i++) {
+		for (size_t i = 0; i < c.n && (!names || clock_ms() >= begin + 100); i++) {
 			if (named.n < 20 && proc_add(&named, c.v[i]) && names)
 				name_process(names, c.v[i]);
 			/* Its children may be forking faster than we can list them. */
-			group = getpgid(c.v[i]);
+			pid_t group = getpgid(c.v[i]);
 			if (group > 1 && group != getpgrp() && !among(group, keep))
 				killpg(group, SIGKILL);
 			kill(c.v[i], SIGKILL);
@@ -722,12 +702,11 @@ bind_any(int *port)
 	static const int families[] = { AF_INET6, AF_INET };
 	const int on = 1, off = 0;
 	union address a;
-	socklen_t len;
-	int fd = -1, i;
+	int fd = -1;
 
 	errno = 0;
-	for (i = 0; i < 2 && fd < 0 && errno != EADDRINUSE; i++) {
-		len = address(&a, families[i], *port, true);
+	for (int i = 0; i < 2 && fd < 0 && errno != EADDRINUSE; i++) {
+		socklen_t len = address(&a, families[i], *port, true);
 		fd = socket(families[i], SOCK_STREAM, 0);
 		if (fd < 0)
 			continue;
@@ -749,7 +728,6 @@ int
 proc_hold(struct port *p)
 {
 	static int holds = -1;  /* whether this system allows holding */
-	int second;
 
 	close_keep(p->hold);
 	p->number = 0;
@@ -757,7 +735,7 @@ proc_hold(struct port *p)
 	if (p->hold < 0)
 		return -1;
 	if (holds < 0) {
-		second = bind_any(&p->number);
+		int second = bind_any(&p->number);
 		holds = second >= 0 && listen(second, 1) == 0;
 		close_keep(second);
 	}
@@ -872,12 +850,11 @@ try_connect(const struct readiness *r, int family, struct buf *why)
 	union address a;
 	socklen_t len = address(&a, family, r->port, false);
 	int fd = socket(family, SOCK_STREAM, 0);
-	bool yes;
 
 	if (fd < 0)
 		return false;   /* no IPv6 here, say */
 	set_cloexec(fd);
-	yes = fcntl(fd, F_SETFL, O_NONBLOCK) == 0
+	bool yes = fcntl(fd, F_SETFL, O_NONBLOCK) == 0
 		&& (connect(fd, &a.any, len) == 0 || errno == EINPROGRESS)
 		&& await(r, fd, POLLOUT, r->deadline)
 		&& getpeername(fd, &a.any, &len) == 0 && own_port(fd) != r->port
@@ -894,14 +871,13 @@ log_matches(struct readiness *r)
 	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
 	char *line = NULL;
 	size_t cap = 0;
-	ssize_t n;
 	bool yes = false;
 	regex_t re;
 
 	if (!f || regcomp(&re, r->arg, REG_EXTENDED | REG_NOSUB))
 		return false;
 	fseeko(f, r->log_from, SEEK_SET);       /* a regular file: cannot fail */
-	for (n = getline(&line, &cap, f); n > 0 && !yes; n = getline(&line, &cap, f)) {
+	for (ssize_t n = getline(&line, &cap, f); n > 0 && !yes; n = getline(&line, &cap, f)) {
 		if (line[n - 1] == '\n') {
 			r->log_from += n;
 			line[--n] = '\0';
@@ -940,12 +916,12 @@ ask(struct readiness *r, struct buf *why)
 enum cause
 proc_ready(struct readiness *r, struct buf *why)
 {
-	int64_t begin = proc_clock(r->w), wait;
+	int64_t begin = proc_clock(r->w);
 	bool yes = r->kind == READY_NONE || ask(r, why);
 
 	while (!yes && !r->w->cancelled && !some_ended(r) && !proc_late(r->w, r->deadline)) {
 		/* a fiftieth of the time so far, 1 to 25 ms */
-		wait = 1 + (proc_clock(r->w) - begin) / 50;
+		int64_t wait = 1 + (proc_clock(r->w) - begin) / 50;
 		await(r, -1, 0, proc_clock(r->w) + (wait < 25 ? wait : 25));
 		yes = ask(r, why);
 	}

@@ -51,12 +51,10 @@ headline(const struct plan *p)
 static void
 print_file(const struct plan *p, const struct file *f)
 {
-	size_t i;
-
 	if (*f->suite->name)
 		printf("%s: ", shown(f->suite->name));
 	fputs(shown(f->test), stdout);
-	for (i = 0; i < f->more.n; i++)
+	for (size_t i = 0; i < f->more.n; i++)
 		printf(" %s", shown(f->more.v[i]));
 	if (f->copy)
 		printf(" (%d/%" PRId64 ")", f->copy, p->o.repeat);
@@ -64,7 +62,7 @@ print_file(const struct plan *p, const struct file *f)
 		printf("  %.1fs", (double)f->expect_ms / 1000);
 	if (f->alone)
 		fputs("  alone", stdout);
-	for (i = 0; i < f->nlocks; i++)
+	for (size_t i = 0; i < f->nlocks; i++)
 		printf("  lock=%s", shown(p->locks.v[f->locks[i]]));
 	putchar('\n');
 }
@@ -73,20 +71,18 @@ static void
 print_plan(const struct plan *p)
 {
 	int *order = plan_order(p, p->o.shuffle);
-	const char *command, *last = "";
-	const struct file *f;
-	size_t i;
+	const char *last = "";
 
 	if (!p->o.quiet)
 		printf("config: %s\n", p->conf ? shown(p->conf) : "none");
-	for (i = 0; i < p->nfiles; i++) {
-		f = &p->files[order[i]];
+	for (size_t i = 0; i < p->nfiles; i++) {
+		const struct file *f = &p->files[order[i]];
 		if (p->o.quiet) {
 			puts(shown(f->named));
 			continue;
 		}
 		print_file(p, f);
-		command = plan_command(f);
+		const char *command = plan_command(f);
 		if (command && strcmp(command, last))
 			printf("    %s\n", shown(command));
 		last = command ? command : last;
@@ -107,17 +103,16 @@ compare(const char *a, const char *b)
 static void
 find_setups(struct plan *p)
 {
-	struct suite *s = p->suites, *end = s + p->nsuites, *a;
-	size_t i;
+	struct suite *s = p->suites, *end = s + p->nsuites;
 
-	for (i = 0; i < p->nsuites; i++)
+	for (size_t i = 0; i < p->nsuites; i++)
 		s[i].no_setup = !p->o.clean;
-	for (i = 0; i < p->nfiles && !p->o.reopen; i++)
+	for (size_t i = 0; i < p->nfiles && !p->o.reopen; i++)
 		p->files[i].suite->no_setup = false;
 	for (; s < end; s++) {
 		if (!s->o.setup && !s->o.db && !s->pytest)
 			s->no_setup = true;
-		for (a = p->suites; a < s; a++)
+		for (struct suite *a = p->suites; a < s; a++)
 			if (!a->no_setup && !compare(a->o.setup, s->o.setup)
 			&& !compare(a->o.db, s->o.db) && (a->pytest || !s->pytest))
 				s->no_setup = true;
@@ -167,16 +162,16 @@ lock_run(const char *path, bool empty)
 static void
 make_parents(const char *option, const char *path)
 {
-	char *dir = str("%s", path ? path : ""), *slash;
+	char *dir = str("%s", path ? path : "");
 
 	if (!path || !strcmp(path, "-"))
 		return;
-	for (slash = dir; (slash = strchr(slash + 1, '/')); *slash = '/') {
+	for (char *slash = dir; (slash = strchr(slash + 1, '/')); *slash = '/') {
 		*slash = '\0';
 		if (mkdir(dir, 0777) < 0 && errno != EEXIST)
 			bad(option, "cannot make directory %s: %s", dir, strerror(errno));
 	}
-	slash = strrchr(dir, '/');
+	char *slash = strrchr(dir, '/');
 	*(slash ? slash + 1 : dir) = '\0';
 	if (access(*dir ? dir : ".", W_OK) < 0 && access(path, W_OK) < 0)
 		bad(option, "cannot write %s: %s", path, strerror(errno));
@@ -199,8 +194,6 @@ make_dir(struct plan *p, const char *path)
 	const char *tmp = getenv("TMPDIR"), *history = p->o.history;
 	bool fresh = !path;
 	struct list names = { 0 };
-	char *name;
-	size_t i;
 	int fd;
 
 	if (fresh)
@@ -215,8 +208,8 @@ make_dir(struct plan *p, const char *path)
 	fd = lock_run(path, !names.n || (names.n == 1 && !strcmp(*names.v, "results.jsonl")));
 	if (!history && p->o.junit)
 		history = str("%s.history", p->o.junit);
-	for (i = 0; i < names.n; i++) {
-		name = str("%s/%s", p->dir, names.v[i]);
+	for (size_t i = 0; i < names.n; i++) {
+		char *name = str("%s/%s", p->dir, names.v[i]);
 		/* By results.jsonl we know it again, should we be killed. */
 		if (strcmp(names.v[i], "results.jsonl") && !holds(name, p->o.junit)
 		&& !holds(name, history) && remove_tree(name) < 0)
@@ -256,8 +249,6 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 {
 	const struct outcome *o = &c->o;
 	struct buf notes = { 0 };
-	char *dir, *why;
-	int k;
 
 	/* of copies the worst that was run */
 	if (f->copy < 2 || part->result == CANCEL
@@ -267,19 +258,19 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 		part->ms = o->ms;
 		part->worker = o->slot;
 		part->phases = o->began[IDLE] ? show_phases(p, o, "%s=%.3f", " ") : NULL;
-		dir = plan_dir(p, f, o->attempt - (o->result == FLAKY));
+		char *dir = plan_dir(p, f, o->attempt - (o->result == FLAKY));
 		if ((o->result >= FAIL || o->result == FLAKY) && p->o.keep != KEEP_NEVER
 		&& access(dir, F_OK) == 0)
 			part->dir = shown(dir);
 		dir = plan_dir(p, f, o->attempt);
-		why = show_why(own_file(p, dir, "notes", part->source), o, &notes);
+		char *why = show_why(own_file(p, dir, "notes", part->source), o, &notes);
 		part->why = *why ? why : NULL;
 		buf_free(&notes);
 	}
 	part->file = shown(f->test);
 	part->suite = shown(f->suite->name);
 	part->attempts += c->attempts;
-	for (k = 1; k == 1 || k <= c->attempts; k++) {
+	for (int k = 1; k == 1 || k <= c->attempts; k++) {
 		if (p->o.audit && k != o->attempt)
 			continue;               /* its rounds are not retries */
 		/* Nobody knows how long the report of a killed attempt takes to read. */
@@ -290,7 +281,7 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 				part->reports.n + 1, sizeof(*part->copies));
 			part->copies[part->reports.n] = o;
 		}
-		dir = plan_dir(p, f, k);
+		char *dir = plan_dir(p, f, k);
 		list_add(&part->reports, own_file(p, dir, "junit.xml", part->source));
 		list_add(&part->logs, own_file(p, dir, "test.log", part->source));
 	}
@@ -304,11 +295,10 @@ add_run(struct parts *parts, const struct plan *p, const struct record *records,
 {
 	struct part part = { .source = source, .name = name, .run = p->id,
 		.started = p->started, .input = p->dir, .synthetic = true, .result = NONE };
-	size_t i;
 
 	part.plan = str("%08" PRIx32, p->hash);
 	part.shard = str("%d/%d", p->shard, p->shards);
-	for (i = 0; i < p->nfiles; i++)
+	for (size_t i = 0; i < p->nfiles; i++)
 		fill_part(p->files[i].copy > 1 ? &parts->v[parts->n - 1]
 			: add_part(parts, part), p, &p->files[i], &records[i]);
 	if (!p->nfiles && p->shards > 1)
@@ -341,8 +331,7 @@ add_input(struct parts *parts, const char *name, const char *path, const char *o
 	struct record *records;
 	struct stat st, old;
 	struct part *part;
-	size_t count = 0, i;
-	char *entry;
+	size_t count = 0;
 
 	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
 		part = add_part(parts, (struct part){ .source = (int)parts->n + 1,
@@ -358,8 +347,8 @@ add_input(struct parts *parts, const char *name, const char *path, const char *o
 		warn("%s/results.jsonl cannot be read; merging only the reports", path);
 	if (list_dir(&names, path) < 0)
 		warn("%s:", path);
-	for (i = 0; i < names.n; i++) {
-		entry = str("%s/%s", path, names.v[i]);
+	for (size_t i = 0; i < names.n; i++) {
+		char *entry = str("%s/%s", path, names.v[i]);
 		if (stat(out, &old) < 0)
 			old.st_ino = 0;         /* else what an earlier merge left */
 		if (lstat(entry, &st) == 0 && (S_ISDIR(st.st_mode) || (xml_is_file(entry)
@@ -377,11 +366,10 @@ input_name(const struct plan *p, const char **arg)
 	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 		"0123456789._-";
 	size_t n = strspn(*arg, letters);
-	const char *name;
 
 	if (!n || (*arg)[n] != '=' || access(conf_path(p, *arg), F_OK) == 0)
 		return NULL;
-	name = str("%.*s", (int)n, *arg);
+	const char *name = str("%.*s", (int)n, *arg);
 	*arg += n + 1;
 	return name;
 }
@@ -467,12 +455,8 @@ by_file(const void *a, const void *b)
 static void
 read_units(struct parts *parts, struct units *u)
 {
-	struct part *p;
-	struct unit *v;
-	size_t i;
-
-	for (i = 0; i < parts->n; i++) {
-		p = &parts->v[i];
+	for (size_t i = 0; i < parts->n; i++) {
+		struct part *p = &parts->v[i];
 		if (p->synthetic)
 			add_unit(u, p, i, 0);
 		else
@@ -480,8 +464,8 @@ read_units(struct parts *parts, struct units *u)
 		if (p->skip)
 			warn("%s is XML, but not a test report; skipped", p->input);
 	}
-	for (i = 0; i < u->n; i++) {
-		v = &u->v[i];
+	for (size_t i = 0; i < u->n; i++) {
+		struct unit *v = &u->v[i];
 		if (!v->is.shard || sscanf(v->is.shard, "%d/%d", &v->shard, &v->shards) != 2)
 			v->shard = v->shards = 1;
 		v->file = v->is.file ? str("%s\n%s", v->is.suite
@@ -515,18 +499,15 @@ enum { NOT_WHOLE = 1, TWICE = 2, PLANS = 4 };
 static int
 check_shards(const struct plan *p, struct units *u)
 {
-	const struct unit *a, *b;
-	int wrong = 0, missing = 0, next, last;
-	bool sharded, other;
-	size_t i;
+	int wrong = 0, missing = 0;
 
 	if (u->n)
 		qsort(u->v, u->n, sizeof(*u->v), by_shard);
-	for (i = 0; i < u->n; i++) {
-		b = &u->v[i];
-		a = i && !compare(b[-1].is.name, b->is.name) ? b - 1 : NULL;
-		sharded = a && a->shards > 1;           /* else a was all there was */
-		other = a && compare(a->is.plan, b->is.plan);
+	for (size_t i = 0; i < u->n; i++) {
+		const struct unit *b = &u->v[i];
+		const struct unit *a = i && !compare(b[-1].is.name, b->is.name) ? b - 1 : NULL;
+		bool sharded = a && a->shards > 1;           /* else a was all there was */
+		bool other = a && compare(a->is.plan, b->is.plan);
 		wrong |= other ? PLANS : 0;
 		if (sharded && (other || a->shards != b->shards)) {
 			warn("shard %d/%d of plan %s (%s) does not go with shard %d/%d of plan "
@@ -540,8 +521,8 @@ check_shards(const struct plan *p, struct units *u)
 			tell_twice(str("shard %d/%d", b->shard, b->shards), a, b);
 			wrong |= TWICE;
 		}
-		next = sharded ? a->shard + 1 : 1;
-		last = b->shard;
+		int next = sharded ? a->shard + 1 : 1;
+		int last = b->shard;
 		if (i + 1 == u->n || compare(b->is.name, b[1].is.name))
 			last = b->shards;
 		for (; next <= last && b->shards > 1; next++)
@@ -556,20 +537,18 @@ check_shards(const struct plan *p, struct units *u)
 static bool
 check_files(const struct plan *p, struct parts *parts, struct units *u)
 {
-	struct unit *a, *b;
-	struct part *part;
-	size_t i, twice = 0;
+	size_t twice = 0;
 
 	if (u->n)
 		qsort(u->v, u->n, sizeof(*u->v), by_file);
-	for (i = 1; i < u->n; i++) {
-		a = &u->v[i - 1];
-		b = &u->v[i];
+	for (size_t i = 1; i < u->n; i++) {
+		struct unit *a = &u->v[i - 1];
+		struct unit *b = &u->v[i];
 		if (!*b->file || compare(a->is.name, b->is.name) || strcmp(a->file, b->file))
 			continue;
 		if (!p->o.rerun && twice++ < 10)
 			tell_twice(b->is.file, a, b);
-		part = &parts->v[a->part];
+		struct part *part = &parts->v[a->part];
 		a->replaced = true;
 		part->skip = part->synthetic;
 		if (!part->replaced) {          /* it has no more than all have */
@@ -588,12 +567,10 @@ write_history(const struct plan *p, const struct units *u)
 {
 	enum result worst = PASS;
 	struct list lines = { 0 };
-	const struct unit *v;
 	int64_t most = -1;
-	size_t i;
 
-	for (i = 0; i < u->n; i++) {
-		v = &u->v[i];
+	for (size_t i = 0; i < u->n; i++) {
+		const struct unit *v = &u->v[i];
 		if (!*v->file || v->replaced)
 			continue;
 		if (v->is.result != NONE && v->is.result != CANCEL) {
@@ -619,34 +596,32 @@ merge_mode(const struct plan *p)
 	static struct parts parts;      /* never freed */
 	static struct units units;
 	struct counts total;
-	const char *what, *path, *name;
-	size_t i, n = 0;
-	int wrong;
+	size_t n = 0;
 
 	if (!p->o.junit || !p->paths.n)
 		bad("--merge", "needs -o OUT and the reports or run directories to merge");
 	make_parents("-o", p->o.junit);
 	make_parents("--html", p->o.html);
-	for (i = 0; i < p->paths.n; i++) {
-		path = p->paths.v[i];
-		name = input_name(p, &path);
+	for (size_t i = 0; i < p->paths.n; i++) {
+		const char *path = p->paths.v[i];
+		const char *name = input_name(p, &path);
 		if (!add_input(&parts, name, conf_path(p, path), p->o.junit, false))
 			warn("%s: no reports found", path);
 	}
 	read_units(&parts, &units);
-	wrong = check_shards(p, &units);
+	int wrong = check_shards(p, &units);
 	if (wrong & TWICE || check_files(p, &parts, &units))
 		fatal(EXIT_RUN, "%s is not written", p->o.junit);
 	if (wrong & NOT_WHOLE && !p->o.partial)
 		fatal(EXIT_RUN, "%s is not written; --partial merges incomplete shards",
 			p->o.junit);
-	for (i = 0; i < parts.n; i++)
+	for (size_t i = 0; i < parts.n; i++)
 		n += !parts.v[i].skip;
 	if (!merge(p, &parts, p->o.junit, -1, &total))
 		return EXIT_RUN;
 	if (p->o.rerun || !(wrong & PLANS))
 		write_history(p, &units);
-	what = parts.n && parts.v->synthetic ? "file" : "report";
+	const char *what = parts.n && parts.v->synthetic ? "file" : "report";
 	if (strcmp(p->o.junit, "-") && !p->o.quiet)
 		printf("%s: %" PRId64 " test%s from %zu %s%s, %" PRId64 " failed, %" PRId64
 			" with errors, %" PRId64 " skipped\n", p->o.junit, total.tests,
@@ -661,7 +636,7 @@ merge_mode(const struct plan *p)
 static const char *
 write_report(const struct plan *p, const struct record *records, int64_t ms, bool stays)
 {
-	char *name = str("%s/report.xml", p->dir), *target;
+	char *name = str("%s/report.xml", p->dir);
 	const char *path = p->o.junit ? p->o.junit : name;
 	static struct parts parts;      /* never freed */
 	struct counts total;
@@ -669,7 +644,7 @@ write_report(const struct plan *p, const struct record *records, int64_t ms, boo
 	add_run(&parts, p, records, NULL, 0);
 	if (!merge(p, &parts, path, ms, &total))
 		return NULL;
-	target = p->o.junit && stays ? real_path(path) : NULL;
+	char *target = p->o.junit && stays ? real_path(path) : NULL;
 	if (target && strcmp(target, name) && symlink(target, name) < 0)
 		warn("%s:", name);
 	return path;
@@ -683,12 +658,10 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 	bool failed = (status == EXIT_FAILED || status == EXIT_RUN) && !sig;
 	bool stays = p->o.run_dir || p->o.keep == KEEP_ALWAYS;
 	struct list ended = { 0 };
-	const struct outcome *o;
 	const char *report = NULL;
-	size_t i;
 
-	for (i = 0; i < p->nfiles; i++) {
-		o = &records[i].o;
+	for (size_t i = 0; i < p->nfiles; i++) {
+		const struct outcome *o = &records[i].o;
 		failed = failed || o->result == FLAKY
 			|| (o->result >= FAIL && o->result != CANCEL);
 		stays = stays || records[i].kept;
@@ -725,10 +698,9 @@ drain(struct show *show, int64_t deadline, int sig)
 {
 	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
 	struct pollfd out[3] = { { .events = POLLOUT } };
-	size_t i;
 
 	while ((out->fd = show_write(show)) >= 0 && (deadline < 0 || clock_ms() < deadline)) {
-		for (i = 0; i < LEN(sigs); i++)
+		for (size_t i = 0; i < LEN(sigs); i++)
 			if (proc_caught(sigs[i]))
 				return sig ? sig : sigs[i];
 		if (proc_caught(SIGTSTP))
@@ -753,8 +725,7 @@ run(struct plan *p, bool aside)
 {
 	time_t now = time(NULL);
 	struct record *records;
-	struct show *show;
-	int status, sig;
+	int sig;
 
 	proc_catch();
 	if (!aside) {
@@ -772,11 +743,11 @@ run(struct plan *p, bool aside)
 	make_dir(p, aside ? NULL : p->o.run_dir);
 	/* They last as long as the process, with what run.c puts into them. */
 	records = scratch(p->nfiles * sizeof(*records));
-	show = show_open(p, records);
+	struct show *show = show_open(p, records);
 	if (!p->o.quiet && !aside)
 		show_say(show, "config: %s\n%s", p->conf ? shown(p->conf) : "none",
 			headline(p));
-	status = run_files(p, records, show, &sig);
+	int status = run_files(p, records, show, &sig);
 	if (p->asked && !status && !sig)
 		plan_collect(p);
 	if (!aside)
@@ -799,12 +770,11 @@ is_dead(const char *path)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	struct stat st;
-	int fd, r;
 
 	if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
 		return false;
-	fd = open_regular(str("%s/results.jsonl", path), O_RDWR | O_NOFOLLOW);
-	r = fd < 0 ? -1 : fcntl(fd, F_GETLK, &lock);
+	int fd = open_regular(str("%s/results.jsonl", path), O_RDWR | O_NOFOLLOW);
+	int r = fd < 0 ? -1 : fcntl(fd, F_GETLK, &lock);
 	close_keep(fd);
 	return r == 0 && lock.l_type == F_UNLCK;
 }
@@ -817,14 +787,12 @@ find_dead(struct plan *p)
 	struct list names = { 0 };
 	struct record *records;
 	struct plan *run;
-	char *path;
-	size_t i;
 
 	tmp = tmp && *tmp ? tmp : "/tmp";
 	if (list_dir(&names, tmp) < 0)
 		warn("%s:", tmp);
-	for (i = 0; i < names.n; i++) {
-		path = str("%s/%s", tmp, names.v[i]);
+	for (size_t i = 0; i < names.n; i++) {
+		char *path = str("%s/%s", tmp, names.v[i]);
 		run = scratch(sizeof(*run));
 		if (starts(names.v[i], "prun-") && id_valid(names.v[i] + 5) && is_dead(path)
 		&& show_read(run, &records, path) == 0 && !strcmp(run->base, p->base))
@@ -840,15 +808,14 @@ clean_mode(struct plan *p)
 	struct list dirs = { 0 };
 	bool dbs = false;
 	int status = 0;
-	size_t i;
 
-	for (i = 0; i < p->nsuites; i++)
+	for (size_t i = 0; i < p->nsuites; i++)
 		dbs = dbs || p->suites[i].o.db;
 	if (!p->paths.n)
 		find_dead(p);
 	if (!dbs && !p->paths.n && !p->conf)
 		bad("--clean", "needs db in prun.conf, or a run directory to remove");
-	for (i = 0; i < p->paths.n; i++) {
+	for (size_t i = 0; i < p->paths.n; i++) {
 		list_add(&dirs, conf_path(p, p->paths.v[i]));
 		refuse_foreign(dirs.v[i]);
 		close(lock_run(dirs.v[i], false));
@@ -857,7 +824,7 @@ clean_mode(struct plan *p)
 	p->paths = dirs;                /* a worker looks for clones in them, from the base */
 	if (dbs)
 		status = run(p, true);
-	for (i = 0; i < dirs.n; i++) {
+	for (size_t i = 0; i < dirs.n; i++) {
 		if (p->o.list) {
 			printf("%s\n", dirs.v[i]);
 		} else if (status) {
@@ -894,17 +861,16 @@ find_attempt(struct plan *p)
 {
 	static const char *const names[] = { "PRUN_TEST", "PRUN_SUITE", "PRUN_DB",
 		"PRUN_DB_URL" };
-	char *dir = real_path(p->o.reopen), *value;
+	char *dir = real_path(p->o.reopen);
 	struct buf env = { 0 };
-	size_t i;
 
 	if (!dir || buf_read(&env, str("%s/env", dir)) < 0)
 		bad("--reopen", "%s has no env file; name the directory of a kept attempt",
 			p->o.reopen);
 	refuse_foreign(dir);
 	p->o.reopen = dir;
-	for (i = 0; i < LEN(names); i++) {
-		value = env_value(env.s, names[i]);
+	for (size_t i = 0; i < LEN(names); i++) {
+		char *value = env_value(env.s, names[i]);
 		if ((value ? setenv(names[i], value, 1) : unsetenv(names[i])) < 0)
 			fatal(EXIT_RUN, "setenv:");
 	}
@@ -937,17 +903,14 @@ count_workers(const struct plan *p)
 static void
 collect(struct plan *p)
 {
-	size_t i;
-	int status;
-
 	p->workers = 1;
 	find_setups(p);
 	p->nfiles = 0;
-	status = run(p, true);
+	int status = run(p, true);
 	if (status)
 		exit(status);
 	/* They are done.  The run still takes its copy of the templates. */
-	for (i = 0; i < p->nsuites; i++)
+	for (size_t i = 0; i < p->nsuites; i++)
 		if (p->suites[i].o.setup)
 			p->suites[i].o.setup = ":";
 }

@@ -83,7 +83,7 @@ static int
 start_worker(struct run *r, int i)
 {
 	struct slot *s = &r->slots[i];
-	int orders[2] = { -1, -1 }, news[2] = { -1, -1 }, k;
+	int orders[2] = { -1, -1 }, news[2] = { -1, -1 };
 	bool piped = proc_pipe(orders) == 0 && proc_pipe(news) == 0;
 
 	fflush(NULL);
@@ -92,7 +92,7 @@ start_worker(struct run *r, int i)
 		close(orders[1]);
 		close(news[0]);
 		/* Ends that are open here would hide another's end of file. */
-		for (k = 0; k < r->nslots; k++) {
+		for (int k = 0; k < r->nslots; k++) {
 			close_keep(r->slots[k].orders);
 			close_keep(r->slots[k].news);
 		}
@@ -119,10 +119,8 @@ start_worker(struct run *r, int i)
 static void
 cancel(struct run *r, int64_t grace_ms)
 {
-	int i;
-
 	r->stopping = true;
-	for (i = 0; i < r->nslots; i++)
+	for (int i = 0; i < r->nslots; i++)
 		order(r, i, (struct order){ .type = ORDER_CANCEL, .ms = grace_ms });
 }
 
@@ -142,11 +140,9 @@ static int
 most_ahead(const struct plan *p)
 {
 	int64_t n = p->o.ahead, most = (sysconf(_SC_OPEN_MAX) - 24) / 2 - p->workers;
-	const struct opts *o;
-	size_t i;
 
-	for (i = 0; i < p->nsuites && p->o.ahead == AHEAD_AUTO; i++) {
-		o = &p->suites[i].o;
+	for (size_t i = 0; i < p->nsuites && p->o.ahead == AHEAD_AUTO; i++) {
+		const struct opts *o = &p->suites[i].o;
 		if (o->by_worker)
 			return 0;
 		if (o->server || o->db || o->service.n)
@@ -165,10 +161,10 @@ most_ahead(const struct plan *p)
 static void
 begin_test(struct run *r)
 {
-	struct slot *s, *first = NULL;
+	struct slot *first = NULL;
 	int testing = 0;
 
-	for (s = r->slots; s < r->slots + r->nslots; s++) {
+	for (struct slot *s = r->slots; s < r->slots + r->nslots; s++) {
 		testing += s->testing;
 		if (r->views[s - r->slots].phase == PREPARED && !s->testing
 		&& (!first || s->turn < first->turn))
@@ -233,11 +229,8 @@ tell(struct run *r, const struct file *f, bool again)
 static void
 list_clones(struct run *r)
 {
-	const struct record *c;
-	const struct file *f;
-
-	for (f = r->p->files; f < r->p->files + r->p->nfiles; f++) {
-		c = &r->records[f->index];
+	for (const struct file *f = r->p->files; f < r->p->files + r->p->nfiles; f++) {
+		const struct record *c = &r->records[f->index];
 		if (c->kept && !(c->ended && is_failure(&c->o) && c->kept == c->o.attempt))
 			show_say(r->show, "database of %s: %s", shown(f->test),
 				clone_url(r, f, c->kept));
@@ -249,9 +242,9 @@ list_clones(struct run *r)
 static bool
 give_back(struct run *r, int slot, const struct outcome *o)
 {
-	int i, left = 0;
+	int left = 0;
 
-	for (i = 0; i < r->nslots; i++)
+	for (int i = 0; i < r->nslots; i++)
 		left += i != slot && r->slots[i].worker.pid && !r->slots[i].parked;
 	if (!left || r->stopping)
 		return false;
@@ -276,9 +269,7 @@ wants_alone(const struct run *r, const struct file *f)
 static void
 occupy(struct run *r, const struct file *f, bool yes)
 {
-	size_t i;
-
-	for (i = 0; i < f->nlocks; i++)
+	for (size_t i = 0; i < f->nlocks; i++)
 		r->held[f->locks[i]] = yes;
 	r->in_suite[f->suite - r->p->suites] += yes ? 1 : -1;
 	r->running += yes ? 1 : -1;
@@ -328,7 +319,7 @@ take_result(struct run *r, int slot, const struct outcome *o)
 	const struct file *f = &r->p->files[o->file];
 	struct record *c = &r->records[o->file];
 	struct outcome before = c->o;
-	bool again, audit = r->p->o.audit;
+	bool audit = r->p->o.audit;
 
 	occupy(r, f, false);
 	r->slots[slot].testing = false;
@@ -337,7 +328,7 @@ take_result(struct run *r, int slot, const struct outcome *o)
 		r->most = o->room;      /* for so many has the database server room */
 	if (o->crowded && give_back(r, slot, o))
 		return;
-	again = wants_another(r, f, o);
+	bool again = wants_another(r, f, o);
 	c->ended = !again;
 	c->failed += is_failure(o);
 	record(r, c, o);
@@ -379,13 +370,13 @@ lose_attempt(struct run *r, int i, const char *why)
 static void
 take_done(struct run *r, int i, bool failed)
 {
-	char *path = str("%s/notes%d", r->p->dir, i), *text, *line;
+	char *path = str("%s/notes%d", r->p->dir, i), *line;
 	bool was_setup = r->slots[i].order.type == ORDER_SETUP;
 	struct buf b = { 0 };
 
 	if (buf_read(&b, path) == 0)
 		unlink(path);
-	text = b.s;
+	char *text = b.s;
 	while ((line = next_line(&text)))
 		show_say(r->show, "%s%s", r->p->o.clean ? "" : "prun: ", line + 2);
 	r->next_setup += was_setup;
@@ -467,10 +458,9 @@ read_news(struct run *r, int i)
 {
 	struct slot *s = &r->slots[i];
 	struct news n;
-	ssize_t got;
 
 	while (s->news >= 0) {
-		got = read(s->news, &n, sizeof(n));
+		ssize_t got = read(s->news, &n, sizeof(n));
 		if (got == 0) {         /* it is about to end, which a signal will tell */
 			close(s->news);
 			s->news = -1;
@@ -494,8 +484,6 @@ replace_worker(struct run *r, int i)
 	struct slot *s = &r->slots[i];
 	const char *how = proc_how_ended(&s->worker);
 	struct pids keep = { 0 };
-	enum order_type lost;
-	int k;
 
 	read_news(r, i);
 	/* As long as it is a zombie its children are ours. */
@@ -504,7 +492,7 @@ replace_worker(struct run *r, int i)
 		/* Right after fork there is no group yet. */
 		killpg(s->sessions.v[s->sessions.n - 1], SIGKILL);
 	}
-	for (k = 0; k < r->nslots; k++)
+	for (int k = 0; k < r->nslots; k++)
 		proc_add(&keep, r->slots[k].worker.pid);
 	proc_drain(&keep, NULL);
 	free(keep.v);
@@ -513,7 +501,7 @@ replace_worker(struct run *r, int i)
 	close_keep(s->news);
 	s->orders = s->news = -1;
 	s->worker.pid = 0;
-	lost = s->busy ? s->order.type : ORDER_QUIT;
+	enum order_type lost = s->busy ? s->order.type : ORDER_QUIT;
 	s->busy = false;
 	r->views[i].phase = IDLE;
 	if (lost == ORDER_RUN)
@@ -539,13 +527,11 @@ replace_worker(struct run *r, int i)
 static bool
 may_run(const struct run *r, const struct file *f)
 {
-	size_t i;
-
 	if (r->alone || (r->running && wants_alone(r, f)))
 		return false;
 	if (r->in_suite[f->suite - r->p->suites] >= f->suite->o.workers)
 		return false;
-	for (i = 0; i < f->nlocks; i++)
+	for (size_t i = 0; i < f->nlocks; i++)
 		if (r->held[f->locks[i]])
 			return false;
 	return true;
@@ -557,14 +543,13 @@ static bool
 begin_round(struct run *r)
 {
 	const struct plan *p = r->p;
-	size_t i;
 
 	if (r->first < p->nfiles || (p->o.audit && r->round >= p->o.audit))
 		return false;
 	r->round++;
 	r->order = plan_order(p, p->o.audit ? str("%s-%d", p->o.shuffle, r->round)
 		: p->o.shuffle);
-	for (i = p->nfiles; i > 0; i--)
+	for (size_t i = p->nfiles; i > 0; i--)
 		if (!r->records[r->order[i - 1]].ended)
 			r->order[--r->first] = r->order[i - 1];
 	if (p->o.audit && r->first < p->nfiles)
@@ -576,11 +561,8 @@ begin_round(struct run *r)
 static const struct file *
 next_file(struct run *r)
 {
-	const struct file *f;
-	size_t i;
-
-	for (i = r->first; i < r->p->nfiles && !r->alone; i++) {
-		f = &r->p->files[r->order[i]];
+	for (size_t i = r->first; i < r->p->nfiles && !r->alone; i++) {
+		const struct file *f = &r->p->files[r->order[i]];
 		if (may_run(r, f)) {
 			memmove(&r->order[r->first + 1], &r->order[r->first],
 				(i - r->first) * sizeof(*r->order));
@@ -625,12 +607,10 @@ static bool
 hand_out(struct run *r)
 {
 	bool busy = false, queued = false;
-	struct slot *s;
-	size_t i;
 
 	if (!r->stopping)
 		begin_test(r);
-	for (s = r->slots; s < r->slots + r->nslots; s++) {
+	for (struct slot *s = r->slots; s < r->slots + r->nslots; s++) {
 		/* With nobody else at work there is room for one that is parked. */
 		if (s->worker.pid && !s->busy && (!s->parked || !r->running))
 			give_work(r, (int)(s - r->slots));
@@ -641,7 +621,7 @@ hand_out(struct run *r)
 	if (begin_round(r))
 		return hand_out(r);
 	/* What had to wait for the end: keep = run, and nothing failed. */
-	for (i = 0; i < r->p->nfiles && !r->failed; i++) {
+	for (size_t i = 0; i < r->p->nfiles && !r->failed; i++) {
 		if (r->p->files[i].suite->o.keep == KEEP_RUN && r->records[i].kept) {
 			queue_drop(r, (int)i, r->records[i].kept);
 			r->records[i].kept = 0;
@@ -658,13 +638,10 @@ static void
 suspend(struct run *r)
 {
 	int64_t begin = clock_ms();
-	struct slot *s;
 	siginfo_t si;
-	size_t k;
-	int i;
 
-	for (i = 0; i < r->nslots; i++) {
-		s = &r->slots[i];
+	for (int i = 0; i < r->nslots; i++) {
+		struct slot *s = &r->slots[i];
 		if (!s->worker.pid)
 			continue;
 		/* First the worker, so that it starts nothing meanwhile. */
@@ -672,14 +649,14 @@ suspend(struct run *r)
 		/* WNOWAIT: should it be dead instead, that is for replace_worker(). */
 		waitid(P_PID, (id_t)s->worker.pid, &si, WSTOPPED | WEXITED | WNOWAIT);
 		read_news(r, i);
-		for (k = 0; k < s->sessions.n; k++)
+		for (size_t k = 0; k < s->sessions.n; k++)
 			killpg(s->sessions.v[k], SIGSTOP);
 	}
 	raise(SIGSTOP);
-	for (i = 0; i < r->nslots; i++) {
-		s = &r->slots[i];
+	for (int i = 0; i < r->nslots; i++) {
+		struct slot *s = &r->slots[i];
 		order(r, i, (struct order){ ORDER_PAUSED, .ms = clock_ms() - begin });
-		for (k = 0; k < s->sessions.n; k++)
+		for (size_t k = 0; k < s->sessions.n; k++)
 			killpg(s->sessions.v[k], SIGCONT);
 		if (s->worker.pid)
 			kill(s->worker.pid, SIGCONT);
@@ -715,9 +692,8 @@ static void
 heed_signals(struct run *r)
 {
 	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
-	size_t i;
 
-	for (i = 0; i < LEN(sigs); i++)
+	for (size_t i = 0; i < LEN(sigs); i++)
 		if (proc_caught(sigs[i]))
 			stop_for_signal(r, sigs[i]);
 	if (!r->sig && show_error(r->show) == EPIPE)
@@ -758,9 +734,7 @@ await_news(struct run *r, int64_t until)
 static bool
 goes_on(const struct run *r)
 {
-	int i;
-
-	for (i = 0; i < r->nslots; i++)
+	for (int i = 0; i < r->nslots; i++)
 		if (r->slots[i].worker.pid)
 			return r->deadline < 0 || clock_ms() < r->deadline;
 	return false;
@@ -771,12 +745,11 @@ static void
 quit(struct run *r)
 {
 	int64_t most = clock_ms() + 10000;
-	int i;
 
 	if (r->deadline < 0 || r->deadline > most)
 		r->deadline = most;
 	r->quits = true;
-	for (i = 0; i < r->nslots; i++)
+	for (int i = 0; i < r->nslots; i++)
 		order(r, i, (struct order){ .type = ORDER_QUIT });
 }
 
@@ -786,10 +759,8 @@ quit(struct run *r)
 static void
 kill_workers(struct run *r)
 {
-	struct slot *s;
-
 	r->killed = true;
-	for (s = r->slots; s < r->slots + r->nslots; s++) {
+	for (struct slot *s = r->slots; s < r->slots + r->nslots; s++) {
 		r->stopping = r->stopping || s->worker.pid;
 		if (s->worker.pid)
 			kill(s->worker.pid, SIGKILL);
@@ -797,7 +768,7 @@ kill_workers(struct run *r)
 	r->deadline = clock_ms() + 500;
 	while (goes_on(r))
 		await_news(r, -1);
-	for (s = r->slots; s < r->slots + r->nslots; s++)
+	for (struct slot *s = r->slots; s < r->slots + r->nslots; s++)
 		if (s->worker.pid && s->busy && s->order.type == ORDER_RUN)
 			lose_attempt(r, (int)(s - r->slots), "could not be killed");
 }
@@ -809,11 +780,9 @@ static void
 end_files(struct run *r)
 {
 	bool failed = false, cut = false;
-	struct record *c;
-	size_t i;
 
-	for (i = 0; i < r->p->nfiles; i++) {
-		c = &r->records[i];
+	for (size_t i = 0; i < r->p->nfiles; i++) {
+		struct record *c = &r->records[i];
 		c->ended = c->attempts; /* also if it waited for a retry */
 		if (!c->attempts) {
 			cut = true;
@@ -831,7 +800,7 @@ int
 run_files(const struct plan *p, struct record *records, struct show *show, int *sig)
 {
 	int ahead = most_ahead(p);
-	size_t n = (size_t)(p->workers + ahead), k;
+	size_t n = (size_t)(p->workers + ahead);
 	struct run r = {
 		.p = p, .records = records, .show = show, .most = p->workers + ahead,
 		.order = plan_order(p, p->o.shuffle), .deadline = -1,
@@ -840,7 +809,6 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 		.slots = scratch(n * sizeof(*r.slots)), .views = scratch(n * sizeof(*r.views)),
 		.fds = scratch((n + 3) * sizeof(*r.fds))
 	};
-	struct record *c;
 
 	if (ahead && p->o.ahead == AHEAD_AUTO)
 		n -= (size_t)ahead - 1;
@@ -852,8 +820,8 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 		show_say(show, "prun: only %d at once: %s", r.nslots, strerror(errno));
 	/* Until it has run, a file's result is that it did not.
 	 * Later than the workers, whose forks would copy all that. */
-	for (k = 0; k < p->nfiles; k++) {
-		c = &records[k];
+	for (size_t k = 0; k < p->nfiles; k++) {
+		struct record *c = &records[k];
 		c->o = (struct outcome){ .file = (int)k, .attempt = 1, .result = CANCEL,
 			.cause = CAUSE_CANCELLED };
 		if (p->o.audit)
@@ -895,12 +863,11 @@ static const char *const evidence[] = {
 static size_t
 weigh(const struct plan *p, const struct record *f, const struct record *g)
 {
-	const struct outcome *a, *b;
-	int k, failed = 0, harmless = 0;
+	int failed = 0, harmless = 0;
 
-	for (k = 1; k <= p->o.audit; k++) {
-		a = &f->rounds[k];
-		b = &g->rounds[k];
+	for (int k = 1; k <= p->o.audit; k++) {
+		const struct outcome *a = &f->rounds[k];
+		const struct outcome *b = &g->rounds[k];
 		failed += is_failure(a) && beside(a, b);
 		harmless += beside(a, b) && !is_failure(a) && !is_failure(b);
 	}
@@ -919,11 +886,11 @@ add_lines(struct buf *b, const struct plan *p, const struct record *records,
 	struct buf serial = { 0 }, lock = { 0 };
 	const char *s;
 	int locks = 0;
-	size_t i, k, n;
+	size_t n;
 
-	for (i = 0; i < p->nfiles; i++) {
+	for (size_t i = 0; i < p->nfiles; i++) {
 		lock.n = n = 0;
-		for (k = 0; k < p->nfiles; k++) {
+		for (size_t k = 0; k < p->nfiles; k++) {
 			if (group[k] != i)
 				continue;
 			n++;
@@ -947,14 +914,14 @@ static void
 add_suspects(struct buf *b, const struct plan *p, const struct record *records, size_t f,
 	size_t *group)
 {
-	size_t i, k, from, e, strongest = NO_EVIDENCE;
+	size_t k, from, strongest = NO_EVIDENCE;
 
-	for (i = 0; i < p->nfiles; i++) {
-		e = weigh(p, &records[f], &records[i]);
+	for (size_t i = 0; i < p->nfiles; i++) {
+		size_t e = weigh(p, &records[f], &records[i]);
 		strongest = e < strongest ? e : strongest;
 	}
 	buf_fmt(b, "\n    %s", evidence[strongest]);
-	for (i = 0; i < p->nfiles && strongest < NO_EVIDENCE; i++) {
+	for (size_t i = 0; i < p->nfiles && strongest < NO_EVIDENCE; i++) {
 		if (weigh(p, &records[f], &records[i]) != strongest)
 			continue;
 		buf_fmt(b, " %s", shown(p->files[i].test));
@@ -968,16 +935,14 @@ add_suspects(struct buf *b, const struct plan *p, const struct record *records, 
 void
 run_audit(const struct plan *p, const struct record *records, struct show *show)
 {
-	size_t *group = xcalloc(p->nfiles, sizeof(*group)), i, n[4] = { 0 };
+	size_t *group = xcalloc(p->nfiles, sizeof(*group)), n[4] = { 0 };
 	struct buf found = { 0 };
-	const struct record *c;
-	const char *name;
 
-	for (i = 0; i < p->nfiles; i++)
+	for (size_t i = 0; i < p->nfiles; i++)
 		group[i] = i;
-	for (i = 0; i < p->nfiles; i++) {
-		name = shown(p->files[i].test);
-		c = &records[i];
+	for (size_t i = 0; i < p->nfiles; i++) {
+		const char *name = shown(p->files[i].test);
+		const struct record *c = &records[i];
 		if (is_failure(c->rounds)) {
 			n[2]++;
 			buf_fmt(&found, "broken: %s  fails alone\n", name);

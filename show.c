@@ -100,9 +100,7 @@ on_github(const struct plan *p)
 static void
 put_counts(struct buf *b, const int n[RESULTS])
 {
-	int k;
-
-	for (k = PASS; k < RESULTS; k++)
+	for (int k = PASS; k < RESULTS; k++)
 		if (n[k] || k == PASS)
 			buf_fmt(b, "%s%d %s", k == PASS ? "" : ", ", n[k], result_word[k]);
 }
@@ -120,12 +118,11 @@ show_write(struct show *s)
 {
 	struct pollfd p = { .fd = s->fd, .events = POLLOUT };
 	size_t left;
-	ssize_t n;
 
 	while ((left = s->out.n - s->written) > 0 && !s->error) {
 		if (poll(&p, 1, 0) <= 0)
 			return s->fd;
-		n = write(s->fd, s->out.s + s->written, left < CHUNK ? left : CHUNK);
+		ssize_t n = write(s->fd, s->out.s + s->written, left < CHUNK ? left : CHUNK);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return s->fd;
 		s->written += n < 0 ? 0 : (size_t)n;
@@ -177,14 +174,14 @@ void
 show_say(struct show *s, const char *fmt, ...)
 {
 	struct buf b = { 0 };
-	char *text, *line;
+	char *line;
 	va_list ap;
 
 	erase(s);
 	va_start(ap, fmt);
 	buf_vfmt(&b, fmt, ap);
 	va_end(ap);
-	text = b.s;
+	char *text = b.s;
 	while ((line = next_line(&text)))
 		put_line(s, line);
 	buf_free(&b);
@@ -209,9 +206,9 @@ progress(const struct show *s, const struct slot_view *v, int n, int64_t now)
 {
 	const struct plan *p = s->plan;
 	int64_t left = 0;
-	int failed = 0, i;
+	int failed = 0;
 
-	for (i = 0; i < (int)p->nfiles; i++) {
+	for (int i = 0; i < (int)p->nfiles; i++) {
 		if (s->records[i].ended) {
 			failed += s->records[i].o.result >= FAIL;
 			continue;
@@ -220,7 +217,7 @@ progress(const struct show *s, const struct slot_view *v, int n, int64_t now)
 		left += p->files[i].expect_ms < 0 ? -(INT64_C(1) << 40)
 			: p->files[i].expect_ms;
 	}
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		left -= v[i].phase == IDLE ? 0 : now - v[i].since;
 	return str("  %d/%zu files, %d failed, %.0fs%s", s->done, p->nfiles, failed,
 		seconds(now - p->began), left / p->workers > 1000
@@ -234,7 +231,6 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 	int64_t pause = s->screen ? 50 : every;
 	struct winsize ws = { .ws_col = 0 };
 	size_t mark = scratch_mark();
-	int i;
 
 	if (!now && (s->plan->o.quiet || s->plan->o.interactive))
 		return -1;
@@ -245,7 +241,7 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 	if (ioctl(1, TIOCGWINSZ, &ws) < 0 || !ws.ws_col)
 		ws = (struct winsize){ .ws_col = 80, .ws_row = 24 };
 	erase(s);
-	for (i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if (v[i].phase != IDLE && (!s->screen || s->lines < ws.ws_row - 3))
 			draw_line(s, str("%s%-7s %s  %.0fs", s->screen ? "  " : "running: ",
 				phase_name[v[i].phase],
@@ -354,7 +350,7 @@ show_notes(struct show *s, const struct file *f, bool same, char *notes, char **
 	const struct record *c = &s->records[f->index];
 	const char *cause = cause_name[c->o.cause];
 	char *line, *v[FIELDS] = { "", (char *)cause, "", "", "" };
-	int tests = 0, ours = 0, i;
+	int tests = 0, ours = 0;
 
 	while ((line = next_line(&notes))) {
 		if (!starts(line, "x ")) {
@@ -365,7 +361,7 @@ show_notes(struct show *s, const struct file *f, bool same, char *notes, char **
 			continue;
 		}
 		line += 2;
-		for (i = 0; i < FIELDS; i++) {
+		for (int i = 0; i < FIELDS; i++) {
 			v[i] = line;
 			line += strcspn(line, i < MESSAGE ? "\t" : "");
 			if (*line)
@@ -389,10 +385,10 @@ static void
 show_tail(struct show *s, const char *dir, const char *name)
 {
 	struct buf b = { 0 };
-	char *text, *line;
+	char *line;
 
 	buf_tail(&b, str("%s/%s.log", dir, name), 15);
-	text = b.s;
+	char *text = b.s;
 	if (!b.n)
 		return;
 	put_command(s, str("::group::end of the %s log", name));
@@ -420,10 +416,9 @@ static void
 show_again(struct show *s, const struct file *f, const char *path)
 {
 	const struct plan *p = s->plan;
-	size_t i;
 
 	buf_fmt(&s->out, "    %-11s", "again");
-	for (i = 0; i <= p->again.n; i++) {
+	for (size_t i = 0; i <= p->again.n; i++) {
 		if (i == p->again_at && p->nsuites > 1 && !p->o.suite.n) {
 			put_word(s, "-s");
 			put_word(s, f->suite->name);
@@ -443,10 +438,9 @@ list_left(struct list *names, const char *dir)
 {
 	static const char *const own[] = { "db.out", "env", "junit.xml", "notes" };
 	struct list all = { 0 };
-	size_t i;
 
 	list_dir(&all, dir);
-	for (i = 0; i < all.n; i++)
+	for (size_t i = 0; i < all.n; i++)
 		if (*all.v[i] != '.' && find_word(own, LEN(own), all.v[i]) == LEN(own))
 			list_add(names, all.v[i]);
 	list_free(&all);
@@ -458,14 +452,12 @@ show_files(struct show *s, const struct file *f, const char *dir)
 {
 	const char *clone = str("_w%d_%s", f->index, s->plan->id);
 	struct list names = { 0 };
-	size_t i, left = 0;
-	char *name;
-	int n;
+	size_t left = 0;
 
 	list_left(&names, dir);
-	for (i = 0; i < names.n; i++) {
-		name = names.v[i];
-		n = (int)strlen(name) - 4;
+	for (size_t i = 0; i < names.n; i++) {
+		char *name = names.v[i];
+		int n = (int)strlen(name) - 4;
 		if (ends(name, ".log"))
 			put_line(s, str("    %-12s%s/%s", str("%.*s log", n, name), dir, name));
 		else if (!strstr(name, clone) && ++left <= LEFT_SHOWN)
@@ -529,9 +521,8 @@ show_phases(const struct plan *p, const struct outcome *o, const char *fmt,
 	const char *between)
 {
 	char *text = "";
-	int k;
 
-	for (k = CLONING; k <= PHASES; k++)     /* and the end, which is IDLE */
+	for (int k = CLONING; k <= PHASES; k++)     /* and the end, which is IDLE */
 		if (o->began[k % PHASES])
 			text = str("%s%s%s", text, *text ? between : "", str(fmt,
 				phase_name[k % PHASES],
@@ -563,7 +554,6 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 	const struct outcome *o = &s->records[f->index].o;
 	struct list names = { 0 };
 	struct buf b = { 0 };
-	size_t i;
 
 	json_file(&b, f);
 	fill(&b, ",'attempt':%d,'start':%t,'result':%s,'cause':%s,'message':%s,'status':%d,"
@@ -574,7 +564,7 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 	buf_str(&b, show_phases(s->plan, o, "\"%s\":%.3f", ","));
 	fill(&b, "},'logs':[");
 	list_left(&names, dir);
-	for (i = 0; i < names.n; i++)
+	for (size_t i = 0; i < names.n; i++)
 		if (ends(names.v[i], ".log"))
 			fill(&b, b.s[b.n - 1] == '[' ? "%s" : ",%s", names.v[i]);
 	buf_char(&b, ']');
@@ -593,7 +583,6 @@ json_value(const char *object, const char *key)
 {
 	const char *s = strstr(object, str("\"%s\":", key));
 	struct buf b = { 0 };
-	char *value;
 
 	if (!s)
 		return "";
@@ -604,7 +593,7 @@ json_value(const char *object, const char *key)
 		s += *s == '\\' && s[1];
 		buf_char(&b, *s);
 	}
-	value = str("%s", b.n ? b.s : "");
+	char *value = str("%s", b.n ? b.s : "");
 	buf_free(&b);
 	return value;
 }
@@ -622,13 +611,10 @@ static void
 read_ended(struct plan *p, struct record *records, const char *object)
 {
 	int64_t i = json_number(object, "index", 1), n = json_number(object, "attempt", 1);
-	struct outcome *o;
-	char *phases;
-	int k;
 
 	if (i < 0 || i >= (int64_t)p->nfiles)
 		return;
-	o = &records[i].o;
+	struct outcome *o = &records[i].o;
 	if (p->o.audit && records[i].attempts && o->result >= FAIL)
 		return;                 /* the first failure stands for the file */
 	records[i].attempts = o->attempt = n >= 1 && n <= 1000 ? (int)n : 1;
@@ -639,8 +625,8 @@ read_ended(struct plan *p, struct record *records, const char *object)
 	o->status = (int)json_number(object, "status", 1);
 	o->ms = json_number(object, "seconds", 1000);
 	o->slot = (int)json_number(object, "worker", 1);
-	phases = strstr(object, "\"phases\":");
-	for (k = 0; phases && k < PHASES; k++)
+	char *phases = strstr(object, "\"phases\":");
+	for (int k = 0; phases && k < PHASES; k++)
 		if (*json_value(phases, phase_name[k]))
 			o->began[k] = p->began + json_number(phases, phase_name[k], 1000);
 	o->notes = true;        /* they may be there, or else: */
@@ -650,17 +636,16 @@ read_ended(struct plan *p, struct record *records, const char *object)
 int
 show_read(struct plan *p, struct record **records, const char *dir)
 {
-	char *text, *end, *line, *s;
+	char *text;
 	struct buf b = { 0 };
-	struct file *f;
 	size_t n = 0;
 	int r = buf_read(&b, str("%s/results.jsonl", dir));
 
-	end = b.n ? strrchr(b.s, '\n') : NULL;
+	char *end = b.n ? strrchr(b.s, '\n') : NULL;
 	if (end)
 		*end = '\0';            /* a line without an end was cut by a crash */
 	text = end ? b.s : NULL;
-	line = next_line(&text);
+	char *line = next_line(&text);
 	line = line ? line : "";
 	snprintf(p->id, sizeof(p->id), "%s", json_value(line, "run"));
 	p->hash = (uint32_t)strtoul(json_value(line, "plan"), NULL, 16);
@@ -670,14 +655,14 @@ show_read(struct plan *p, struct record **records, const char *dir)
 	p->base = json_value(line, "base");
 	p->o.audit = json_number(line, "audit", 1);
 	p->began = 1;           /* 0 is never */
-	for (s = line; (s = strstr(s, "{\"index\"")); s++)
+	for (char *s = line; (s = strstr(s, "{\"index\"")); s++)
 		n++;
 	p->files = scratch(n * sizeof(*p->files));
 	*records = scratch(n * sizeof(**records));
-	for (s = line; (s = strstr(s, "{\"index\"")); s++) {
+	for (char *s = line; (s = strstr(s, "{\"index\"")); s++) {
 		(*records)[p->nfiles].o = (struct outcome){ .result = CANCEL, .attempt = 1,
 			.cause = CAUSE_CANCELLED, .why = "! the run ended before it did" };
-		f = &p->files[p->nfiles];
+		struct file *f = &p->files[p->nfiles];
 		f->index = (int)p->nfiles++;
 		/* A damaged one that follows no other is none. */
 		f->copy = (int)json_number(s, "copy", 1);
@@ -747,9 +732,8 @@ show_property(struct part *p, const struct reader *r)
 		{ "prun.started", &p->started }, { "prun.run", &p->run },
 		{ "prun.phases", &p->phases }, { "prun.dir", &p->dir }
 	};
-	size_t i;
 
-	for (i = 0; i < LEN(texts); i++)
+	for (size_t i = 0; i < LEN(texts); i++)
 		if (!strcmp(name, texts[i].name) && *value)
 			*texts[i].to = str("%s", value);
 	if (!strcmp(name, "prun.name"))
@@ -871,17 +855,16 @@ by_weight(const void *a, const void *b)
 static void
 page_files(struct buf *b, const struct page *page, const char *dir)
 {
-	const char *base = str("%s/", page->dir), *path, *up;
+	const char *base = str("%s/", page->dir), *up;
 	struct list names = { 0 };
-	struct buf tail;
 	struct stat st;
-	size_t i, k, same;
+	size_t k, same;
 
 	if (access(str("%s/../results.jsonl", dir), F_OK) == 0)
 		list_left(&names, dir);
-	for (i = 0; i < names.n && i < TESTS_SHOWN; i++) {
-		path = str("%s/%s", dir, names.v[i]);
-		tail = (struct buf){ 0 };
+	for (size_t i = 0; i < names.n && i < TESTS_SHOWN; i++) {
+		const char *path = str("%s/%s", dir, names.v[i]);
+		struct buf tail = (struct buf){ 0 };
 		if (ends(path, ".log") && lstat(path, &st) == 0 && S_ISREG(st.st_mode))
 			buf_tail(&tail, path, 40);
 		for (k = same = 0; base[k] && base[k] == path[k]; k++)
@@ -901,11 +884,10 @@ static void
 page_rows(struct buf *b, const struct page *page, size_t n, size_t most)
 {
 	const struct row *row = page->rows;
-	const char *result;
 
 	fill(b, "<table>\n<tr><th>Result<th>Failed<th>Seconds<th>File\n");
 	for (; row < page->rows + n && b->n < 2 * most; row++) {
-		result = result_name[row->is.result];
+		const char *result = result_name[row->is.result];
 		fill(b, "<tr class='f %h' id=f%d><td><b class=%h>%h</b><td>%n of %n<td>%t"
 			"<td>%h\n", result, row->number, result, result, row->failed,
 			row->tests, row->is.ms, row->name);
@@ -1000,29 +982,27 @@ show_page(const struct plan *p, const char *report)
 	const char *path = p->o.html ? p->o.html : "", *slash = strrchr(path, '/');
 	struct page page = { .n = 0 };
 	struct buf b = { 0 };
-	int n[RESULTS] = { 0 }, k;
-	struct reader *r;
-	size_t i;
+	int n[RESULTS] = { 0 };
 
 	if (!*path && !step)
 		return;
-	r = xml_open(report, NULL, PAGE_TEXT, INT64_MAX);
+	struct reader *r = xml_open(report, NULL, PAGE_TEXT, INT64_MAX);
 	if (!r && *path)
 		warn("a page needs a report in a file; %s:", report);
 	if (!r)
 		return;
 	read_rows(&page, r);
 	xml_close(r);
-	for (i = 0; i < page.n; i++)
+	for (size_t i = 0; i < page.n; i++)
 		n[page.rows[i].is.result]++;
 	buf_str(&b, page_head);
-	for (k = 0; k < RESULTS; k++)
+	for (int k = 0; k < RESULTS; k++)
 		fill(&b, "#%h:checked ~ * .f:not(.%h) { display: none }\n", result_name[k],
 			result_name[k]);
 	buf_str(&b, "</style><h1>");
 	put_counts(&b, n);
 	fill(&b, "</h1>\n<input type=radio name=f id=all checked><label for=all>all</label>\n");
-	for (k = 0; k < RESULTS; k++)
+	for (int k = 0; k < RESULTS; k++)
 		if (n[k])
 			fill(&b, "<input type=radio name=f id=%h><label for=%h>%d %h</label>\n",
 				result_name[k], result_name[k], n[k], result_word[k]);
@@ -1036,7 +1016,7 @@ show_page(const struct plan *p, const char *report)
 	page_rows(&b, &page, page.n, PAGE_MOST);
 	if (*path && file_write(path, b.s, b.n, 0666) < 0)
 		warn("%s:", path);
-	for (i = 0; i < page.n; i++)
+	for (size_t i = 0; i < page.n; i++)
 		buf_free(&page.rows[i].failures);
 	free(page.rows);
 	buf_free(&b);
@@ -1052,7 +1032,6 @@ show_open(const struct plan *p, const struct record *records)
 	const char *tty = ttyname(1), *term = getenv("TERM");
 	char *path = str("%s/results.jsonl", p->dir);
 	struct buf b = { 0 };
-	size_t i;
 
 	buf_free(&s->out);
 	*s = (struct show){ .plan = p, .records = records, .drawn = p->began };
@@ -1065,7 +1044,7 @@ show_open(const struct plan *p, const struct record *records)
 	fill(&b, "{'prun':%s,'run':%s,'plan':%s,'shard':%d,'shards':%d,'audit':%n,'base':%s,"
 		"'started':%s,'files':[", PRUN_VERSION, p->id, str("%08" PRIx32, p->hash),
 		p->shard, p->shards, p->o.audit, p->base, p->started);
-	for (i = 0; i < p->nfiles; i++) {
+	for (size_t i = 0; i < p->nfiles; i++) {
 		buf_str(&b, i ? "}," : "");
 		json_file(&b, &p->files[i]);
 	}
@@ -1136,18 +1115,18 @@ show_result(struct show *s, const struct file *f, const char *dir, const char *u
 static void
 show_copies(struct show *s, const struct file *last)
 {
-	char **told = &s->told[last->index - last->copy + 1], *why, *test;
-	int failed = 0, i;
+	char **told = &s->told[last->index - last->copy + 1];
+	int failed = 0;
 
-	for (i = 0; i < last->copy; i++)
+	for (int i = 0; i < last->copy; i++)
 		failed += told[i] != NULL;
 	if (failed)
 		put_line(s, str("%s failed %d of %d", last->test, failed, last->copy));
-	for (i = 0; i < last->copy; i++) {
-		why = told[i];
+	for (int i = 0; i < last->copy; i++) {
+		char *why = told[i];
 		if (!why || told_as(told, i, why))
 			continue;
-		test = strstr(why, "\nx ");     /* its message, else the cause */
+		char *test = strstr(why, "\nx ");     /* its message, else the cause */
 		test = test ? test + 3 : why + 2;
 		test = str("%.*s", (int)strcspn(test, "\n"), test);
 		put_line(s, str("%5d x %s", told_as(told, last->copy, why), strrchr(test, '\t')
@@ -1159,17 +1138,16 @@ static void
 show_table(struct show *s)
 {
 	const struct plan *p = s->plan;
-	const struct outcome *o;
-	size_t i, width = 4, n;
+	size_t width = 4;
 
-	for (i = 0; i < p->nfiles; i++) {
-		n = strlen(title(s, &p->files[i]));
+	for (size_t i = 0; i < p->nfiles; i++) {
+		size_t n = strlen(title(s, &p->files[i]));
 		width = n > width ? n : width;
 	}
 	width = width > 54 ? 54 : width;        /* of 80 columns */
 	buf_fmt(&s->out, "\n%-*s  Result   Tests  Duration\n", (int)width, "File");
-	for (i = 0; i < p->nfiles; i++) {
-		o = &s->records[i].o;
+	for (size_t i = 0; i < p->nfiles; i++) {
+		const struct outcome *o = &s->records[i].o;
 		buf_fmt(&s->out, "%-*s  %s  %5s  %7.1fs\n", (int)width,
 			title(s, &p->files[i]), word(s, o->result, 7),
 			o->report ? str("%" PRId64, o->tests) : "-", seconds(o->ms));
@@ -1194,12 +1172,10 @@ sum_up(const struct show *s, const struct suite *suite, int64_t wall, struct buf
 {
 	struct sums sums = { .wall = wall };
 	int64_t from = INT64_MAX, to = 0, tests = 0, failed = 0, skipped = 0;
-	int files = 0, restarts = 0, k;
-	const struct outcome *o;
-	size_t i;
+	int files = 0, restarts = 0;
 
-	for (i = 0; i < s->plan->nfiles; i++) {
-		o = &s->records[i].o;
+	for (size_t i = 0; i < s->plan->nfiles; i++) {
+		const struct outcome *o = &s->records[i].o;
 		if (suite && s->plan->files[i].suite != suite)
 			continue;
 		sums.n[o->result]++;
@@ -1221,7 +1197,7 @@ sum_up(const struct show *s, const struct suite *suite, int64_t wall, struct buf
 	if (suite)
 		sums.wall = to > from ? to - from : 0;
 	fill(b, ",'files':%d", files);
-	for (k = 0; k < RESULTS; k++)
+	for (int k = 0; k < RESULTS; k++)
 		fill(b, ",%s:%d", result_name[k], sums.n[k]);
 	fill(b, ",'tests':%n,'failed':%n,'skipped':%n,'restarts':%d,'seconds':%t,"
 		"'test_seconds':%t", tests, failed, skipped, restarts, sums.wall, sums.ms);
@@ -1236,15 +1212,14 @@ show_suites(struct show *s, int status, int64_t ms)
 	const struct plan *p = s->plan;
 	const struct suite *suite = p->suites;
 	char *path = str("%s/summary.json", p->dir);
-	struct sums all, sums;
 	struct buf b = { 0 };
 
 	fill(&b, "{'run':%s,'status':%d", p->id, status);
-	all = sum_up(s, NULL, ms, &b);
+	struct sums all = sum_up(s, NULL, ms, &b);
 	for (; suite < p->suites + p->nsuites; suite++) {
 		fill(&b, suite == p->suites ? ",'suites':[{'name':%s" : "},{'name':%s",
 			suite->name);
-		sums = sum_up(s, suite, 0, &b);
+		struct sums sums = sum_up(s, suite, 0, &b);
 		if (p->nsuites > 1 && !p->o.quiet) {
 			buf_fmt(&s->out, "suite %s: ", suite->name);
 			put_counts(&s->out, sums.n);
@@ -1267,12 +1242,11 @@ void
 show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 {
 	const struct plan *p = s->plan;
-	struct sums all;
 
 	erase(s);
 	if (!p->o.quiet)
 		show_table(s);
-	all = show_suites(s, status, ms);
+	struct sums all = show_suites(s, status, ms);
 	buf_fmt(&s->out, "\n%zu file%s: ", p->nfiles, p->nfiles == 1 ? "" : "s");
 	put_counts(&s->out, all.n);
 	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));

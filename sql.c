@@ -100,10 +100,9 @@ static char *
 decode(const char *from, const char *to)
 {
 	char *start = scratch((size_t)(to - from) + 1), *out = start;
-	unsigned c;
 
 	for (; from < to; from++) {
-		c = (unsigned char)*from;
+		unsigned c = (unsigned char)*from;
 		if (c == '%' && isxdigit((unsigned char)from[1])
 		&& isxdigit((unsigned char)from[2])) {
 			sscanf(from + 1, "%2x", &c);
@@ -136,11 +135,10 @@ static bool
 next_param(const char **s, enum url_kind kind, struct param *p)
 {
 	bool dsn = kind == URL_DSN;
-	const char *key, *end;
 
 	*s += strspn(*s, dsn ? blank : "?&");
-	key = *s;
-	end = key + strcspn(key, dsn ? "= \t\n" : "=&");
+	const char *key = *s;
+	const char *end = key + strcspn(key, dsn ? "= \t\n" : "=&");
 	p->key = decode(key, end);
 	p->from = end + strspn(end, dsn ? blank : "");
 	if (dsn && *p->from != '=')
@@ -204,9 +202,8 @@ list_hosts(const struct url *u, bool ports)
 {
 	bool bracket = false, port = false;
 	struct buf b = { 0 };
-	const char *s;
 
-	for (s = u->host; s < u->path; s++) {
+	for (const char *s = u->host; s < u->path; s++) {
 		port = port && *s != ',';
 		if (*s == '[' || *s == ']')
 			bracket = *s == '[';
@@ -223,7 +220,7 @@ static char *
 to_dsn(const char *url)
 {
 	struct url u = split_url(url);
-	const char *s = u.query, *colon;
+	const char *s = u.query;
 	char *hosts = list_hosts(&u, false);
 	struct buf b = { 0 };
 	struct param p;
@@ -231,7 +228,7 @@ to_dsn(const char *url)
 	if (u.kind == URL_DSN)
 		return str("%s", url);
 	if (u.host > u.user) {
-		colon = u.user + strcspn(u.user, ":@");
+		const char *colon = u.user + strcspn(u.user, ":@");
 		add_known(&b, "user", decode(u.user, colon));
 		if (*colon == ':')
 			add_known(&b, "password", decode(colon + 1, u.host - 1));
@@ -279,14 +276,13 @@ url_env(const char *url, struct list *env)
 {
 	struct buf b = { 0 };
 	struct param p;
-	const char *s;
 
 	if (url_kind(url) != URL_PG && url_kind(url) != URL_DSN)
 		return;
 	url = to_dsn(url);
 	while (next_param(&url, URL_DSN, &p)) {
 		buf_str(&b, "PG");
-		for (s = strcmp(p.key, "dbname") ? p.key : "database"; *s; s++)
+		for (const char *s = strcmp(p.key, "dbname") ? p.key : "database"; *s; s++)
 			if (*s != '_')
 				buf_char(&b, toupper((unsigned char)*s));
 		list_add(env, str("%s=%s", take(&b), p.value));
@@ -334,16 +330,15 @@ char *
 url_template(const char *url)
 {
 	enum url_kind kind = url_kind(url);
-	char *name;
 
 	if (kind == URL_OTHER || kind == URL_FILE) {
-		name = last_part(kind == URL_FILE ? url_file(url)
+		char *name = last_part(kind == URL_FILE ? url_file(url)
 			: str("%.*s", (int)strcspn(url, "?"), url));
 		*extension(name) = '\0';
 		return name;
 	}
 	/* As libpq chooses. */
-	name = url_param(url, "dbname");
+	char *name = url_param(url, "dbname");
 	name = name ? name : getenv("PGDATABASE");
 	name = name ? name : url_param(url, "user");
 	name = name ? name : getenv("PGUSER");
@@ -386,11 +381,11 @@ char *
 url_stem(const char *url)
 {
 	static const char plain[] = "0123456789abcdefghijklmnopqrstuvwxyz_";
-	char *name = url_template(url), *s;
+	char *name = url_template(url);
 	uint32_t h = hash(HASH_BEGIN, name);
 	bool altered = strlen(name) > STEM_MAX;
 
-	for (s = name; *s; s++)
+	for (char *s = name; *s; s++)
 		if (!strchr(plain, *s)) {
 			*s = isupper((unsigned char)*s) ? (char)(*s | 32) : '_';
 			altered = true;
@@ -421,12 +416,11 @@ url_clone(const char *url, const char *name, const char *dir)
 	const char *slashes = starts(url, "sqlite") ? "///" : "";
 	struct url u = split_url(url);
 	struct buf b = { 0 }, query = { 0 };
-	bool given;
 
 	if (u.kind == URL_FILE)
 		return str("%.*s%s%s%s", (int)strcspn(url, ":") + 1, url, starts(url, "jdbc:")
 			? "sqlite:" : slashes, url_clone_file(url, name, dir), u.query);
-	given = replace_params(&query, &u, " dbname ", name);
+	bool given = replace_params(&query, &u, " dbname ", name);
 	buf_add(&b, url, (size_t)(u.path - url));
 	if (u.kind == URL_PG && (!given || u.query > u.path + 1))
 		buf_fmt(&b, "/%s", name);
@@ -518,9 +512,8 @@ scan_error(const char *text)
 	};
 	const char *level = strstr(text, ":  "), *detail = strstr(text, "DETAIL:  ");
 	const char *state = "08006";
-	size_t i;
 
-	for (i = 0; i < LEN(words); i++)
+	for (size_t i = 0; i < LEN(words); i++)
 		if (strstr(text, words[i][0]))
 			state = words[i][1];
 	if (level && strlen(level) > 10 && level[8] == ':') {
@@ -599,13 +592,12 @@ sql_libpq(void)
 	};
 	static int have = -1;
 	const char *wanted = getenv("PRUN_LIBPQ");
-	void *lib = NULL, *f;
-	size_t i;
+	void *lib = NULL;
 
 	if (have >= 0)
 		return have;
 	if (!wanted || !*wanted) {
-		for (i = 0; !lib && i < LEN(names); i++)
+		for (size_t i = 0; !lib && i < LEN(names); i++)
 			lib = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
 	} else if (strcmp(wanted, "none")) {
 		lib = dlopen(wanted, RTLD_NOW | RTLD_LOCAL);
@@ -613,8 +605,8 @@ sql_libpq(void)
 			warn("PRUN_LIBPQ: %s; using psql", dlerror());
 	}
 	have = lib != NULL;
-	for (i = 0; have && i < LEN(pq_names); i++) {
-		f = dlsym(lib, pq_names[i]);
+	for (size_t i = 0; have && i < LEN(pq_names); i++) {
+		void *f = dlsym(lib, pq_names[i]);
 		/* POSIX lets a function's address stand in a void *. */
 		memcpy((char *)&pq + i * sizeof(f), &f, sizeof(f));
 		have = f != NULL;
@@ -647,7 +639,6 @@ pq_reply(struct session *db, int64_t deadline, bool heed)
 {
 	struct reply r = { 0 }, wait;
 	void *result;
-	int i, status, columns, fields;
 
 	/* To the last result, NULL: an error comes well before the server is ready
 	 * again, and a statement that is sent in between is not taken. */
@@ -660,12 +651,12 @@ pq_reply(struct session *db, int64_t deadline, bool heed)
 				break;
 		}
 		result = pq.getResult(db->conn);
-		status = pq.resultStatus(result);
-		columns = pq.nfields(result);
-		fields = pq.ntuples(result) * columns;
+		int status = pq.resultStatus(result);
+		int columns = pq.nfields(result);
+		int fields = pq.ntuples(result) * columns;
 		if (fields)
 			r.v = scratch(sizeof(*r.v) * (size_t)fields);
-		for (i = 0; i < fields; i++)
+		for (int i = 0; i < fields; i++)
 			r.v[r.n++] = str("%s", pq.getvalue(result, i / columns, i % columns));
 		if (result && status != PQ_TUPLES && status != PQ_COMMAND)
 			r = scan_error(pq.errorMessage(db->conn));
@@ -688,9 +679,8 @@ psql_start(struct session *db)
 	struct list env = { 0 };
 	struct spawn s = { .argv = argv };
 	int in[2] = { -1, -1 }, out[2] = { -1, -1 }, failed = -1;
-	size_t i;
 
-	for (i = 0; environ[i]; i++)
+	for (size_t i = 0; environ[i]; i++)
 		if (!starts(environ[i], "LC_ALL=") && !starts(environ[i], "PGPASSWORD="))
 			list_add(&env, environ[i]);
 	list_add(&env, "LC_ALL=C");     /* we read its messages */
@@ -715,9 +705,8 @@ psql_start(struct session *db)
 static struct reply
 psql_reply(struct session *db, int64_t deadline, bool heed)
 {
-	char *mark = str("@@%d ", db->statement), chunk[4096], *at, *s;
+	char *mark = str("@@%d ", db->statement), chunk[4096], *at;
 	struct reply r = { 0 };
-	ssize_t n;
 
 	for (;;) {
 		at = db->text.n ? strstr(db->text.s, mark) : NULL;
@@ -726,13 +715,13 @@ psql_reply(struct session *db, int64_t deadline, bool heed)
 		r = await_fd(db, db->out, POLLIN, deadline, heed);
 		if (r.trouble)
 			return r;
-		n = read(db->out, chunk, sizeof(chunk));
+		ssize_t n = read(db->out, chunk, sizeof(chunk));
 		if (n <= 0)
 			return scan_error(db->text.n ? db->text.s
 				: "psql exited without a message");
 		buf_add(&db->text, chunk, (size_t)n);
 	}
-	s = str("%.*s", (int)(at - db->text.s), db->text.s);
+	char *s = str("%.*s", (int)(at - db->text.s), db->text.s);
 	db->text.n = 0;
 	if (starts(at + strlen(mark), "true"))
 		return scan_error(s);
@@ -788,11 +777,9 @@ sql_send(struct session *db, const char *sql)
 struct reply
 sql_reply(struct session *db, int64_t deadline, bool heed)
 {
-	struct reply r;
-
 	if (!db->open)
 		return sql_error("08006", "the connection was lost");
-	r = (db->conn ? pq_reply : psql_reply)(db, deadline, heed);
+	struct reply r = (db->conn ? pq_reply : psql_reply)(db, deadline, heed);
 	if (r.trouble == SQL_LOST)
 		sql_close(db);
 	return r;
@@ -801,10 +788,8 @@ sql_reply(struct session *db, int64_t deadline, bool heed)
 struct reply
 sql_do(struct session *db, const char *sql)
 {
-	struct reply r;
-
 	sql_send(db, sql);
-	r = sql_reply(db, proc_clock(db->w) + db->answer_ms, false);
+	struct reply r = sql_reply(db, proc_clock(db->w) + db->answer_ms, false);
 	if (r.trouble == SQL_LATE) {
 		sql_close(db);
 		r = sql_error("08006", r.message);
@@ -817,10 +802,9 @@ sql_open(struct session *db, bool heed)
 {
 	int64_t most = db->answer_ms < 15000 ? db->answer_ms : 15000;
 	int64_t deadline = proc_clock(db->w) + most;
-	struct reply r;
 
 	db->open = true;
-	r = sql_libpq() ? pq_connect(db, deadline, heed) : psql_start(db);
+	struct reply r = sql_libpq() ? pq_connect(db, deadline, heed) : psql_start(db);
 	/* It is to live as long as the run, whatever the role's settings are. */
 	sql_send(db, "SET statement_timeout = 0");
 	if (!r.trouble)

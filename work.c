@@ -65,9 +65,7 @@ env_set(struct attempt *a, const char *setting)
 static void
 env_all(struct attempt *a, const struct list *names, const char *value)
 {
-	size_t i;
-
-	for (i = 0; i < names->n; i++)
+	for (size_t i = 0; i < names->n; i++)
 		env_set(a, str("%s=%s", names->v[i], value));
 }
 
@@ -77,19 +75,17 @@ env_expand(struct attempt *a, const char *setting)
 {
 	const char *s = strchr(setting, '=') + 1;
 	struct buf b = { 0 };
-	bool brace;
-	size_t i, n;
 
 	buf_add(&b, setting, (size_t)(s - setting));
 	while (*s) {
-		brace = starts(s, "${PRUN_");
+		bool brace = starts(s, "${PRUN_");
 		if (!brace && !starts(s, "$PRUN_")) {
 			buf_char(&b, *s++);
 			continue;
 		}
 		s += 1 + brace;
-		n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_");
-		i = env_find(a, s, n);
+		size_t n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_");
+		size_t i = env_find(a, s, n);
 		if (i < a->env.n)
 			buf_str(&b, a->env.v[i] + n + 1);
 		s += n;
@@ -105,8 +101,7 @@ make_env(struct attempt *a)
 {
 	const struct plan *p = a->plan;
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	const char *db_url = a->f ? a->db_url : a->o->db, *name;
-	size_t i, n;
+	const char *db_url = a->f ? a->db_url : a->o->db;
 
 	list_free(&a->env);
 	env_set(a, str("PRUN_RUN=%s", p->id));
@@ -118,7 +113,7 @@ make_env(struct attempt *a)
 		env_set(a, str("PRUN_WORKER=%d", a->w->slot));
 		env_set(a, str("PRUN_ATTEMPT=%d", a->out.attempt));
 		env_set(a, str("PRUN_REPEAT=%d", a->f->copy ? a->f->copy : 1));
-		for (i = 1; i < a->nports; i++)
+		for (size_t i = 1; i < a->nports; i++)
 			env_set(a, str("%s=%d", a->o->ports.v[i - 1], a->ports[i].number));
 		env_set(a, str("PRUN_CPUS=%ld", cpus > p->workers ? cpus / p->workers : 1));
 		env_set(a, str("PRUN_DIR=%s", a->dir));
@@ -144,12 +139,12 @@ make_env(struct attempt *a)
 		env_set(a, str("PRUN_DB_URL=%s", db_url ? db_url : ""));
 		env_all(a, &a->o->db_env, db_url ? db_url : "");
 	}
-	for (i = 0; i < a->o->env.n; i++)
+	for (size_t i = 0; i < a->o->env.n; i++)
 		env_expand(a, a->o->env.v[i]);
 	a->ours = a->env.n;
-	for (i = 0; environ[i]; i++) {
-		n = strcspn(environ[i], "=");
-		name = str("%.*s", (int)n, environ[i]);
+	for (size_t i = 0; environ[i]; i++) {
+		size_t n = strcspn(environ[i], "=");
+		const char *name = str("%.*s", (int)n, environ[i]);
 		/* neither one of ours, nor of an outer run's database, nor hidden */
 		if (env_find(a, name, n) == a->env.n && !starts(name, "PRUN_DB")
 		&& !plan_matches(&a->o->unset, name))
@@ -164,15 +159,14 @@ write_env(struct attempt *a)
 	char *path = str("%s/env", a->dir);
 	struct buf b = { 0 };
 	struct list all = { 0 };
-	size_t i, n;
 
-	for (i = 0; i < a->ours; i++)
+	for (size_t i = 0; i < a->ours; i++)
 		list_add(&all, a->env.v[i]);
 	/* For psql and its like, which cannot read a driver's URL. */
 	if (a->db_url)
 		url_env(a->db_url, &all);
-	for (i = 0; i < all.n; i++) {
-		n = strcspn(all.v[i], "=") + 1;
+	for (size_t i = 0; i < all.n; i++) {
+		size_t n = strcspn(all.v[i], "=") + 1;
 		buf_fmt(&b, "export %.*s", (int)n, all.v[i]);
 		buf_quote(&b, all.v[i] + n);
 		buf_char(&b, '\n');
@@ -215,10 +209,9 @@ run_command(struct attempt *a, const char *command, const char *log, int64_t dea
 	bool heed)
 {
 	struct spawn s = { .argv = proc_argv(command, NULL), .env = a->env.v };
-	int status;
 
 	s.out = s.err = open_regular(log, O_WRONLY | O_CREAT | O_APPEND);
-	status = proc_run(a->w, &s, deadline, heed, a->o->grace_ms, &a->notes);
+	int status = proc_run(a->w, &s, deadline, heed, a->o->grace_ms, &a->notes);
 	if (status == SPAWN_FAILED)
 		buf_fmt(&a->notes, "- %s\n", proc_why_not(s.argv[0], errno));
 	close_keep(s.out);
@@ -229,9 +222,7 @@ run_command(struct attempt *a, const char *command, const char *log, int64_t dea
 static bool
 take_ports(struct attempt *a)
 {
-	size_t i;
-
-	for (i = 0; i < a->nports; i++)
+	for (size_t i = 0; i < a->nports; i++)
 		if (proc_hold(&a->ports[i]) < 0)
 			return false;
 	a->url = str("http://localhost:%d", a->ports[0].number);
@@ -279,7 +270,6 @@ clone(struct attempt *a)
 static bool
 has_died(struct attempt *a, bool may_end, const char *when)
 {
-	const struct proc *p;
 	size_t i;
 
 	for (i = 0; i < a->nstack; i++)
@@ -288,7 +278,7 @@ has_died(struct attempt *a, bool may_end, const char *when)
 			break;
 	if (i == a->nstack)
 		return false;
-	p = &a->procs[i];
+	const struct proc *p = &a->procs[i];
 	a->out.service = (int)i;
 	fails(a, CAUSE_SERVER_DIED, str("%s died%s: %s%s", a->o->services[i].title, when,
 		proc_how_ended(p), p->status || a->w->go ? ""
@@ -306,7 +296,6 @@ start_member(struct attempt *a, size_t i)
 		.port = a->ports[m->port].number, .log = a->logs[i], .server = &s };
 	struct buf reason = { 0 };
 	int fd[2] = { -1, -1 };
-	enum cause cause;
 
 	a->out.service = (int)i;
 	s.out = s.err = open_regular(r.log, O_WRONLY | O_CREAT | O_APPEND);
@@ -321,7 +310,7 @@ start_member(struct attempt *a, size_t i)
 	r.fd = fd[0];
 	if (a->o->ready_timeout_ms >= 0)
 		r.deadline = proc_clock(a->w) + a->o->ready_timeout_ms;
-	cause = a->out.cause ? a->out.cause : proc_ready(&r, &reason);
+	enum cause cause = a->out.cause ? a->out.cause : proc_ready(&r, &reason);
 	if (!has_died(a, false, " before it was ready") && cause != CAUSE_NONE)
 		fails(a, cause, str("%s is not ready after %.1fs (ready-timeout): %s", m->title,
 			(double)a->o->ready_timeout_ms / 1000, reason.s ? reason.s : ""));
@@ -350,9 +339,7 @@ await_go(struct attempt *a, bool may_end, const char *when)
 static void
 stop_stack(struct attempt *a)
 {
-	size_t i;
-
-	for (i = a->nstack; i > 0; i--)
+	for (size_t i = a->nstack; i > 0; i--)
 		proc_stop(a->w, &a->procs[i - 1], a->o->grace_ms, true, &a->notes);
 }
 
@@ -360,10 +347,9 @@ stop_stack(struct attempt *a)
 static int
 release_ports(struct attempt *a)
 {
-	size_t i;
 	int taken = 0;
 
-	for (i = 0; i < a->nports; i++)
+	for (size_t i = 0; i < a->nports; i++)
 		if (proc_taken(&a->ports[i]))
 			taken = a->ports[i].number;
 	return taken;
@@ -380,8 +366,7 @@ static bool
 serve(struct attempt *a)
 {
 	bool released = a->ports[0].hold < 0, waited = false;
-	const struct service *dead;
-	int lost = 0, status, taken;
+	int lost = 0;
 	size_t i;
 
 	for (;;) {
@@ -398,8 +383,8 @@ serve(struct attempt *a)
 			return true;
 		if (a->out.cause != CAUSE_SERVER_DIED)
 			break;
-		dead = &a->o->services[a->out.service];
-		status = a->procs[a->out.service].status;
+		const struct service *dead = &a->o->services[a->out.service];
+		int status = a->procs[a->out.service].status;
 		stop_stack(a);
 		if (a->out.began[PREPARED] >= a->out.began[STARTING]) {
 			if (waited)
@@ -408,7 +393,7 @@ serve(struct attempt *a)
 			buf_fmt(&a->notes, "- %s; started again\n", a->why);
 			continue;
 		}
-		taken = release_ports(a);
+		int taken = release_ports(a);
 		/* It went to the background, or the shell could not run it. */
 		if (status == 0 || status == 126 || status == 127 || (released && !taken))
 			break;
@@ -435,9 +420,8 @@ static bool
 wrote_too_much(const struct attempt *a)
 {
 	struct stat st;
-	size_t i;
 
-	for (i = 0; i < a->nstack; i++)
+	for (size_t i = 0; i < a->nstack; i++)
 		if (stat(a->logs[i], &st) == 0 && st.st_size > a->o->log_limit)
 			return true;
 	return stat(a->log, &st) == 0 && st.st_size > a->o->log_limit;
@@ -470,13 +454,12 @@ static void
 interrupt(struct attempt *a)
 {
 	static const int sigs[] = { SIGINT, SIGTERM, SIGQUIT, SIGABRT };
-	int64_t until;
 
 	enter(a, STOPPING);
 	log_processes(a);
 	killpg(a->test.pid, sigs[a->o->timeout_signal]);
 	killpg(a->test.pid, SIGCONT);
-	until = proc_clock(a->w) + 2000;
+	int64_t until = proc_clock(a->w) + 2000;
 	while (!a->w->cancelled && !proc_late(a->w, until)) {
 		/* sh -c dies of INT at once, pytest in it writes. */
 		if (proc_ended(&a->test) && proc_left(a->w, &a->test, NULL) == 0)
@@ -490,11 +473,11 @@ static void
 await_test(struct attempt *a)
 {
 	struct worker *w = a->w;
-	int64_t end = a->f->timeout_ms < 0 ? -1 : proc_clock(w) + a->f->timeout_ms, next;
+	int64_t end = a->f->timeout_ms < 0 ? -1 : proc_clock(w) + a->f->timeout_ms;
 
 	while (a->out.cause == CAUSE_NONE
 	&& !has_died(a, a->o->server_exit, " during the test")) {
-		next = proc_clock(w) + 100;     /* to look at the logs */
+		int64_t next = proc_clock(w) + 100;     /* to look at the logs */
 		if (w->cancelled)
 			fails(a, CAUSE_CANCELLED, "");
 		else if (proc_ended(&a->test))
@@ -516,14 +499,13 @@ run_test(struct attempt *a)
 	const char *command = plan_command(a->f), *path = a->f->path;
 	struct spawn s = { .env = a->env.v, .terminal = a->plan->o.interactive };
 	struct list args = { 0 };
-	size_t i;
 
 	enter(a, TESTING);
 	if (!command)
 		list_add(&args, str("%s%s", strchr(path, '/') ? "" : "./", path));
-	for (i = 0; i < a->f->more.n; i++)
+	for (size_t i = 0; i < a->f->more.n; i++)
 		list_add(&args, a->f->more.v[i]);
-	for (i = 0; i < a->plan->args.n; i++)
+	for (size_t i = 0; i < a->plan->args.n; i++)
 		list_add(&args, a->plan->args.v[i]);
 	s.argv = command ? proc_argv(command, &args) : args.v;
 	s.out = s.err = s.terminal ? -1 : open_regular(a->log, O_WRONLY | O_CREAT | O_APPEND);
@@ -613,11 +595,10 @@ static void
 judge_isolation(struct attempt *a)
 {
 	const char *why;
-	int used;
 
 	if (!a->db_url || !a->out.tested || a->w->cancelled)
 		return;
-	used = pg_used(a->pg);
+	int used = pg_used(a->pg);
 	a->out.connected = used > 0;
 	if (used != 0 || a->out.result != PASS)
 		return;
@@ -688,11 +669,10 @@ after(struct attempt *a)
 	int64_t most = a->w->cancelled ? 1500 : 60000;  /* prun waits 2 s and the grace */
 	char *log = str("%s/after.log", a->dir);
 	struct buf tail = { 0 };
-	int status;
 
 	if (!a->o->after || !a->env.n)
 		return;
-	status = run_command(a, a->o->after, log, proc_clock(a->w) + most, false);
+	int status = run_command(a, a->o->after, log, proc_clock(a->w) + most, false);
 	proc_drain(&a->w->pids, NULL);
 	if (status) {           /* not the log's path: it goes if the test passed */
 		buf_fmt(&a->notes, "- after failed: %s\n", how(status));
@@ -742,16 +722,16 @@ tell(struct attempt *a, enum news_type type, const char *path)
 static void
 make_stack(struct attempt *a)
 {
-	size_t i, n = a->o->service.n;
+	size_t n = a->o->service.n;
 
 	a->nports = 1 + a->o->ports.n;
 	a->ports = scratch(a->nports * sizeof(*a->ports));
-	for (i = 0; i < a->nports; i++)
+	for (size_t i = 0; i < a->nports; i++)
 		a->ports[i].hold = -1;
 	a->nstack = n + (a->o->server != NULL);
 	a->procs = scratch((n + 1) * sizeof(*a->procs));
 	a->logs = scratch((n + 1) * sizeof(*a->logs));
-	for (i = 0; i <= n; i++)
+	for (size_t i = 0; i <= n; i++)
 		a->logs[i] = str("%s/%s.log", a->dir, a->o->services[i].name);
 }
 
@@ -781,9 +761,7 @@ begin(struct attempt *a, const struct file *f, int number)
 static void
 end_attempt(struct attempt *a)
 {
-	size_t i;
-
-	for (i = 0; i < a->nports; i++)
+	for (size_t i = 0; i < a->nports; i++)
 		close_keep(a->ports[i].hold);
 	list_free(&a->env);
 	buf_free(&a->notes);
@@ -823,14 +801,13 @@ collect(struct attempt *a, const char *log)
 	char *names = str("%s/collect%d", a->plan->dir, (int)(a->suite - a->plan->suites));
 	struct spawn s = { .argv = proc_argv(a->o->collect, &a->suite->whole) };
 	struct buf tail = { 0 };
-	int status;
 
 	a->url = "http://localhost:1";  /* where nobody listens */
 	make_env(a);
 	s.env = a->env.v;
 	s.out = open_regular(names, O_WRONLY | O_CREAT);
 	s.err = open_regular(log, O_WRONLY | O_CREAT | O_APPEND);
-	status = proc_run(a->w, &s, -1, true, a->o->grace_ms, &a->notes);
+	int status = proc_run(a->w, &s, -1, true, a->o->grace_ms, &a->notes);
 	close_keep(s.out);
 	close_keep(s.err);
 	if (status && !a->w->cancelled) {
@@ -940,19 +917,18 @@ void
 work_run(const struct plan *p, int slot, int orders, int news)
 {
 	struct worker w = { .slot = slot, .orders = orders, .news = news };
-	struct attempt self = { .w = &w, .plan = p, .pg = pg_open(&w, p) }, a;
+	struct attempt self = { .w = &w, .plan = p, .pg = pg_open(&w, p) };
 	size_t mark = scratch_mark();
-	struct order o;
 
 	for (;;) {
 		while (!w.ordered && w.orders >= 0)
 			proc_wait(&w, NULL, 0, -1);
 		/* Without an order: prun is dead, and nothing is under way. */
-		o = w.next;
+		struct order o = w.next;
 		if (!w.ordered || o.type == ORDER_QUIT)
 			break;
 		w.ordered = false;
-		a = self;
+		struct attempt a = self;
 		if (o.type != ORDER_SETUP)
 			begin(&a, &p->files[o.file], o.attempt);
 		if (o.type == ORDER_SETUP)

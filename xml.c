@@ -63,11 +63,9 @@ sink_begin(struct sink *t, int64_t limit, bool escape)
 static size_t
 boundary(const char *s, size_t i)
 {
-	size_t k;
-
 	while (i && ((unsigned char)s[i] & 0xc0) == 0x80)
 		i--;
-	for (k = 1; k < 6 && k <= i && s[i - k] != ';'; k++)
+	for (size_t k = 1; k < 6 && k <= i && s[i - k] != ';'; k++)
 		if (s[i - k] == '&')
 			return i - k;
 	return i;
@@ -149,11 +147,11 @@ put_char(struct sink *t, const char *s, size_t n)
 static size_t
 encode(char *s, unsigned long c)
 {
-	size_t n = 1 + (size_t)(c >= 0x80) + (c >= 0x800) + (c >= 0x10000), i;
+	size_t n = 1 + (size_t)(c >= 0x80) + (c >= 0x800) + (c >= 0x10000);
 
 	if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
 		return encode(s, 0xfffd);
-	for (i = n - 1; i > 0; i--) {
+	for (size_t i = n - 1; i > 0; i--) {
 		s[i] = (char)(0x80 | (c & 63));
 		c >>= 6;
 	}
@@ -169,12 +167,9 @@ put_reference(struct sink *t, const char *s, size_t n)
 		"&lt;<", "&gt;>", "&amp;&", "&quot;\"", "&apos;'"
 	};
 	char copy[HELD], utf8[4], *end;
-	unsigned long code;
-	size_t i, k;
-	bool hex;
 
-	for (k = 0; n > 3 && k < LEN(named); k++) {
-		i = s[1] == named[k][1] ? strlen(named[k]) - 1 : SIZE_MAX;
+	for (size_t k = 0; n > 3 && k < LEN(named); k++) {
+		size_t i = s[1] == named[k][1] ? strlen(named[k]) - 1 : SIZE_MAX;
 		if (i <= n && !memcmp(s, named[k], i)) {
 			if (t->escape && !t->sequence && k < 3)
 				emit(t, s, i);          /* as it is to be written */
@@ -186,11 +181,11 @@ put_reference(struct sink *t, const char *s, size_t n)
 	if (n < 4 || s[1] != '#')
 		return 0;
 	snprintf(copy, sizeof(copy), "%.*s", n < HELD ? (int)n : HELD, s);
-	hex = copy[2] == 'x';
-	code = strtoul(copy + 2 + hex, &end, hex ? 16 : 10);
+	bool hex = copy[2] == 'x';
+	unsigned long code = strtoul(copy + 2 + hex, &end, hex ? 16 : 10);
 	if (!isxdigit((unsigned char)copy[2 + hex]) || *end != ';')
 		return 0;
-	k = encode(utf8, code);
+	size_t k = encode(utf8, code);
 	put_char(t, utf8, k);
 	return (size_t)(end + 1 - copy);
 }
@@ -211,10 +206,10 @@ plain(const char *s, size_t n)
 void
 sink_text(struct sink *t, const char *s, size_t n, bool raw)
 {
-	size_t i, k;
+	size_t k;
 	unsigned c;
 
-	for (i = 0; i < n; i += k) {
+	for (size_t i = 0; i < n; i += k) {
 		k = t->sequence ? 0 : plain(s + i, n - i);
 		if (k) {
 			emit(t, s + i, k);
@@ -238,14 +233,12 @@ sink_text(struct sink *t, const char *s, size_t n, bool raw)
 void
 sink_end(struct sink *t)
 {
-	char *tail;
-
 	buf_add(&t->b, "", 0);
 	if ((int64_t)t->b.n > t->limit)
 		cut_middle(t);
 	if (!t->cut)
 		return;
-	tail = xstrdup(t->b.s + t->head);
+	char *tail = xstrdup(t->b.s + t->head);
 	t->b.n = t->head;
 	buf_fmt(&t->b, "\n[prun: %" PRId64 " bytes cut, see report-limit]\n%s", t->cut, tail);
 	free(tail);
@@ -333,7 +326,7 @@ find_charset(const unsigned char *s, size_t n)
 	static const char *const latin[] = {
 		"iso-8859-1", "iso_8859-1", "latin1", "latin-1", "windows-1252", "cp1252"
 	};
-	char head[200], *name;
+	char head[200];
 	size_t i;
 
 	if (n >= 2 && (!memcmp(s, "\xff\xfe", 2) || !memcmp(s, "<\0", 2)))
@@ -343,7 +336,7 @@ find_charset(const unsigned char *s, size_t n)
 	for (i = 0; i < n && i < sizeof(head) - 1; i++) /* a NUL ends it, which is well */
 		head[i] = (char)tolower(s[i]);
 	head[i] = '\0';
-	name = strstr(head, "<?xml");
+	char *name = strstr(head, "<?xml");
 	name = name ? strstr(name, "encoding") : NULL;
 	if (name)
 		name += 8 + strspn(name + 8, " =\"'");
@@ -360,7 +353,7 @@ fill(struct reader *r)
 	size_t left = (size_t)(r->end - r->s), room = WINDOW - left;
 	bool direct = r->charset == RAW;
 	unsigned char raw[WINDOW / 16];
-	ssize_t n, i;
+	ssize_t n;
 
 	if (r->eof || room < WINDOW / 4)
 		return false;
@@ -380,7 +373,7 @@ fill(struct reader *r)
 	r->at += n;
 	if (r->charset == UNKNOWN)
 		r->charset = find_charset(raw, (size_t)n);
-	for (i = 0; i < n && !direct; i++)
+	for (ssize_t i = 0; i < n && !direct; i++)
 		convert(r, raw[i]);
 	r->end += direct ? n : 0;
 	return !r->eof;
@@ -458,12 +451,11 @@ static char *
 safe_end(char *end)
 {
 	char *p;
-	int k;
 
 	for (p = end - 1; p > end - HELD && *p != '&'; p--)
 		;
 	end = *p == '&' ? p : end;
-	for (k = 0; k < 3 && ((unsigned char)end[-1] & 0xc0) == 0x80; k++)
+	for (int k = 0; k < 3 && ((unsigned char)end[-1] & 0xc0) == 0x80; k++)
 		end--;
 	end -= (unsigned char)end[-1] >= 0xc0;
 	return end - (end[-1] == '\r');
@@ -473,13 +465,13 @@ safe_end(char *end)
 static void
 read_until(struct reader *r, struct sink *t, int stop, bool raw)
 {
-	char *hit, *to;
+	char *hit;
 
 	do {
 		if (r->end - r->s <= HELD)
 			fill(r);
 		hit = memchr(r->s, stop, (size_t)(r->end - r->s));
-		to = hit ? hit : r->end;
+		char *to = hit ? hit : r->end;
 		if (!hit && !r->eof && to - r->s > HELD)
 			to = safe_end(to);
 		if (t)
@@ -501,11 +493,9 @@ in_tag(struct reader *r)
 static void
 read_value(struct reader *r)
 {
-	int quote;
-
 	r->s++;
 	skip_space(r);
-	quote = peek(r);
+	int quote = peek(r);
 	if (quote == '"' || quote == '\'') {
 		r->s++;
 		read_until(r, &r->value, quote, false);
@@ -520,9 +510,8 @@ static const char *
 find_attribute(const struct reader *r, const char *name)
 {
 	const char *s = r->attrs.s;
-	size_t i;
 
-	for (i = 0; i < r->nattrs; i++, s += strlen(s) + 1) {
+	for (size_t i = 0; i < r->nattrs; i++, s += strlen(s) + 1) {
 		if (!strcmp(s, name))
 			return s + strlen(s) + 1;
 		s += strlen(s) + 1;
@@ -537,13 +526,12 @@ read_attribute(struct reader *r)
 	bool good = true;       /* it is ASCII, and not one of a namespace */
 	char name[256];
 	size_t n = 0;
-	int c;
 
 	skip_space(r);
 	if (!in_tag(r))
 		return false;
 	for (; in_tag(r) && !isspace(peek(r)) && !strchr("=\"'", *r->s); r->s++) {
-		c = (unsigned char)*r->s;
+		int c = (unsigned char)*r->s;
 		good = good && c < 0x80 && c != ':' && is_name(c);
 		if (n < sizeof(name) - 1)
 			name[n++] = (char)c;
@@ -621,9 +609,8 @@ xml_attributes(struct buf *b, const struct reader *r, const char *skip)
 {
 	const char *s = r->attrs.s, *value;
 	char word[300];
-	size_t i;
 
-	for (i = 0; i < r->nattrs; i++, s = value + strlen(value) + 1) {
+	for (size_t i = 0; i < r->nattrs; i++, s = value + strlen(value) + 1) {
 		value = s + strlen(s) + 1;
 		snprintf(word, sizeof(word), " %s ", s);
 		if (!strstr(skip, word))
@@ -638,11 +625,10 @@ static char *
 read_name(struct reader *r)
 {
 	size_t n = 0;
-	char *s;
 
 	while (r->end - r->s < 4 * (ptrdiff_t)sizeof(r->name) && fill(r))
 		;
-	s = r->s + 1;
+	char *s = r->s + 1;
 	s += s < r->end && *s == '/';
 	if (s < r->end && strchr("-.0123456789", *s))
 		s = r->end;
@@ -660,10 +646,8 @@ read_name(struct reader *r)
 static bool
 at_tag(struct reader *r, bool top)
 {
-	size_t i;
-
 	read_name(r);
-	for (i = 0; top && r->roots && r->roots[i]; i++)
+	for (size_t i = 0; top && r->roots && r->roots[i]; i++)
 		if (!strcmp(r->roots[i], r->name))
 			return true;
 	return *r->name && (!top || !r->roots);
@@ -674,7 +658,6 @@ static enum event
 read_tag(struct reader *r)
 {
 	bool end = r->s[1] == '/';
-	int c;
 
 	r->s = read_name(r);
 	r->nattrs = r->attrs.n = 0;
@@ -683,7 +666,7 @@ read_tag(struct reader *r)
 	while (!end && read_attribute(r))
 		;
 	r->empty = !end && ahead(r, "/>");
-	c = peek(r);
+	int c = peek(r);
 	if (r->empty)
 		r->s += 2;
 	else if (c == '>')
@@ -813,13 +796,13 @@ trim(const char *s, size_t n)
 static const char *
 find_directive(const char *s, bool *todo)
 {
-	const char *mark, *word;
+	const char *mark;
 	bool first = true;
 
 	for (mark = s; *mark; mark++) {
 		if (*mark != '#' || (mark > s && mark[-1] == '\\'))
 			continue;
-		word = mark + 1 + strspn(mark + 1, " \t");
+		const char *word = mark + 1 + strspn(mark + 1, " \t");
 		*todo = first && !strncasecmp(word, "todo", 4)
 			&& !isalnum((unsigned char)word[4]);
 		if ((*todo || !strncasecmp(word, "skip", 4))
@@ -837,14 +820,12 @@ static double
 take_time(char *name)
 {
 	static const char *const before[] = { "# time=", " in " };
-	double ms;
-	size_t i;
-	char *s, *end;
+	char *end;
 
-	for (i = 0; i < LEN(before); i++)
-		for (s = strstr(name, before[i]); s; s = strstr(s, before[i])) {
+	for (size_t i = 0; i < LEN(before); i++)
+		for (char *s = strstr(name, before[i]); s; s = strstr(s, before[i])) {
 			s += strlen(before[i]);
-			ms = strtod(s, &end);
+			double ms = strtod(s, &end);
 			if (strcmp(end, "ms") || !(ms > 0 && ms < 1e10))
 				continue;
 			name[trim(name, (size_t)(s - name) - strlen(before[i]))] = '\0';
@@ -903,10 +884,9 @@ static bool
 name_subtest(struct tap *t, size_t first, const struct point *parent)
 {
 	bool is_bad = false;
-	struct point *p;
 
 	for (; first < t->n; first++) {
-		p = &t->v[first];
+		struct point *p = &t->v[first];
 		if (strlen(p->title) < TITLE)
 			p->title = str("%s/%s", parent->title, p->title);
 		t->bytes += strlen(p->title);
@@ -944,11 +924,11 @@ read_number(struct tap *t, const char *s, int level)
 static void
 read_title(struct tap *t, struct point *p, const char *s, size_t n)
 {
-	char *title = keep(t, s, trim(s, n)), *from, *to;
+	char *title = keep(t, s, trim(s, n)), *to;
 
 	p->title = title;
 	p->ms = take_time(title);
-	for (from = to = title; *from && to < title + TITLE; *to++ = *from++)
+	for (char *from = to = title; *from && to < title + TITLE; *to++ = *from++)
 		from += *from == '\\' && from[1] && strchr("#\\", from[1]);
 	*to = '\0';
 	if (!*p->title && t->subtest)
@@ -963,17 +943,15 @@ static void
 read_point(struct tap *t, const char *s, int level, bool ok)
 {
 	struct point p = { .level = level, .verdict = ok ? PASSED : FAILED };
-	const char *mark, *why;
-	bool is_bad, todo;
+	bool todo;
 	size_t first;
-	int i;
 
 	end_text(t);
-	for (i = LEVELS; i > level; i--)
+	for (int i = LEVELS; i > level; i--)
 		end_level(t, i);
 	s = read_number(t, s, level);
-	mark = find_directive(s, &todo);
-	why = mark + strspn(mark, "# \t");
+	const char *mark = find_directive(s, &todo);
+	const char *why = mark + strspn(mark, "# \t");
 	why += strcspn(why, " \t");
 	why += strspn(why, " \t");
 	if (todo) {
@@ -986,7 +964,7 @@ read_point(struct tap *t, const char *s, int level, bool ok)
 	read_title(t, &p, s, (size_t)(mark - s));
 	for (first = t->n; first && t->v[first - 1].level > level; first--)
 		;
-	is_bad = name_subtest(t, first, &p);
+	bool is_bad = name_subtest(t, first, &p);
 	/* The children stand for it, unless it failed and they did not. */
 	if (first == t->n || (p.verdict == FAILED && !is_bad)) {
 		add_point(t, &p);
@@ -999,12 +977,11 @@ static bool
 read_plan(struct tap *t, const char *s, int level)
 {
 	struct level *l = &t->at[level];
-	int64_t planned;
 	char *end;
 
 	if (!starts(s, "1..") || !isdigit((unsigned char)s[3]))
 		return false;
-	planned = strtoll(s + 3, &end, 10);
+	int64_t planned = strtoll(s + 3, &end, 10);
 	end += strspn(end, " ");
 	if (*end && *end != '#')
 		return false;           /* 1..5 of something */
@@ -1028,14 +1005,12 @@ static void
 read_text(struct tap *t, const char *line, size_t indent)
 {
 	static const char *const keys[] = { "message: ", "error: " };
-	struct point *p;
 	const char *s = line + indent;
 	bool here = t->message_next || (!t->yaml && *s == '#');
-	size_t i, n;
 
 	if (!t->takes_text)
 		return;
-	p = &t->v[t->n - 1];
+	struct point *p = &t->v[t->n - 1];
 	if (t->text.n < DIAGNOSTICS && p->verdict == FAILED)
 		buf_fmt(&t->text, "%s\n", line);
 	if (t->yaml == indent + 1 && !strcmp(s, "..."))
@@ -1044,13 +1019,13 @@ read_text(struct tap *t, const char *line, size_t indent)
 		t->yaml = indent + 1;
 	else if (t->yaml && starts(s, "duration_ms: "))
 		p->ms = strtod(s + 13, NULL);
-	for (i = 0; t->yaml && i < LEN(keys); i++)
+	for (size_t i = 0; t->yaml && i < LEN(keys); i++)
 		if (starts(s, keys[i])) {
 			s += strlen(keys[i]);
 			here = true;
 		}
 	s += strspn(s, "# \t");
-	n = strlen(s);
+	size_t n = strlen(s);
 	if (!here || !n || p->message)
 		return;
 	t->message_next = t->yaml && !t->message_next && (*s == '|' || *s == '>');
@@ -1107,7 +1082,6 @@ read_log(struct tap *t, FILE *f)
 {
 	struct sink clean = { .limit = 0 };
 	char line[16384];
-	size_t i;
 
 	while (t->bytes <= TAP_MAX && fgets(line, sizeof(line), f)) {
 		sink_begin(&clean, INT32_MAX, false);
@@ -1118,9 +1092,9 @@ read_log(struct tap *t, FILE *f)
 	buf_free(&clean.b);
 	end_text(t);
 	t->is_tap = t->is_tap || (t->plan && t->n);
-	for (i = LEVELS; i > 0; i--)
+	for (size_t i = LEVELS; i > 0; i--)
 		end_level(t, (int)i);
-	for (i = t->n; i && t->v[i - 1].level > 0; i--)
+	for (size_t i = t->n; i && t->v[i - 1].level > 0; i--)
 		if (t->subtest && *t->subtest)
 			t->v[i - 1].title = str("%s/%s", t->subtest, t->v[i - 1].title);
 	if (t->bytes > TAP_MAX || t->bail)
@@ -1156,13 +1130,12 @@ xml_from_tap(const char *log, const char *path, const char *name, int64_t ms)
 	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
 	struct tap t = { .bytes = 0 };
 	struct buf b = { 0 };
-	size_t i;
 
 	if (!f) {
 		close_keep(fd);
 		return 0;
 	}
-	for (i = 0; i <= LEVELS; i++)
+	for (size_t i = 0; i <= LEVELS; i++)
 		t.at[i].planned = -1;
 	read_log(&t, f);
 	fclose(f);                      /* only read from */
@@ -1170,7 +1143,7 @@ xml_from_tap(const char *log, const char *path, const char *name, int64_t ms)
 	buf_str(&b, "<testsuite");
 	xml_attribute(&b, "name", name);
 	buf_fmt(&b, " time=\"%.3f\">\n", (double)ms / 1000);
-	for (i = 0; i < t.n; i++)
+	for (size_t i = 0; i < t.n; i++)
 		write_point(&b, &t.v[i], name);
 	buf_str(&b, "</testsuite>\n");
 	if (t.is_tap)
