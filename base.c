@@ -23,11 +23,10 @@ static void
 print_line(const char *prefix, const char *fmt, va_list ap)
 {
 	const char *reason = ends(fmt, ":") ? str(" %s", strerror(errno)) : "";
-	struct buf text = { 0 };
+	struct buf text = scratch_buf();
 
 	buf_vfmt(&text, fmt, ap);
 	fprintf(stderr, "%s: %s%s\n", prefix, shown(text.s), reason);
-	buf_free(&text);
 }
 
 void
@@ -94,53 +93,6 @@ xcalloc(size_t n, size_t size)
 	return checked(calloc(n + 1, size));
 }
 
-void
-buf_add(struct buf *b, const char *s, size_t n)
-{
-	b->s = grow(b->s, &b->cap, b->n + n + 1, 1);
-	if (n)
-		memcpy(b->s + b->n, s, n);
-	b->n += n;
-	b->s[b->n] = '\0';
-}
-
-void
-buf_str(struct buf *b, const char *s)
-{
-	buf_add(b, s, strlen(s));
-}
-
-void
-buf_char(struct buf *b, int c)
-{
-	char ch = (char)c;
-
-	buf_add(b, &ch, 1);
-}
-
-void
-buf_vfmt(struct buf *b, const char *fmt, va_list ap)
-{
-	va_list again;
-
-	va_copy(again, ap);
-	int n = vsnprintf(NULL, 0, fmt, ap);
-	b->s = grow(b->s, &b->cap, b->n + (size_t)n + 1, 1);
-	vsnprintf(b->s + b->n, (size_t)n + 1, fmt, again);
-	va_end(again);
-	b->n += (size_t)n;
-}
-
-void
-buf_fmt(struct buf *b, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	buf_vfmt(b, fmt, ap);
-	va_end(ap);
-}
-
 /* What scratch() has handed out, in that order. */
 static char **scratched;
 static size_t nscratched, capscratched;
@@ -172,16 +124,79 @@ scratch_release(size_t mark)
 		free(scratched[--nscratched]);
 }
 
+struct buf
+scratch_buf(void)
+{
+	return (struct buf){ .s = scratch(31), .cap = 32, .scratch = nscratched };
+}
+
+/* Makes room for n more bytes and a NUL; returns where they begin. */
+static char *
+buf_grow(struct buf *b, size_t n)
+{
+	b->s = grow(b->s, &b->cap, b->n + n + 1, 1);
+	if (b->scratch)
+		scratched[b->scratch - 1] = b->s;
+	return b->s + b->n;
+}
+
+void
+buf_add(struct buf *b, const char *s, size_t n)
+{
+	char *to = buf_grow(b, n);
+
+	if (n)
+		memcpy(to, s, n);
+	to[n] = '\0';
+	b->n += n;
+}
+
+void
+buf_str(struct buf *b, const char *s)
+{
+	buf_add(b, s, strlen(s));
+}
+
+void
+buf_char(struct buf *b, int c)
+{
+	char ch = (char)c;
+
+	buf_add(b, &ch, 1);
+}
+
+void
+buf_vfmt(struct buf *b, const char *fmt, va_list ap)
+{
+	va_list again;
+
+	va_copy(again, ap);
+	size_t n = (size_t)vsnprintf(NULL, 0, fmt, ap);
+	vsnprintf(buf_grow(b, n), n + 1, fmt, again);
+	va_end(again);
+	b->n += n;
+}
+
+void
+buf_fmt(struct buf *b, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	buf_vfmt(b, fmt, ap);
+	va_end(ap);
+}
+
 char *
 str(const char *fmt, ...)
 {
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 	va_list ap;
 
 	va_start(ap, fmt);
 	buf_vfmt(&b, fmt, ap);
 	va_end(ap);
-	return adopt(b.s);
+	return b.s;
 }
 
 char *
@@ -340,10 +355,10 @@ buf_quote(struct buf *b, const char *s)
 char *
 shown(const char *s)
 {
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	buf_safe(&b, s, strlen(s));
-	return adopt(b.s);
+	return b.s;
 }
 
 void
@@ -387,8 +402,8 @@ buf_read(struct buf *b, const char *path)
 	if (fd < 0)
 		return -1;
 	do {
-		b->s = grow(b->s, &b->cap, b->n + 4096, 1);
-		n = read(fd, b->s + b->n, b->cap - b->n - 1);
+		char *to = buf_grow(b, 4096);
+		n = read(fd, to, b->cap - b->n - 1);
 		if (n > 0)
 			b->n += (size_t)n;
 	} while (n > 0 || (n < 0 && errno == EINTR));
@@ -397,10 +412,11 @@ buf_read(struct buf *b, const char *path)
 	return n < 0 ? -1 : 0;
 }
 
-void
-buf_tail(struct buf *b, const char *path, int lines)
+char *
+file_tail(const char *path, int lines)
 {
 	char chunk[8192], *s, *eol, *end;
+	struct buf b = scratch_buf();
 	int fd = open_regular(path, O_RDONLY);
 	off_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
 	ssize_t n = pread(fd, chunk, sizeof(chunk), size > (off_t)sizeof(chunk)
@@ -414,9 +430,10 @@ buf_tail(struct buf *b, const char *path, int lines)
 	for (; s < end; s = eol + 1) {
 		eol = memchr(s, '\n', (size_t)(end - s));
 		eol = eol ? eol : end;
-		buf_safe(b, s, (size_t)(eol - s > 500 ? 500 : eol - s));
-		buf_str(b, eol - s > 500 ? "...\n" : "\n");
+		buf_safe(&b, s, (size_t)(eol - s > 500 ? 500 : eol - s));
+		buf_str(&b, eol - s > 500 ? "...\n" : "\n");
 	}
+	return b.s;
 }
 
 int64_t

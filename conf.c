@@ -582,7 +582,7 @@ read_entry(struct reading *r, struct buf *text, const char *where)
 static void
 read_file(struct reading *r, const char *path)
 {
-	struct buf text = { 0 }, entry = { 0 };
+	struct buf text = scratch_buf(), entry = scratch_buf();
 	char *line, *where = str("%s:1", path), *begin = NULL;
 	int number = 0;
 
@@ -606,8 +606,6 @@ read_file(struct reading *r, const char *path)
 	if (rest < text.s + text.n)
 		bad(where, "contains a NUL byte; is it UTF-8 text?");
 	read_entry(r, &entry, begin);
-	buf_free(&text);
-	buf_free(&entry);
 }
 
 /* ---- where the user stands, and the base ---- */
@@ -653,7 +651,7 @@ char *
 conf_typed(const struct plan *p, char *path)
 {
 	const char *prefix = conf_below(p->base, p->cwd);
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	if (!prefix || *path == '/' || strstr(str("/%s/", path), "/../"))
 		return real_name(p, path);
@@ -667,9 +665,7 @@ conf_typed(const struct plan *p, char *path)
 	}
 	if (strcmp(path, "."))
 		buf_fmt(&b, "/%s", path);
-	path = str("%s", b.s);
-	buf_free(&b);
-	return path;
+	return b.s;
 }
 
 char *

@@ -410,7 +410,7 @@ add_retries(struct merger *m)
 {
 	static const enum kind as[] = { K_FLAKY, K_FLAKY_ERROR, K_RERUN, K_RERUN_ERROR };
 	struct testcase *c = &m->c;
-	struct buf outputs = { 0 };
+	struct buf outputs = scratch_buf();
 
 	for (size_t i = 0; i < m->nretries; i++) {
 		struct testcase *t = &m->retries[i];
@@ -433,7 +433,6 @@ add_retries(struct merger *m)
 		add_rerun(c, as[2 * is_bad(c) + !t->body.child[K_FAILURE].n], t->b[BAD_ATTRS].s,
 			t->b[BAD_TEXT].s, outputs.s);
 	}
-	buf_free(&outputs);
 }
 
 /* Keeps the case, whose buffers are no longer the merger's. */
@@ -842,17 +841,11 @@ end_suite(struct merger *m, const struct frame *f, bool forced)
 	buf_add(&at->heads, "", 0);
 }
 
-/* The end of an attempt's log, in scratch memory. */
+/* The end of an attempt's log. */
 static char *
 log_end(const struct part *p, size_t attempt)
 {
-	struct buf tail = { 0 };
-
-	if (attempt < p->logs.n)
-		buf_tail(&tail, p->logs.v[attempt], 50);
-	char *s = str("%s", tail.n ? tail.s : "");
-	buf_free(&tail);
-	return s;
+	return attempt < p->logs.n ? file_tail(p->logs.v[attempt], 50) : "";
 }
 
 /* Ends the innermost element; forced: its end tag never came. */
@@ -1180,7 +1173,7 @@ merge_part(struct merger *m, const struct part *p)
 {
 	size_t base = 0;
 	size_t mark = scratch_mark();
-	struct buf why = { 0 };
+	struct buf why = scratch_buf();
 	int reports = 0;
 
 	m->part = p;
@@ -1213,7 +1206,6 @@ merge_part(struct merger *m, const struct part *p)
 	write_unused(m);
 	close_suite(m);
 	free_retries(m);
-	buf_free(&why);
 	scratch_release(mark);
 }
 

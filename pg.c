@@ -473,16 +473,14 @@ run_db_clone(struct pg *pg, char **env, char **url)
 	char *what = str("db-clone: %s", pg->o->db_clone), *out = str("%s/db.out", pg->dir);
 	char **argv = proc_argv(pg->o->db_clone, NULL);
 	const char *why = run_command(pg, what, argv, env, out);
-	struct buf line = { 0 };
 
 	if (why)
 		return why;
-	buf_tail(&line, out, 1);
+	char *line = file_tail(out, 1);
 	if (truncate(out, 0) < 0)       /* only env has its password */
 		unlink(out);
-	if (line.n)
-		*url = str("%.*s", (int)line.n - 1, line.s);
-	buf_free(&line);
+	if (*line)
+		*url = next_line(&line);
 	return *url ? NULL : str("%s printed no URL", what);
 }
 

@@ -602,7 +602,7 @@ read_python(struct plan *p, struct file *f, const char *text, bool first)
 static void
 read_marks(struct plan *p, struct file *f, bool first)
 {
-	struct buf text = { 0 };
+	struct buf text = scratch_buf();
 	int fd = open_regular(f->path, O_RDONLY), number = 0;
 	char head[4097], *rest = head, *line;
 	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof(head) - 1);
@@ -618,7 +618,6 @@ read_marks(struct plan *p, struct file *f, bool first)
 		read_comment(p, f, line, ++number, first);
 	if (ends(f->path, ".py") && buf_read(&text, f->path) == 0)
 		read_python(p, f, text.s, first);
-	buf_free(&text);
 	scratch_release(mark);
 }
 
@@ -698,7 +697,7 @@ static void
 read_tests(const struct plan *p, const struct suite *s, struct list *tests)
 {
 	char *line, *last = "";
-	struct buf names = { 0 };
+	struct buf names = scratch_buf();
 	size_t k = 0, without = 0;
 
 	if (buf_read(&names, str("%s/collect%d", p->dir, (int)(s - p->suites))) < 0)
@@ -719,7 +718,6 @@ read_tests(const struct plan *p, const struct suite *s, struct list *tests)
 	if (without)
 		warn("%s: collect named no tests of %zu file%s, which run whole", plan_label(s),
 			without, without == 1 ? "" : "s");
-	buf_free(&names);
 }
 
 void
@@ -777,7 +775,7 @@ static void
 read_history(const struct plan *p, struct list *lines)
 {
 	char *path = history_path(p), *line, *end;
-	struct buf text = { 0 };
+	struct buf text = scratch_buf();
 
 	if (path && buf_read(&text, path) == 0)
 		for (char *rest = text.s; (line = next_line(&rest));) {
@@ -786,7 +784,6 @@ read_history(const struct plan *p, struct list *lines)
 				list_add(lines, line);
 		}
 	sort(lines, by_line);
-	buf_free(&text);
 }
 
 static char *
@@ -859,7 +856,7 @@ plan_history_write(const struct plan *p, struct list *fresh)
 {
 	char *path = history_path(p);
 	struct list old = { 0 };
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	if (!path)
 		return;
@@ -873,7 +870,6 @@ plan_history_write(const struct plan *p, struct list *fresh)
 	if (b.n && file_write(path, b.s, b.n, 0666) < 0)
 		warn("%s:", path);
 	list_free(&old);
-	buf_free(&b);
 }
 
 /* ---- order and shards ---- */
@@ -975,7 +971,7 @@ choose_suites(struct plan *p)
 static void
 check_playwright(void)
 {
-	struct buf text = { 0 };
+	struct buf text = scratch_buf();
 
 	if (!playwright_config() || buf_read(&text, playwright_config()) < 0)
 		return;
@@ -984,7 +980,6 @@ check_playwright(void)
 		warn("%s has a webServer or baseURL without PRUN_URL, so tests may use "
 			"another server than prun's; see KINDS OF PROJECT in prun(1)",
 			playwright_config());
-	buf_free(&text);
 }
 
 void

@@ -488,15 +488,14 @@ proc_ended(struct proc *p)
 static void
 name_process(struct buf *b, pid_t pid)
 {
-	struct buf args = { 0 };
+	struct buf args = scratch_buf();
 
 	/* In the middle of an exec there are none; if it has gone, neither. */
 	buf_read(&args, str("/proc/%ld/cmdline", (long)pid));
 	for (size_t i = 0; i < args.n; i++)
 		if (!args.s[i] || args.s[i] == '\n')
 			args.s[i] = ' ';
-	buf_fmt(b, "%ld %.200s\n", (long)pid, shown(args.n ? args.s : ""));
-	buf_free(&args);
+	buf_fmt(b, "%ld %.200s\n", (long)pid, shown(args.s));
 }
 
 /* What is left of p's session besides its leader, as far as it is our child:

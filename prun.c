@@ -248,7 +248,7 @@ static void
 fill_part(struct part *part, const struct plan *p, const struct file *f, const struct record *c)
 {
 	const struct outcome *o = &c->o;
-	struct buf notes = { 0 };
+	struct buf notes = scratch_buf();
 
 	/* of copies the worst that was run */
 	if (f->copy < 2 || part->result == CANCEL
@@ -265,7 +265,6 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 		dir = plan_dir(p, f, o->attempt);
 		char *why = show_why(own_file(p, dir, "notes", part->source), o, &notes);
 		part->why = *why ? why : NULL;
-		buf_free(&notes);
 	}
 	part->file = shown(f->test);
 	part->suite = shown(f->suite->name);
@@ -862,7 +861,7 @@ find_attempt(struct plan *p)
 	static const char *const names[] = { "PRUN_TEST", "PRUN_SUITE", "PRUN_DB",
 		"PRUN_DB_URL" };
 	char *dir = real_path(p->o.reopen);
-	struct buf env = { 0 };
+	struct buf env = scratch_buf();
 
 	if (!dir || buf_read(&env, str("%s/env", dir)) < 0)
 		bad("--reopen", "%s has no env file; name the directory of a kept attempt",
@@ -881,7 +880,6 @@ find_attempt(struct plan *p)
 	list_add(&p->paths, getenv("PRUN_TEST"));
 	list_free(&p->o.suite);
 	list_words(&p->o.suite, getenv("PRUN_SUITE"), " ");
-	buf_free(&env);
 }
 
 /* How many workers the descriptors suffice for: two each, and some. */

@@ -66,7 +66,7 @@ enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_RUN = 3, EXIT_NO_FILES = 4 };
 /* A growing string (base.c): s is NULL or ends in a NUL that n does not count. */
 struct buf {
 	char *s;
-	size_t n, cap;
+	size_t n, cap, scratch;
 };
 
 /* Strings (base.c); v[n] is NULL once something was added. */
@@ -641,13 +641,14 @@ char *xstrdup(const char *s);
 void *scratch(size_t n);
 size_t scratch_mark(void);
 void scratch_release(size_t mark);
+struct buf scratch_buf(void);   /* "" */
 char *str(const char *fmt, ...);
 void buf_add(struct buf *b, const char *s, size_t n);
 void buf_str(struct buf *b, const char *s);
 void buf_char(struct buf *b, int c);
 void buf_fmt(struct buf *b, const char *fmt, ...);
 void buf_vfmt(struct buf *b, const char *fmt, va_list ap);
-void buf_free(struct buf *b);
+void buf_free(struct buf *b);   /* not of scratch_buf() */
 /* s for a screen: controls (but tabs), marks that turn the direction of text, and
  * what is no UTF-8 as \xNN or \uNNNN.  shown() is scratch memory. */
 void buf_safe(struct buf *b, const char *s, size_t n);
@@ -655,8 +656,9 @@ char *shown(const char *s);
 /* s in quotes, as JSON and the shell read it. */
 void buf_json(struct buf *b, const char *s);
 void buf_quote(struct buf *b, const char *s);
-/* The last lines of a file, made safe, at most 8 KiB; a whole file, -1 with errno. */
-void buf_tail(struct buf *b, const char *path, int lines);
+/* The last lines of a file, made safe, at most 8 KiB, in scratch memory; a whole file, -1
+ * with errno. */
+char *file_tail(const char *path, int lines);
 int buf_read(struct buf *b, const char *path);
 /* Length of the valid UTF-8 character at s, in at most n > 0 bytes; 0: none. */
 size_t utf8_len(const char *s, size_t n, unsigned *c);

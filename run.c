@@ -372,23 +372,18 @@ take_done(struct run *r, int i, bool failed)
 {
 	char *path = str("%s/notes%d", r->p->dir, i), *line;
 	bool was_setup = r->slots[i].order.type == ORDER_SETUP;
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	if (buf_read(&b, path) == 0)
 		unlink(path);
-	char *text = b.s;
-	while ((line = next_line(&text)))
+	while ((line = next_line(&b.s)))
 		show_say(r->show, "%s%s", r->p->o.clean ? "" : "prun: ", line + 2);
 	r->next_setup += was_setup;
 	if (was_setup && failed && !r->stopping) {
-		b.n = 0;
-		buf_tail(&b, str("%s/setup.log", r->p->dir), 15);
-		if (b.n)
-			show_say(r->show, "%s", b.s);
+		show_say(r->show, "%s", file_tail(str("%s/setup.log", r->p->dir), 15));
 		r->status = EXIT_RUN;
 		cancel(r, 0);
 	}
-	buf_free(&b);
 }
 
 /* The server of a kept attempt is up again. */
@@ -883,7 +878,7 @@ static void
 add_lines(struct buf *b, const struct plan *p, const struct record *records,
 	const size_t *group)
 {
-	struct buf serial = { 0 }, lock = { 0 };
+	struct buf serial = scratch_buf(), lock = scratch_buf();
 	const char *s;
 	int locks = 0;
 	size_t n;
@@ -905,8 +900,6 @@ add_lines(struct buf *b, const struct plan *p, const struct record *records,
 	}
 	if (serial.n)
 		buf_fmt(b, "serial =%s\n", serial.s);
-	buf_free(&serial);
-	buf_free(&lock);
 }
 
 /* Names an unsafe file's suspects, and puts them into its group. */
@@ -936,7 +929,7 @@ void
 run_audit(const struct plan *p, const struct record *records, struct show *show)
 {
 	size_t *group = xcalloc(p->nfiles, sizeof(*group)), n[4] = { 0 };
-	struct buf found = { 0 };
+	struct buf found = scratch_buf();
 
 	for (size_t i = 0; i < p->nfiles; i++)
 		group[i] = i;
@@ -963,9 +956,8 @@ run_audit(const struct plan *p, const struct record *records, struct show *show)
 	show_say(show, "\naudit: ran each of %zu files alone, then %d round%s with %d at "
 		"once:\n%zu safe, %zu unsafe, %zu broken%s\n%s", p->nfiles, (int)p->o.audit,
 		p->o.audit == 1 ? "" : "s", p->workers, n[0], n[1], n[2],
-		n[3] ? str(", %zu not finished", n[3]) : "", found.n ? found.s : "");
+		n[3] ? str(", %zu not finished", n[3]) : "", found.s);
 	if (found.n && file_write(str("%s/audit.txt", p->dir), found.s, found.n, 0666) < 0)
 		warn("%s/audit.txt:", p->dir);
-	buf_free(&found);
 	free(group);
 }

@@ -173,7 +173,7 @@ word(const struct show *s, enum result result, int width)
 void
 show_say(struct show *s, const char *fmt, ...)
 {
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 	char *line;
 	va_list ap;
 
@@ -181,10 +181,8 @@ show_say(struct show *s, const char *fmt, ...)
 	va_start(ap, fmt);
 	buf_vfmt(&b, fmt, ap);
 	va_end(ap);
-	char *text = b.s;
-	while ((line = next_line(&text)))
+	while ((line = next_line(&b.s)))
 		put_line(s, line);
-	buf_free(&b);
 	show_write(s);
 }
 
@@ -384,19 +382,15 @@ show_notes(struct show *s, const struct file *f, bool same, char *notes, char **
 static void
 show_tail(struct show *s, const char *dir, const char *name)
 {
-	struct buf b = { 0 };
-	char *line;
+	char *text = file_tail(str("%s/%s.log", dir, name), 15), *line;
 
-	buf_tail(&b, str("%s/%s.log", dir, name), 15);
-	char *text = b.s;
-	if (!b.n)
+	if (!*text)
 		return;
 	put_command(s, str("::group::end of the %s log", name));
 	buf_fmt(&s->out, "    end of the %s log:\n", name);
 	while ((line = next_line(&text)))
 		buf_fmt(&s->out, "    | %s\n", line);
 	put_command(s, "::endgroup::");
-	buf_free(&b);
 }
 
 /* Prints a blank and text so that a shell takes it for one word. */
@@ -544,7 +538,6 @@ write_line(struct show *s, struct buf *b)
 	buf_str(b, "}\n");
 	if (s->jsonl >= 0 && write_all(s->jsonl, b->s, b->n) < 0)
 		s->jsonl = -1;          /* it stays open: closing it would unlock it */
-	buf_free(b);
 }
 
 static void
@@ -553,7 +546,7 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 {
 	const struct outcome *o = &s->records[f->index].o;
 	struct list names = { 0 };
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	json_file(&b, f);
 	fill(&b, ",'attempt':%d,'start':%t,'result':%s,'cause':%s,'message':%s,'status':%d,"
@@ -582,7 +575,7 @@ static char *
 json_value(const char *object, const char *key)
 {
 	const char *s = strstr(object, str("\"%s\":", key));
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	if (!s)
 		return "";
@@ -593,9 +586,7 @@ json_value(const char *object, const char *key)
 		s += *s == '\\' && s[1];
 		buf_char(&b, *s);
 	}
-	char *value = str("%s", b.n ? b.s : "");
-	buf_free(&b);
-	return value;
+	return b.s;
 }
 
 /* The same as a number, times scale; 0 if it is none. */
@@ -637,7 +628,7 @@ int
 show_read(struct plan *p, struct record **records, const char *dir)
 {
 	char *text;
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 	size_t n = 0;
 	int r = buf_read(&b, str("%s/results.jsonl", dir));
 
@@ -676,7 +667,6 @@ show_read(struct plan *p, struct record **records, const char *dir)
 	while ((line = next_line(&text)))
 		read_ended(p, *records, line);
 	p->dir = real_path(dir);
-	buf_free(&b);
 	return r == 0 && p->dir && *p->id ? 0 : -1;
 }
 
@@ -864,17 +854,16 @@ page_files(struct buf *b, const struct page *page, const char *dir)
 		list_left(&names, dir);
 	for (size_t i = 0; i < names.n && i < TESTS_SHOWN; i++) {
 		const char *path = str("%s/%s", dir, names.v[i]);
-		struct buf tail = (struct buf){ 0 };
+		const char *tail = "";
 		if (ends(path, ".log") && lstat(path, &st) == 0 && S_ISREG(st.st_mode))
-			buf_tail(&tail, path, 40);
+			tail = file_tail(path, 40);
 		for (k = same = 0; base[k] && base[k] == path[k]; k++)
 			same = path[k] == '/' ? k + 1 : same;
 		for (up = ""; base[k]; k++)
 			up = base[k] == '/' ? str("../%s", up) : up;
-		fill(b, tail.n ? "<details><summary><a href='%h%h'>%h</a></summary>"
+		fill(b, *tail ? "<details><summary><a href='%h%h'>%h</a></summary>"
 			"<pre>%h</pre></details>\n" : "<div><a href='%h%h'>%h</a>%h</div>\n",
-			up, percent(path + same, "%#?:"), shown(names.v[i]), tail.s);
-		buf_free(&tail);
+			up, percent(path + same, "%#?:"), shown(names.v[i]), tail);
 	}
 	list_free(&names);
 }
@@ -963,7 +952,7 @@ write_step(const struct page *page, const int n[RESULTS], const char *path)
 {
 	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
 	size_t rows = (size_t)(n[FLAKY] + n[FAIL] + n[TIMEOUT] + n[ERROR] + n[CANCEL] + 5);
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	buf_str(&b, "\n<h3>prun: ");
 	put_counts(&b, n);
@@ -972,7 +961,6 @@ write_step(const struct page *page, const int n[RESULTS], const char *path)
 	if (fd < 0 || write_all(fd, b.s, b.n) < 0)
 		warn("%s:", path);
 	close_keep(fd);
-	buf_free(&b);
 }
 
 void
@@ -981,7 +969,7 @@ show_page(const struct plan *p, const char *report)
 	const char *step = on_github(p) ? getenv("GITHUB_STEP_SUMMARY") : NULL;
 	const char *path = p->o.html ? p->o.html : "", *slash = strrchr(path, '/');
 	struct page page = { .n = 0 };
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 	int n[RESULTS] = { 0 };
 
 	if (!*path && !step)
@@ -1019,7 +1007,6 @@ show_page(const struct plan *p, const char *report)
 	for (size_t i = 0; i < page.n; i++)
 		buf_free(&page.rows[i].failures);
 	free(page.rows);
-	buf_free(&b);
 }
 
 /* ---- the run ---- */
@@ -1031,7 +1018,7 @@ show_open(const struct plan *p, const struct record *records)
 	struct show *s = &show;
 	const char *tty = ttyname(1), *term = getenv("TERM");
 	char *path = str("%s/results.jsonl", p->dir);
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	buf_free(&s->out);
 	*s = (struct show){ .plan = p, .records = records, .drawn = p->began };
@@ -1087,7 +1074,7 @@ show_result(struct show *s, const struct file *f, const char *dir, const char *u
 	const struct opts *all = &s->plan->o;
 	bool bad = o->result >= FAIL && o->result != CANCEL, same;
 	char **told = &s->told[f->index], *id;
-	struct buf notes = { 0 };
+	struct buf notes = scratch_buf();
 
 	write_result(s, f, show_why(str("%s/notes", dir), o, &notes), dir, url);
 	same = bad && told_as(told - (f->copy ? f->copy - 1 : 0), (int)all->repeat, notes.s);
@@ -1108,7 +1095,6 @@ show_result(struct show *s, const struct file *f, const char *dir, const char *u
 			put_line(s, str("    %-12s%s", "database", url));
 		show_write(s);
 	}
-	buf_free(&notes);
 }
 
 /* How many of all copies failed, and with what messages. */
@@ -1212,7 +1198,7 @@ show_suites(struct show *s, int status, int64_t ms)
 	const struct plan *p = s->plan;
 	const struct suite *suite = p->suites;
 	char *path = str("%s/summary.json", p->dir);
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	fill(&b, "{'run':%s,'status':%d", p->id, status);
 	struct sums all = sum_up(s, NULL, ms, &b);
@@ -1234,7 +1220,6 @@ show_suites(struct show *s, int status, int64_t ms)
 	buf_str(&b, "}]}\n");
 	if (file_write(path, b.s, b.n, 0666) < 0)
 		warn("%s:", path);
-	buf_free(&b);
 	return all;
 }
 

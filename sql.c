@@ -35,16 +35,6 @@ struct param {
 
 static const char blank[] = " \t\n";
 
-/* The string in b, in scratch memory; b is freed. */
-static char *
-take(struct buf *b)
-{
-	char *s = str("%s", b->s ? b->s : "");
-
-	buf_free(b);
-	return s;
-}
-
 /* Whether a word is one of words: " host port ". */
 static bool
 is_one(const char *word, const char *words)
@@ -201,7 +191,7 @@ static char *
 list_hosts(const struct url *u, bool ports)
 {
 	bool bracket = false, port = false;
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	for (const char *s = u->host; s < u->path; s++) {
 		port = port && *s != ',';
@@ -212,7 +202,7 @@ list_hosts(const struct url *u, bool ports)
 		else if (*s == ',' || port == ports)
 			buf_char(&b, *s);
 	}
-	return take(&b);
+	return b.s;
 }
 
 /* A URL or DSN of PostgreSQL as a DSN, in which the last of equal keys holds. */
@@ -222,7 +212,7 @@ to_dsn(const char *url)
 	struct url u = split_url(url);
 	const char *s = u.query;
 	char *hosts = list_hosts(&u, false);
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 	struct param p;
 
 	if (u.kind == URL_DSN)
@@ -239,7 +229,7 @@ to_dsn(const char *url)
 		add_known(&b, "dbname", decode(u.path + 1, u.query));
 	while (next_param(&s, URL_PG, &p))
 		add_known(&b, p.key, p.value);
-	return take(&b);
+	return b.s;
 }
 
 char *
@@ -259,7 +249,7 @@ char *
 url_admin(const char *url, const char *name, char **password)
 {
 	const char *dsn = to_dsn(url);
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 	struct param p;
 
 	while (next_param(&dsn, URL_DSN, &p))
@@ -268,24 +258,24 @@ url_admin(const char *url, const char *name, char **password)
 		else if (!is_one(p.key, password ? " dbname sslpassword " : " dbname "))
 			add_param(&b, p.key, p.value);
 	add_param(&b, "dbname", name);
-	return take(&b);
+	return b.s;
 }
 
 void
 url_env(const char *url, struct list *env)
 {
-	struct buf b = { 0 };
 	struct param p;
 
 	if (url_kind(url) != URL_PG && url_kind(url) != URL_DSN)
 		return;
 	url = to_dsn(url);
 	while (next_param(&url, URL_DSN, &p)) {
+		struct buf b = scratch_buf();
 		buf_str(&b, "PG");
 		for (const char *s = strcmp(p.key, "dbname") ? p.key : "database"; *s; s++)
 			if (*s != '_')
 				buf_char(&b, toupper((unsigned char)*s));
-		list_add(env, str("%s=%s", take(&b), p.value));
+		list_add(env, str("%s=%s", b.s, p.value));
 	}
 }
 
@@ -415,7 +405,7 @@ url_clone(const char *url, const char *name, const char *dir)
 {
 	const char *slashes = starts(url, "sqlite") ? "///" : "";
 	struct url u = split_url(url);
-	struct buf b = { 0 }, query = { 0 };
+	struct buf b = scratch_buf(), query = scratch_buf();
 
 	if (u.kind == URL_FILE)
 		return str("%.*s%s%s%s", (int)strcspn(url, ":") + 1, url, starts(url, "jdbc:")
@@ -426,10 +416,10 @@ url_clone(const char *url, const char *name, const char *dir)
 		buf_fmt(&b, "/%s", name);
 	else
 		buf_add(&b, u.path, (size_t)(u.query - u.path));
-	buf_str(&b, take(&query));
+	buf_str(&b, query.s);
 	if (u.kind == URL_DSN && !given)
 		buf_fmt(&b, "%sdbname=%s", b.n && !ends(b.s, " ") ? " " : "", name);
-	return take(&b);
+	return b.s;
 }
 
 char *
@@ -438,7 +428,7 @@ url_masked(const char *url)
 	struct url u = split_url(url);
 	const char *scheme = after_scheme(url), *at = strrchr(url, '@');
 	const char *colon = scheme ? strchr(scheme, ':') : NULL;
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	/* Who knows where its password ends? */
 	if (u.kind == URL_DSN && !is_dsn(url))
@@ -455,7 +445,7 @@ url_masked(const char *url)
 	}
 	buf_add(&b, url, (size_t)(u.query - url));
 	replace_params(&b, &u, " password sslpassword ", "***");
-	return take(&b);
+	return b.s;
 }
 
 /* ---- errors ---- */
@@ -743,7 +733,7 @@ void
 sql_close(struct session *db)
 {
 	void (*watch)(void *) = db->w->watch;
-	struct buf notes = { 0 };
+	struct buf notes = scratch_buf();
 
 	db->w->watch = NULL;
 	if (db->conn) {
@@ -755,7 +745,6 @@ sql_close(struct session *db)
 		if (notes.n)
 			warn("psql: %s", notes.s);
 	}
-	buf_free(&notes);
 	buf_free(&db->text);
 	db->conn = NULL;
 	db->open = false;
@@ -841,7 +830,7 @@ sql_open(struct session *db, bool heed)
 char *
 sql_fmt(const char *fmt, ...)
 {
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 	va_list ap;
 
 	va_start(ap, fmt);
@@ -856,5 +845,5 @@ sql_fmt(const char *fmt, ...)
 			quote(&b, va_arg(ap, const char *), '\'', '\'');
 	}
 	va_end(ap);
-	return take(&b);
+	return b.s;
 }

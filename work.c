@@ -74,7 +74,7 @@ static void
 env_expand(struct attempt *a, const char *setting)
 {
 	const char *s = strchr(setting, '=') + 1;
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	buf_add(&b, setting, (size_t)(s - setting));
 	while (*s) {
@@ -92,7 +92,6 @@ env_expand(struct attempt *a, const char *setting)
 		s += brace && *s == '}';
 	}
 	env_set(a, b.s);
-	buf_free(&b);
 }
 
 /* Makes the environment of the attempt, or of a setup, which has no file. */
@@ -157,7 +156,7 @@ static void
 write_env(struct attempt *a)
 {
 	char *path = str("%s/env", a->dir);
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 	struct list all = { 0 };
 
 	for (size_t i = 0; i < a->ours; i++)
@@ -174,7 +173,6 @@ write_env(struct attempt *a)
 	if (file_write(path, b.s, b.n, 0600) < 0)
 		buf_fmt(&a->notes, "- %s: %s\n", path, strerror(errno));
 	list_free(&all);
-	buf_free(&b);
 }
 
 /* ---- the steps ---- */
@@ -294,7 +292,7 @@ start_member(struct attempt *a, size_t i)
 	struct spawn s = { .argv = proc_argv(m->command, NULL), .env = a->env.v };
 	struct readiness r = { .w = a->w, .stack = a->procs, .n = i + 1, .deadline = -1,
 		.port = a->ports[m->port].number, .log = a->logs[i], .server = &s };
-	struct buf reason = { 0 };
+	struct buf reason = scratch_buf();
 	int fd[2] = { -1, -1 };
 
 	a->out.service = (int)i;
@@ -313,8 +311,7 @@ start_member(struct attempt *a, size_t i)
 	enum cause cause = a->out.cause ? a->out.cause : proc_ready(&r, &reason);
 	if (!has_died(a, false, " before it was ready") && cause != CAUSE_NONE)
 		fails(a, cause, str("%s is not ready after %.1fs (ready-timeout): %s", m->title,
-			(double)a->o->ready_timeout_ms / 1000, reason.s ? reason.s : ""));
-	buf_free(&reason);
+			(double)a->o->ready_timeout_ms / 1000, reason.s));
 	close_keep(s.out);
 	close_keep(fd[0]);
 	return a->out.cause == CAUSE_NONE;
@@ -436,7 +433,7 @@ log_processes(struct attempt *a)
 		"ps -A -o pid,ppid,pgid,etime,time,args | awk 'NR == 1 || $3 == %ld "
 		"|| $2 in seen { seen[$1]; print } END { exit NR < 2 }'", (long)a->test.pid);
 	int fd = open_regular(a->log, O_WRONLY | O_APPEND);
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	if (run_command(a, ps, a->log, proc_clock(a->w) + 2000, true) != 0)
 		buf_str(&a->notes, "- its processes could not be listed (is there a ps?)\n");
@@ -444,7 +441,6 @@ log_processes(struct attempt *a)
 		pg_sessions(a->pg, &b);
 	if (b.n && write_all(fd, b.s, b.n) < 0)
 		buf_fmt(&a->notes, "- %s: %s\n", a->log, strerror(errno));
-	buf_free(&b);
 	close_keep(fd);
 }
 
@@ -528,7 +524,7 @@ run_test(struct attempt *a)
 
 /* Judges a test that has ended by itself: how it went well, or a cause. */
 static void
-judge_test(struct attempt *a, int reports, const struct counts *c, struct buf *why)
+judge_test(struct attempt *a, int reports, const struct counts *c, const char *why)
 {
 	int status = a->test.status;
 	const char *command = plan_command(a->f);
@@ -537,8 +533,8 @@ judge_test(struct attempt *a, int reports, const struct counts *c, struct buf *w
 	if (status < 0) {
 		fails(a, CAUSE_SIGNAL, proc_how_ended(&a->test));
 	} else if (a->test.shell && (status == 126 || status == 127) && !reports) {
-		buf_tail(why, a->log, 1);
-		fails(a, CAUSE_SPAWN, str("exit status %d: %s", status, why->n ? why->s : ""));
+		fails(a, CAUSE_SPAWN, str("exit status %d: %s", status,
+			file_tail(a->log, 1)));
 	} else if (status == 77 && !reports) {
 		a->out.result = SKIP;
 	} else if ((status == 0 || status == 5) && reports > 0 && !c->tests && !c->failures) {
@@ -551,7 +547,7 @@ judge_test(struct attempt *a, int reports, const struct counts *c, struct buf *w
 	} else if (status > 0) {
 		fails(a, CAUSE_EXIT, str("exit status %d", status));
 	} else if (reports < 0) {
-		fails(a, CAUSE_REPORT, why->s);
+		fails(a, CAUSE_REPORT, why);
 	} else if (c->failures) {
 		fails(a, CAUSE_EXIT, "exit status 0, but its report has failures");
 	} else if (!reports && command && strstr(command, "PRUN_JUNIT")) {
@@ -565,7 +561,7 @@ static void
 look(struct attempt *a)
 {
 	struct counts c = { 0 };
-	struct buf why = { 0 };
+	struct buf why = scratch_buf();
 	int64_t ms = proc_clock(a->w) - a->out.begin - a->waited;
 	struct stat st;
 	int reports = 0;
@@ -584,8 +580,7 @@ look(struct attempt *a)
 	if (!a->out.tested || !a->test.ended)
 		fails(a, CAUSE_SPAWN, "the test was not run to its end");
 	if (a->out.cause == CAUSE_NONE)
-		judge_test(a, reports, &c, &why);
-	buf_free(&why);
+		judge_test(a, reports, &c, why.s);
 }
 
 /* ---- the end of an attempt ---- */
@@ -612,11 +607,11 @@ judge_isolation(struct attempt *a)
 }
 
 static void
-add_lines(struct buf *to, const char *what, const struct buf *lines)
+add_lines(struct buf *to, const char *what, char *lines)
 {
-	char *text = lines->n ? lines->s : NULL, *line;
+	char *line;
 
-	while ((line = next_line(&text)))
+	while ((line = next_line(&lines)))
 		buf_fmt(to, "- %s: %s\n", what, line);
 }
 
@@ -626,29 +621,23 @@ static void
 stop(struct attempt *a)
 {
 	int64_t until = proc_clock(a->w) + 100;
-	struct buf names = { 0 };
+	struct buf left = scratch_buf(), escaped = scratch_buf();
 	bool leaked = false;
 
 	enter(a, STOPPING);
 	if (a->test.ended && !a->w->cancelled && a->out.cause != CAUSE_TIMEOUT) {
-		while ((leaked = proc_left(a->w, &a->test, &names) > 0)
-		&& !proc_late(a->w, until)) {
-			names.n = 0;
+		while (proc_left(a->w, &a->test, NULL) > 0 && !proc_late(a->w, until))
 			proc_wait(a->w, NULL, 0, until);
-		}
-		add_lines(&a->notes, "left running by the test, stopped", &names);
-		names.n = 0;
+		leaked = proc_left(a->w, &a->test, &left) > 0;
+		add_lines(&a->notes, "left running by the test, stopped", left.s);
 	}
 	proc_stop(a->w, &a->test, a->o->grace_ms, false, &a->notes);
 	a->out.status = a->test.status;
 	stop_stack(a);
-	if (proc_drain(&a->w->pids, &names) > 0) {
-		leaked = true;
-		add_lines(&a->notes, "had left its session, killed", &names);
-	}
+	leaked |= proc_drain(&a->w->pids, &escaped) > 0;
+	add_lines(&a->notes, "had left its session, killed", escaped.s);
 	if (leaked && a->o->leak)
 		fails(a, CAUSE_LEAK, "processes were left running");
-	buf_free(&names);
 }
 
 /* Words for what run_command() returned. */
@@ -668,7 +657,6 @@ after(struct attempt *a)
 {
 	int64_t most = a->w->cancelled ? 1500 : 60000;  /* prun waits 2 s and the grace */
 	char *log = str("%s/after.log", a->dir);
-	struct buf tail = { 0 };
 
 	if (!a->o->after || !a->env.n)
 		return;
@@ -676,10 +664,8 @@ after(struct attempt *a)
 	proc_drain(&a->w->pids, NULL);
 	if (status) {           /* not the log's path: it goes if the test passed */
 		buf_fmt(&a->notes, "- after failed: %s\n", how(status));
-		buf_tail(&tail, log, 1);
-		add_lines(&a->notes, "after's last line", &tail);
+		add_lines(&a->notes, "after's last line", file_tail(log, 1));
 	}
-	buf_free(&tail);
 }
 
 static void
@@ -703,7 +689,7 @@ static void
 tell(struct attempt *a, enum news_type type, const char *path)
 {
 	struct news n = { .type = type, .o = a->out };
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	if (a->why && *a->why)
 		buf_fmt(&b, "! %.*s\n", (int)strcspn(a->why, "\n"), a->why);
@@ -714,7 +700,6 @@ tell(struct attempt *a, enum news_type type, const char *path)
 	n.o.began[IDLE] = proc_clock(a->w);
 	n.o.ms = n.o.began[IDLE] - n.o.begin - a->waited;
 	proc_tell(a->w, &n);
-	buf_free(&b);
 	buf_free(&a->notes);
 }
 
@@ -800,7 +785,6 @@ collect(struct attempt *a, const char *log)
 {
 	char *names = str("%s/collect%d", a->plan->dir, (int)(a->suite - a->plan->suites));
 	struct spawn s = { .argv = proc_argv(a->o->collect, &a->suite->whole) };
-	struct buf tail = { 0 };
 
 	a->url = "http://localhost:1";  /* where nobody listens */
 	make_env(a);
@@ -813,12 +797,10 @@ collect(struct attempt *a, const char *log)
 	if (status && !a->w->cancelled) {
 		buf_fmt(&a->notes, "- %s: collect failed: %s, so whole files are run\n",
 			plan_label(a->suite), how(status));
-		buf_tail(&tail, log, 5);
-		buf_tail(&tail, names, 15);
-		add_lines(&a->notes, "collect", &tail);
+		add_lines(&a->notes, "collect", file_tail(log, 5));
+		add_lines(&a->notes, "collect", file_tail(names, 15));
 		unlink(names);
 	}
-	buf_free(&tail);
 }
 
 /* Before a suite's first clone: looks for pytest, sweeps, and runs the setup command

@@ -1129,7 +1129,7 @@ xml_from_tap(const char *log, const char *path, const char *name, int64_t ms)
 	int fd = open_regular(log, O_RDONLY), result = 0;
 	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
 	struct tap t = { .bytes = 0 };
-	struct buf b = { 0 };
+	struct buf b = scratch_buf();
 
 	if (!f) {
 		close_keep(fd);
@@ -1150,6 +1150,5 @@ xml_from_tap(const char *log, const char *path, const char *name, int64_t ms)
 		result = file_write(path, b.s, b.n, 0666) < 0 ? -1 : 1;
 	free(t.v);
 	buf_free(&t.text);
-	buf_free(&b);
 	return result;
 }
