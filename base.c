@@ -615,29 +615,18 @@ list_dir(struct list *l, const char *path)
 
 /* ---- removing a tree ----
  *
- * One directory is open at a time, so depth costs no descriptors and no path is
- * too long.  A directory that is not empty is entered, emptied, and left through "..",
- * which must be the directory that it was entered from.  rmdir says EBUSY of a mount
- * before it says ENOTEMPTY, also of a bind mount of the same file system: that ends
- * the walk.
+ * Depth costs few descriptors, and no path is too long: a directory that lies deep and is
+ * not empty is moved to the top, and the walk repeated.  rmdir says EBUSY of a mount
+ * before it says ENOTEMPTY, also of a bind mount of the same file system: that ends it.
  */
 
-/* Removes a file or an empty directory, if it is there. */
-static int
-remove_entry(int at, const char *name)
-{
-	int r = unlinkat(at, name, AT_REMOVEDIR);
-
-	if (r < 0 && errno == ENOTDIR)
-		r = unlinkat(at, name, 0);
-	return r < 0 && errno != ENOENT ? -1 : 0;
-}
+#define DEEP 8
 
 /* Opens a directory, and lets its owner read and change it. */
 static DIR *
 enter(int at, const char *name)
 {
-	static const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+	static const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
 	int fd = openat(at, name, flags);
 
 	if (fd < 0 && errno == EACCES && fchmodat(at, name, 0700, 0) == 0)
@@ -651,74 +640,53 @@ enter(int at, const char *name)
 	return d;
 }
 
-/* Removes what is in d and, with deeper, in its directories; 1 with the name of the
- * first directory that is not empty then, 0 when nothing is left. */
-static int
-remove_entries(DIR *d, bool deeper, char **name)
+static void
+close_dir(DIR *d)
 {
-	struct dirent *e;
+	int err = errno;
 
-	while ((e = readdir(d))) {
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")
-		|| remove_entry(dirfd(d), e->d_name) == 0)
-			continue;
-		if (errno != ENOTEMPTY && errno != EEXIST)
-			return -1;
-		/* Else d would have to be read from its beginning for each of them. */
-		DIR *below = deeper ? enter(dirfd(d), e->d_name) : NULL;
-		if (below) {
-			remove_entries(below, false, name);
-			closedir(below);
-		}
-		if (!below || remove_entry(dirfd(d), e->d_name) < 0) {
-			*name = str("%s", e->d_name);
-			return 1;
-		}
-	}
-	return 0;
+	closedir(d);
+	errno = err;
 }
 
-/* Empties the directory d, and closes it. */
+/* Removes what is there by that name; 1 if something of it was moved to top. */
 static int
-empty_tree(DIR *d)
+remove_entry(int at, const char *name, int top, int depth)
 {
-	struct stat *above = NULL, st;
-	size_t depth = 0, cap = 0;
-	char *name;
-	int r;
+	int r = unlinkat(at, name, AT_REMOVEDIR), moved = 0;
+	struct dirent *e;
+	char aside[13];
 
-	while ((r = remove_entries(d, true, &name)) > 0 || (r == 0 && depth > 0)) {
-		DIR *from = d;
-		if (r > 0) {
-			above = grow(above, &cap, depth + 1, sizeof(*above));
-			fstat(dirfd(from), &above[depth++]);    /* cannot fail: it is open */
-		}
-		d = enter(dirfd(from), r > 0 ? name : "..");
-		closedir(from);
-		if (!d)
-			break;
-		if (r == 0 && (fstat(dirfd(d), &st) < 0 || st.st_ino != above[--depth].st_ino
-				|| st.st_dev != above[depth].st_dev)) {
-			errno = EBUSY;          /* it was moved meanwhile */
-			r = -1;
-			break;
-		}
+	if (r < 0 && errno == ENOTDIR)
+		r = unlinkat(at, name, 0);
+	if (r == 0 || errno == ENOENT)
+		return 0;
+	DIR *d = errno == ENOTEMPTY || errno == EEXIST ? enter(at, name) : NULL;
+	if (!d)
+		return -1;
+	if (depth == DEEP) {
+		digits36(aside, 12, random_bits());
+		moved = renameat(at, name, top, aside) < 0 ? -1 : 1;
 	}
-	free(above);
-	if (d)
-		closedir(d);
-	return d ? r : -1;
+	while (depth < DEEP && moved >= 0 && (e = readdir(d)))
+		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+			moved |= remove_entry(dirfd(d), e->d_name, top, depth + 1);
+	close_dir(d);
+	if (moved < 0 || depth == DEEP)
+		return moved;
+	/* The top has what was moved there. */
+	return unlinkat(at, name, AT_REMOVEDIR) < 0 && !moved ? -1 : moved;
 }
 
 int
 remove_tree(const char *path)
 {
-	if (remove_entry(AT_FDCWD, path) == 0)
-		return 0;
-	if (errno != ENOTEMPTY && errno != EEXIST)
-		return -1;
 	DIR *d = enter(AT_FDCWD, path);
-	if (!d || empty_tree(d) < 0)
-		return -1;
-	return rmdir(path);
+	int r = 1;
+
+	while (r > 0)
+		r = remove_entry(AT_FDCWD, path, d ? dirfd(d) : -1, 0);
+	if (d)
+		close_dir(d);
+	return r;
 }
