@@ -636,13 +636,13 @@ void bad(const char *where, const char *fmt, ...) NORETURN;
 void *grow(void *p, size_t *cap, size_t need, size_t size);
 void *xcalloc(size_t n, size_t size);
 char *xstrdup(const char *s);
-/* Zeroed memory that lasts until all that came after a mark is released; a worker
- * does that after each order.  str() formats in it. */
+/* Zeroed memory, an empty buffer, a formatted string, until all that came after a mark
+ * is released: by a worker after each order. */
 void *scratch(size_t n);
+struct buf scratch_buf(void);
+char *str(const char *fmt, ...);
 size_t scratch_mark(void);
 void scratch_release(size_t mark);
-struct buf scratch_buf(void);   /* "" */
-char *str(const char *fmt, ...);
 void buf_add(struct buf *b, const char *s, size_t n);
 void buf_str(struct buf *b, const char *s);
 void buf_char(struct buf *b, int c);
@@ -656,8 +656,7 @@ char *shown(const char *s);
 /* s in quotes, as JSON and the shell read it. */
 void buf_json(struct buf *b, const char *s);
 void buf_quote(struct buf *b, const char *s);
-/* The last lines of a file, made safe, at most 8 KiB, in scratch memory; a whole file, -1
- * with errno. */
+/* The last lines of a file, made safe, at most 8 KiB, scratch memory; a whole file. */
 char *file_tail(const char *path, int lines);
 int buf_read(struct buf *b, const char *path);
 /* Length of the valid UTF-8 character at s, in at most n > 0 bytes; 0: none. */
@@ -666,22 +665,18 @@ bool starts(const char *s, const char *prefix);
 bool ends(const char *s, const char *suffix);
 /* Cuts the next line, without its newline, off *text; NULL when there is none. */
 char *next_line(char **text);
-/* Index of s in words, or n. */
-size_t find_word(const char *const *words, size_t n, const char *s);
-/* FNV-1a of s, going on from h. */
+size_t find_word(const char *const *words, size_t n, const char *s);    /* or n */
 #define HASH_BEGIN 2166136261u
-uint32_t hash(uint32_t h, const char *s);
+uint32_t hash(uint32_t h, const char *s);       /* FNV-1a, going on from h */
 /* Appends a copy of s, or of each of its words. */
 void list_add(struct list *l, const char *s);
 void list_words(struct list *l, const char *s, const char *blanks);
 void list_free(struct list *l);
 int64_t clock_ms(void);
 int write_all(int fd, const char *s, size_t n);
-/* Closes fd (-1: nothing) and keeps errno. */
-void close_keep(int fd);
+void close_keep(int fd);        /* keeps errno; -1: nothing */
 int set_cloexec(int fd);
-/* Whether path is there and no regular file: a device, a pipe. */
-bool is_special(const char *path);
+bool is_special(const char *path);      /* it is there and no regular file */
 /* open(2) of a regular file, which never waits; EINVAL for anything else. */
 int open_regular(const char *path, int flags);
 /* Begins to write path: aside, to be renamed, or, if it is "-" or no regular file, to be
@@ -689,7 +684,7 @@ int open_regular(const char *path, int flags);
 int file_begin(const char *path, mode_t mode, char **aside);
 int file_end(const char *path, int fd, const char *aside, bool good);
 int file_write(const char *path, const char *s, size_t n, mode_t mode);
-/* realpath(3) in scratch memory; appends the sorted names in a directory, -1 with errno. */
+/* realpath(3) in scratch memory; appends the sorted names in a directory. */
 char *real_path(const char *path);
 int list_dir(struct list *l, const char *path);
 /* Removes a file or a directory with all that is in it; EBUSY at a mount. */
