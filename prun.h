@@ -63,7 +63,7 @@ enum phase { IDLE, SETUP, WAITING, CLONING, STARTING, PREPARED, TESTING, STOPPIN
 /* exit statuses of prun */
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_RUN = 3, EXIT_NO_FILES = 4 };
 
-/* A growing string (base.c): s is NULL or ends in a NUL that n does not count. */
+/* A growing string (base.c): s is NULL, or ends in a NUL beyond n bytes. */
 struct buf {
 	char *s;
 	size_t n, cap, scratch;
@@ -209,7 +209,7 @@ struct record {
 struct show;
 struct part;
 struct reader;
-/* Runs the plan's files; the exit status.  *sig is the signal that ended it, or 0. */
+/* Runs the plan's files; the exit status.  *sig: the signal that ended it. */
 int run_files(const struct plan *p, struct record *records, struct show *show, int *sig);
 /* Says, in audit.txt as well, which files hurt each other. */
 void run_audit(const struct plan *p, const struct record *records, struct show *show);
@@ -221,18 +221,18 @@ void work_run(const struct plan *p, int slot, int orders, int news) NORETURN;
 
 /* ---- plan.c: suites, files, marks, history, shards ---- */
 
-/* Chooses the suites and finds their files; then splits files into the tests that workers
- * have asked for; then reads history and marks, and keeps the shard's. */
+/* First the suites' files; then, for split = test, their tests, which workers
+ * have asked for; then history, marks, and the files of this shard. */
 void plan_find(struct plan *p);
 void plan_collect(struct plan *p);
 void plan_make(struct plan *p);
 /* The files' order, longest first or shuffled by seed; scratch memory. */
 int *plan_order(const struct plan *p, const char *seed);
-/* A line of the history; writes such lines, what it says of other files stays. */
+/* A line of the history; writes such lines, and leaves those of other files. */
 char *plan_history_line(int64_t ms, enum result result, const char *suite, const char *test);
 void plan_history_write(const struct plan *p, struct list *fresh);
-/* Directory of an attempt, and name of its clone, <template>_w<index>_<run>[r<n>] (NULL:
- * no database); scratch memory. */
+/* Directory of an attempt; name of its clone, <template>_w<index>_<run>[r<n>],
+ * or NULL.  Scratch memory. */
 char *plan_dir(const struct plan *p, const struct file *f, int attempt);
 char *plan_clone(const struct plan *p, const struct file *f, int attempt);
 /* The command that runs f; NULL: f is a program. */
@@ -248,7 +248,7 @@ void conf_read(struct plan *p, char **argv);
 void conf_shard(struct plan *p);
 /* What follows dir in path: "" for dir itself; NULL if it is not below dir. */
 const char *conf_below(const char *dir, const char *path);
-/* A path that the user has typed, as a name from the base; back; and to be opened. */
+/* A typed path as a name from the base; back; a typed path to be opened. */
 char *conf_typed(const struct plan *p, char *path);
 char *conf_named(const struct plan *p, char *name);
 char *conf_path(const struct plan *p, const char *path);
@@ -269,31 +269,31 @@ enum trouble {
 };
 
 struct pg *pg_open(struct worker *w, const struct plan *p);
-/* Drops the copies that this worker made, and what dead runs left, if a look 5 s after
- * the first one finds it still; closes all; whether that look has to be waited for. */
+/* Drops this worker's copies, and what two looks, 5 s apart, found of dead runs;
+ * closes all.  Whether it has to wait for the second one. */
 void pg_end(struct pg *pg, struct buf *notes);
 bool pg_waits(const struct pg *pg);
-/* What the functions below are about: the database of a suite, its clone's name and
- * the attempt's directory; notes is told what there is to say. */
+/* What the functions below are about: a suite's database, the name of its
+ * clone, the attempt's directory; notes is told what there is to say. */
 void pg_begin(struct pg *pg, const struct suite *s, const char *name, const char *dir,
 	struct buf *notes);
 /* NULL, or in scratch memory why not:
  * Clones the template; *url is the clone's.  env: for cp, db-clone. */
 const char *pg_clone(struct pg *pg, char **env, char **url, enum trouble *trouble);
-/* Before setup: notes what dead runs left, and locks the template if there is a setup;
- * after it: copies it for the run's clones, and unlocks. */
+/* Before setup: notes what dead runs left, and locks the template for the
+ * setup; after it: copies it for the run's clones, and unlocks. */
 const char *pg_setup(struct pg *pg, bool begin);
-/* Lists or drops the template's leftovers and kept clones; "" where the notes say it. */
+/* Lists or drops leftovers and kept clones; "" where the notes say why not. */
 const char *pg_clean(struct pg *pg, bool list);
-/* Drops a clone, or what there may be of it; marks it as kept, so that no run does. */
+/* Drops a clone, or what there is of it; marks it, so that no run drops it. */
 int pg_drop(struct pg *pg, char **env);
 void pg_keep(struct pg *pg, const char *file);
 /* Notes the sessions on the template that began since the clone was made. */
 void pg_strangers(struct pg *pg);
-/* Whether anybody but us has connected to the clone; -1 where that is not known. */
+/* Whether anybody but us has connected to the clone; -1: unknown. */
 int pg_used(struct pg *pg);
-/* How many clones that are used as this one is now would take 70 % of the server's
- * connections; 0 where that is not known. */
+/* How many clones with as many sessions as this one take 70 % of the server's
+ * connections; 0: unknown. */
 int pg_room(struct pg *pg);
 /* Lists the clone's sessions, what they do and who blocks them. */
 void pg_sessions(struct pg *pg, struct buf *b);
@@ -304,15 +304,15 @@ bool pg_gone(struct pg *pg, const char *url);     /* of a kept clone */
 enum url_kind { URL_PG, URL_DSN, URL_FILE, URL_OTHER };
 
 enum url_kind url_kind(const char *url);
-/* What is wrong with a db = URL, or NULL.  Strings of url_...() are scratch memory. */
+/* What is wrong with a db = URL, or NULL.  url_...() return scratch memory. */
 const char *url_check(const char *url);
-/* DSN for libpq or psql with another database; password (psql, whose arguments all can
- * see; may be NULL) is taken out. */
+/* The DSN of another database there.  *password (may be NULL) is taken out of
+ * it: all can see psql's arguments. */
 char *url_admin(const char *url, const char *name, char **password);
 /* Adds libpq's variables for a URL, if it is PostgreSQL's: PGHOST=... */
 void url_env(const char *url, struct list *env);
-/* A parameter of a PostgreSQL URL or DSN ("dbname"), or NULL; the template database or
- * file; its part of its clones' names: what needs no quoting anywhere. */
+/* A parameter ("dbname") or NULL; the template, a database or file; its part of
+ * its clones' names, which needs no quoting anywhere. */
 char *url_param(const char *url, const char *name);
 char *url_template(const char *url);
 char *url_file(const char *url);
@@ -351,7 +351,7 @@ bool sql_libpq(void);
 struct reply sql_open(struct session *db, bool heed);
 void sql_close(struct session *db);     /* never waits */
 void sql_send(struct session *db, const char *text);
-/* Waits for the reply, which may be late; a session that is lost or cancelled is closed. */
+/* Waits for the reply, which may be late.  A lost session is closed. */
 struct reply sql_reply(struct session *db, int64_t deadline, bool heed);
 struct reply sql_do(struct session *db, const char *text);
 /* Formats SQL: %s as it is, %I an identifier, %L a literal.  Scratch memory. */
@@ -441,41 +441,41 @@ bool proc_add(struct pids *s, pid_t pid);       /* false: it was there */
 void proc_remove(struct pids *s, pid_t pid);
 /* The signal mask, descriptors 0 to 2 and those that are not for children. */
 void proc_init(void);
-/* From here on signals end nothing by themselves; whether sig has come since last asked. */
+/* Has signals caught; whether sig has come since this was last asked. */
 void proc_catch(void);
 bool proc_caught(int sig);
 /* Makes the process a worker's.  terminal: it stays in prun's session. */
 void proc_become_worker(const char *log, bool terminal);
-/* Waits for a signal, one of fds or, by the worker's clock, the deadline (-1: none);
- * a worker also for an order, which is read.  w is NULL in prun; fds has room for two more. */
+/* Waits for a signal, one of fds (with room for two more), an order, which it
+ * reads, or the deadline by the worker's clock (-1: none).  w is NULL in prun. */
 void proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline);
 /* Waits until the deadline or a cancel. */
 void proc_pause(struct worker *w, int64_t deadline);
-/* Whether the deadline has passed (-1: never); orders are read before that is judged. */
+/* Whether the deadline has passed (-1: never).  Reads orders that are there. */
 bool proc_late(struct worker *w, int64_t deadline);
 int64_t proc_clock(const struct worker *w);     /* stands still while prun is stopped */
 void proc_tell(struct worker *w, const struct news *n);
-/* argv of cmd, scratch memory: sh -c only where words do not do; args are "$@". */
+/* argv of cmd, scratch memory: sh -c where it needs a shell; args are "$@". */
 char **proc_argv(const char *cmd, const struct list *args);
 /* Starts a session; -1 with errno of what failed, exec included. */
 int proc_start(struct worker *w, struct proc *p, const struct spawn *s);
 void proc_take_terminal(void);  /* back, from what was started with it */
 /* Whether the leader is dead; fills status.  Leaves the zombie. */
 bool proc_ended(struct proc *p);
-/* TERM, up to grace_ms (-1: no limit), KILL; then the session is gone and the leader
- * reaped.  notes: what could not be killed.  patient: where the system does not tell
- * whether the session is empty, it gets the grace. */
+/* TERM, up to grace_ms (-1: no limit), KILL; then the session is gone, its
+ * leader reaped.  notes: what could not be killed.  patient: it gets the grace
+ * where the system does not tell whether it is empty. */
 void proc_stop(struct worker *w, struct proc *p, int64_t grace_ms,
 	bool patient, struct buf *notes);
-/* Counts what is left of p's session besides the leader, a line each in names (may be
- * NULL); reaps the dead among it.  -1 where the system does not tell. */
+/* How many of p's session are left besides the leader, with a line for each in
+ * names (may be NULL); reaps the dead.  -1 where the system does not tell. */
 int proc_left(struct worker *w, const struct proc *p, struct buf *names);
-/* Kills our children that are not in keep (may be NULL) and do not end within 100 ms:
- * what has left its session, or was a dead worker's.  names (may be NULL) gets a line
- * for each, twenty at most.  How many there were. */
+/* Kills our children but those in keep (may be NULL): what has left its
+ * session, or was a dead worker's.  How many there were.  With names, which gets
+ * a line for each, twenty at most, they may end by themselves for 100 ms. */
 int proc_drain(const struct pids *keep, struct buf *names);
-/* Runs a command to its end, the deadline or (heed) a cancel; its status, SPAWN_FAILED
- * with errno, or RUN_STOPPED. */
+/* Runs a command to its end, the deadline or (heed) a cancel; its status,
+ * SPAWN_FAILED with errno, or RUN_STOPPED. */
 int proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
 	bool heed, int64_t grace_ms, struct buf *notes);
 char *proc_how_ended(const struct proc *p);
@@ -484,11 +484,10 @@ int proc_pipe(int fd[2]);       /* no child inherits it */
 struct port {
 	int number, hold;       /* the socket that holds it; -1: none */
 };
-/* Chooses a free port and holds it; whether somebody else listens on it, which ends the
- * hold. */
+/* Holds a free port; ends the hold: whether somebody else listens on it. */
 int proc_hold(struct port *p);
 bool proc_taken(struct port *p);
-/* The kind of a ready = value; READIES: it is wrong.  *arg: path, ERE or command. */
+/* The kind of a ready = value, or READIES; *arg: its path, ERE or command. */
 enum ready_kind proc_ready_kind(const char *value, const char **arg);
 /* Waits until the last of the stack is ready and all live; or why not. */
 enum cause proc_ready(struct readiness *r, struct buf *why);
@@ -504,17 +503,17 @@ struct slot_view {              /* what a worker is doing */
 /* Writes the plan to results.jsonl. */
 struct show *show_open(const struct plan *p, const struct record *records);
 /* Reads results.jsonl of a run directory back; files without an end are CANCEL.
- * *records: one for each file, in scratch memory.  -1 where it is not to be had. */
+ * *records, scratch memory: one for each file.  -1 where it cannot be read. */
 int show_read(struct plan *p, struct record **records, const char *dir);
 /* When an attempt's phases began, each formatted with its name and seconds. */
 char *show_phases(const struct plan *p, const struct outcome *o, const char *fmt,
 	const char *between);
 /* Prints a line about the run, above the moving lines. */
 void show_say(struct show *s, const char *fmt, ...);
-/* Reads an attempt's notes, of which o may have a line instead; the cause in words, scratch
- * memory, or "". */
+/* Reads an attempt's notes, or the line of them in o; the cause in words,
+ * scratch memory, or "". */
 char *show_why(const char *path, const struct outcome *o, struct buf *notes);
-/* An attempt has ended, its record says if as the last one.  url: of the kept database. */
+/* An attempt, maybe the file's last, has ended.  url: of the kept database. */
 void show_result(struct show *s, const struct file *f, const char *dir, const char *url);
 /* Draws the workers' lines if they are due; when next. */
 int64_t show_draw(struct show *s, const struct slot_view *v, int n, bool now);
@@ -524,7 +523,7 @@ void show_end(struct show *s, int status, bool cut, int64_t ms, const char *repo
 int show_write(struct show *s);
 /* Takes a property of a suite into the part of its file. */
 void show_property(struct part *part, const struct reader *r);
-/* Writes the page of a merged report and, for GitHub, the summary of the step. */
+/* Writes a merged report's page and, for GitHub, the summary of the step. */
 void show_page(const struct plan *p, const char *report);
 /* 0, or why standard output cannot be written: EPIPE if nobody reads. */
 int show_error(const struct show *s);
@@ -569,17 +568,17 @@ struct merge {
 	int64_t ms;             /* wall clock; -1: sum of the cases */
 };
 
-/* Counts what the reports at path (a file or a directory) say, and lists failing cases in
- * notes.  Returns the number of reports, -1 when one is broken, as why says. */
+/* Counts the cases of the reports at path, a file or a directory; lists in notes
+ * those that failed.  The number of reports, -1 if one is broken: see why. */
 int junit_count(const char *path, const char *file, struct counts *c, struct buf *notes,
 	struct buf *why);
-/* Merges parts into out ("-": standard output), which is replaced as a whole. */
+/* Merges parts into out ("-": standard output), replacing it as a whole. */
 int junit_merge(const struct merge *m, const struct part *parts, size_t n,
 	const char *out, struct counts *total);
 
 /* ---- xml.c: text, the reader of XML, TAP ---- */
 
-/* Where text goes: cleaned, escaped if wanted; beyond limit its middle is cut out. */
+/* Where text goes, cleaned and maybe escaped; its middle is cut at a limit. */
 struct sink {
 	struct buf b;
 	int64_t limit, cut;
@@ -591,8 +590,8 @@ struct sink {
 
 enum event { START, END, EOD };
 
-/* sink_text() takes whole characters; raw: & is no reference.  b.s is a string after
- * sink_end(). */
+/* sink_text() takes whole characters; raw: & is no reference.  b.s is whole
+ * after sink_end(). */
 void sink_begin(struct sink *t, int64_t limit, bool escape);
 void sink_text(struct sink *t, const char *s, size_t n, bool raw);
 void sink_end(struct sink *t);
@@ -600,15 +599,16 @@ void sink_end(struct sink *t);
 void xml_escape(struct buf *b, const char *s, bool attribute);
 void xml_attribute(struct buf *b, const char *name, const char *value);
 bool xml_is_file(const char *name);
-/* Opens a regular file or /dev/stdin; NULL with errno.  roots: where reading begins (NULL
- * ends them; NULL: any); an attribute is cut at limit, more than most bytes are broken. */
+/* Opens a regular file or /dev/stdin; NULL with errno.  roots (NULL: any):
+ * where reading begins, NULL at their end.  Attributes are cut at limit; a file
+ * of more than most bytes is broken. */
 struct reader *xml_open(const char *path, const char *const *roots, int64_t limit,
 	int64_t most);
 void xml_close(struct reader *r);
-/* Reads to the next tag, and the text before it into t (NULL: nowhere); top: outside of
- * all roots. */
+/* Reads to the next tag, the text before it into t (NULL: nowhere); top:
+ * outside of all roots. */
 enum event xml_next(struct reader *r, bool top, struct sink *t);
-/* The tag's name, without its prefix; an attribute, "" if it is not there; as a number,
+/* The tag's name without its prefix; an attribute or ""; the same as a number,
  * and "time" in microseconds, 0 if it is none. */
 const char *xml_name(const struct reader *r);
 const char *xml_attr(const struct reader *r, const char *name);
@@ -616,10 +616,10 @@ int64_t xml_number(const struct reader *r, const char *name);
 int64_t xml_time(const struct reader *r);
 /* Appends the tag's attributes, less those of the list skip: " name id ". */
 void xml_attributes(struct buf *b, const struct reader *r, const char *skip);
-/* Notes what is wrong; the first thing that was, and the byte where, or NULL. */
+/* Notes what is wrong; what was wrong first, or NULL, and at which byte. */
 void xml_breaks(struct reader *r, const char *what);
 const char *xml_broken(const struct reader *r, int64_t *at);
-/* Writes the JUnit report of a TAP log to path: 1; 0: it is not TAP; -1 on failure. */
+/* Writes a TAP log's JUnit report to path: 1; 0: it is no TAP; -1: failed. */
 int xml_from_tap(const char *log, const char *path, const char *name, int64_t ms);
 
 /* ---- base.c: helpers, and the names of results and causes ---- */
@@ -627,7 +627,7 @@ int xml_from_tap(const char *log, const char *path, const char *name, int64_t ms
 extern const char *const result_name[RESULTS];
 extern const char *const cause_name[CAUSES];
 
-/* Warns: "prun: " and the message; one that ends in a colon gets errno's text. */
+/* Warns: "prun: " and the message, with errno's text if it ends in a colon. */
 void warn(const char *fmt, ...);
 void fatal(int status, const char *fmt, ...) NORETURN;
 /* Ends prun for bad input: one line, where ("file:7", "--jobs") first. */
@@ -636,8 +636,8 @@ void bad(const char *where, const char *fmt, ...) NORETURN;
 void *grow(void *p, size_t *cap, size_t need, size_t size);
 void *xcalloc(size_t n, size_t size);
 char *xstrdup(const char *s);
-/* Zeroed memory, an empty buffer, a formatted string, until all that came after a mark
- * is released: by a worker after each order. */
+/* Zeroed memory, an empty buffer, a formatted string.  They last until all that
+ * came after a mark is released: by a worker after each order. */
 void *scratch(size_t n);
 struct buf scratch_buf(void);
 char *str(const char *fmt, ...);
@@ -649,21 +649,21 @@ void buf_char(struct buf *b, int c);
 void buf_fmt(struct buf *b, const char *fmt, ...);
 void buf_vfmt(struct buf *b, const char *fmt, va_list ap);
 void buf_free(struct buf *b);   /* not of scratch_buf() */
-/* s for a screen: controls (but tabs), marks that turn the direction of text, and
+/* s for a screen: controls (but tabs), marks that turn the direction of text,
  * what is no UTF-8 as \xNN or \uNNNN.  shown() is scratch memory. */
 void buf_safe(struct buf *b, const char *s, size_t n);
 char *shown(const char *s);
 /* s in quotes, as JSON and the shell read it. */
 void buf_json(struct buf *b, const char *s);
 void buf_quote(struct buf *b, const char *s);
-/* The last lines of a file, made safe, at most 8 KiB, scratch memory; a whole file. */
+/* A file's last lines, made safe, 8 KiB at most, scratch memory; all of it. */
 char *file_tail(const char *path, int lines);
 int buf_read(struct buf *b, const char *path);
 /* Length of the valid UTF-8 character at s, in at most n > 0 bytes; 0: none. */
 size_t utf8_len(const char *s, size_t n, unsigned *c);
 bool starts(const char *s, const char *prefix);
 bool ends(const char *s, const char *suffix);
-/* Cuts the next line, without its newline, off *text; NULL when there is none. */
+/* Cuts the next line, less its newline, off *text; NULL when there is none. */
 char *next_line(char **text);
 size_t find_word(const char *const *words, size_t n, const char *s);    /* or n */
 #define HASH_BEGIN 2166136261u
@@ -679,8 +679,8 @@ int set_cloexec(int fd);
 bool is_special(const char *path);      /* it is there and no regular file */
 /* open(2) of a regular file, which never waits; EINVAL for anything else. */
 int open_regular(const char *path, int flags);
-/* Begins to write path: aside, to be renamed, or, if it is "-" or no regular file, to be
- * copied.  Then path has it all, or (not good) is as it was. */
+/* Begins to write path: aside, to be renamed, or ("-", or no regular file) to
+ * be copied.  Then path has it all, or (not good) is as it was. */
 int file_begin(const char *path, mode_t mode, char **aside);
 int file_end(const char *path, int fd, const char *aside, bool good);
 int file_write(const char *path, const char *s, size_t n, mode_t mode);
