@@ -447,7 +447,7 @@ bool proc_caught(int sig);
 /* Makes the process a worker's.  terminal: it stays in prun's session. */
 void proc_become_worker(const char *log, bool terminal);
 /* Waits for a signal, one of fds (with room for two more), an order, which it
- * reads, or the deadline by the worker's clock (-1: none).  w is NULL in prun. */
+ * reads, or the deadline by the worker's clock (-1: none).  prun has no w. */
 void proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline);
 /* Waits until the deadline or a cancel. */
 void proc_pause(struct worker *w, int64_t deadline);
@@ -471,8 +471,8 @@ void proc_stop(struct worker *w, struct proc *p, int64_t grace_ms,
  * names (may be NULL); reaps the dead.  -1 where the system does not tell. */
 int proc_left(struct worker *w, const struct proc *p, struct buf *names);
 /* Kills our children but those in keep (may be NULL): what has left its
- * session, or was a dead worker's.  How many there were.  With names, which gets
- * a line for each, twenty at most, they may end by themselves for 100 ms. */
+ * session, or was a dead worker's.  How many there were.  With names, which
+ * gets a line for each, twenty at most, they have 100 ms to end by themselves. */
 int proc_drain(const struct pids *keep, struct buf *names);
 /* Runs a command to its end, the deadline or (heed) a cancel; its status,
  * SPAWN_FAILED with errno, or RUN_STOPPED. */
@@ -568,8 +568,8 @@ struct merge {
 	int64_t ms;             /* wall clock; -1: sum of the cases */
 };
 
-/* Counts the cases of the reports at path, a file or a directory; lists in notes
- * those that failed.  The number of reports, -1 if one is broken: see why. */
+/* Counts the cases of the reports at path, a file or a directory, and notes
+ * those that failed.  The number of reports, or -1 and why one is broken. */
 int junit_count(const char *path, const char *file, struct counts *c, struct buf *notes,
 	struct buf *why);
 /* Merges parts into out ("-": standard output), replacing it as a whole. */
