@@ -17,22 +17,9 @@
 
 #define PROPERTY 65536          /* bytes of one, at most */
 
+/* The parts of a merge, or its units: the files and empty shards that they tell of. */
 struct parts {
 	struct part *v;
-	size_t n, cap;
-};
-
-/* A file of a run, or an empty shard of one, as a part of a merge tells it. */
-struct unit {
-	struct part is;         /* strings in scratch memory, or NULL */
-	char *file;             /* its suite and path; "": an empty shard */
-	size_t part, number;    /* which of that part's units it is */
-	int shard, shards;
-	bool replaced;
-};
-
-struct units {
-	struct unit *v;
 	size_t n, cap;
 };
 
@@ -133,8 +120,8 @@ refuse_foreign(const char *path)
 		bad(path, "belongs to another user");
 }
 
-/* Locks the run directory for as long as the descriptor is open; ends prun if
- * another run has it, or if it is no run directory: other tools may write a
+/* Locks the run directory for as long as the descriptor is open; -1 and a line if
+ * another run has it.  Ends prun if it is no run directory: other tools may write a
  * results.jsonl, too.  empty: it may be, as after a kill at the wrong moment. */
 static int
 lock_run(const char *path, bool empty)
@@ -152,10 +139,13 @@ lock_run(const char *path, bool empty)
 		bad(path, "is not a run directory");
 	if (fcntl(fd, F_SETLK, &lock) == 0)
 		return fd;
-	if (errno == EACCES || errno == EAGAIN)
-		fatal(EXIT_USAGE, "%s is in use by another run", path);
-	warn("%s cannot be locked, so another run could take the directory:", name);
-	return fd;
+	if (errno != EACCES && errno != EAGAIN) {
+		warn("%s cannot be locked, so another run could take the directory:", name);
+		return fd;
+	}
+	warn("%s is in use by another run", path);
+	close(fd);
+	return -1;
 }
 
 /* Makes the directories above path, which will be written at the end. */
@@ -206,6 +196,8 @@ make_dir(struct plan *p, const char *path)
 		fatal(EXIT_RUN, "%s:", path);
 	/* Killed as it began or emptied one, a run left results.jsonl alone. */
 	fd = lock_run(path, !names.n || (names.n == 1 && !strcmp(*names.v, "results.jsonl")));
+	if (fd < 0)
+		exit(EXIT_USAGE);
 	if (!history && p->o.junit)
 		history = str("%s.history", p->o.junit);
 	for (size_t i = 0; i < names.n; i++) {
@@ -233,11 +225,11 @@ add_part(struct parts *parts, struct part part)
 /* The path of a file in an attempt's directory; one that cannot be opened where
  * the run directory of who knows whom leads elsewhere. */
 static char *
-own_file(const struct plan *p, const char *dir, const char *name, int source)
+own_file(const struct plan *p, const char *dir, const char *name, bool foreign)
 {
 	char *path = str("%s/%s", dir, name);
 
-	if (source == 0 || access(path, F_OK) < 0 || holds(p->dir, path))
+	if (!foreign || access(path, F_OK) < 0 || holds(p->dir, path))
 		return path;
 	warn("%s is not in its run directory, and not read", path);
 	return "";
@@ -263,7 +255,7 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 		&& access(dir, F_OK) == 0)
 			part->dir = shown(dir);
 		dir = plan_dir(p, f, o->attempt);
-		char *why = show_why(own_file(p, dir, "notes", part->source), o, &notes);
+		char *why = show_why(own_file(p, dir, "notes", part->input), o, &notes);
 		part->why = *why ? why : NULL;
 	}
 	part->file = shown(f->test);
@@ -273,7 +265,7 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 		if (p->o.audit && k != o->attempt)
 			continue;               /* its rounds are not retries */
 		/* Nobody knows how long the report of a killed attempt takes to read. */
-		if (part->source == 0 && o->result == CANCEL && !o->report)
+		if (!part->input && o->result == CANCEL && !o->report)
 			continue;
 		if (f->copy) {
 			part->copies = grow(part->copies, &part->capcopies,
@@ -281,19 +273,19 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 			part->copies[part->reports.n] = o;
 		}
 		char *dir = plan_dir(p, f, k);
-		list_add(&part->reports, own_file(p, dir, "junit.xml", part->source));
-		list_add(&part->logs, own_file(p, dir, "test.log", part->source));
+		list_add(&part->reports, own_file(p, dir, "junit.xml", part->input));
+		list_add(&part->logs, own_file(p, dir, "test.log", part->input));
 	}
 }
 
-/* Adds all files of a run, under a name or NULL; source 0 is this run.  An empty shard
+/* Adds all files of a run, under a name or NULL; input NULL: of this run.  An empty shard
  * has a part without a file, which says so. */
 static void
 add_run(struct parts *parts, const struct plan *p, const struct record *records,
-	const char *name, int source)
+	const char *name, const char *input)
 {
-	struct part part = { .source = source, .name = name, .run = p->id,
-		.started = p->started, .input = p->dir, .synthetic = true, .result = NONE };
+	struct part part = { .name = name, .input = input, .run = p->id, .started = p->started,
+		.nth = p->shard, .shards = p->shards, .synthetic = true, .result = NONE };
 
 	part.plan = str("%08" PRIx32, p->hash);
 	part.shard = str("%d/%d", p->shard, p->shards);
@@ -321,7 +313,7 @@ merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 }
 
 /* Adds what path names: a report, a run directory, or all reports and run
- * directories below a directory; returns how many there were. */
+ * directories below a directory (found); returns how many there were. */
 static size_t
 add_input(struct parts *parts, const char *name, const char *path, const char *out, bool found)
 {
@@ -329,31 +321,27 @@ add_input(struct parts *parts, const char *name, const char *path, const char *o
 	struct list names = { 0 };
 	struct record *records;
 	struct stat st, old;
-	struct part *part;
 	size_t count = 0;
 
-	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
-		part = add_part(parts, (struct part){ .source = (int)parts->n + 1,
-			.name = name, .input = path, .found = found });
-		list_add(&part->reports, path);
+	if ((found ? lstat(path, &st) : stat(path, &st)) < 0 || !S_ISDIR(st.st_mode)) {
+		/* not what an earlier merge left */
+		if (found && (!xml_is_file(path) || (stat(out, &old) == 0
+		&& st.st_ino == old.st_ino && st.st_dev == old.st_dev)))
+			return 0;
+		struct part part = { .name = name, .input = path, .found = found };
+		list_add(&add_part(parts, part)->reports, path);
 		return 1;
 	}
 	if (show_read(run, &records, path) == 0) {
-		add_run(parts, run, records, name, (int)parts->n + 1);
+		add_run(parts, run, records, name, path);
 		return 1;
 	}
 	if (access(str("%s/results.jsonl", path), F_OK) == 0)
 		warn("%s/results.jsonl cannot be read; merging only the reports", path);
 	if (list_dir(&names, path) < 0)
 		warn("%s:", path);
-	for (size_t i = 0; i < names.n; i++) {
-		char *entry = str("%s/%s", path, names.v[i]);
-		if (stat(out, &old) < 0)
-			old.st_ino = 0;         /* else what an earlier merge left */
-		if (lstat(entry, &st) == 0 && (S_ISDIR(st.st_mode) || (xml_is_file(entry)
-		&& (st.st_ino != old.st_ino || st.st_dev != old.st_dev))))
-			count += add_input(parts, name, entry, out, true);
-	}
+	for (size_t i = 0; i < names.n; i++)
+		count += add_input(parts, name, str("%s/%s", path, names.v[i]), out, true);
 	list_free(&names);
 	return count;
 }
@@ -375,65 +363,44 @@ input_name(const struct plan *p, const char **arg)
 
 /* ---- files and shards of what is merged: a pass before the merge ---- */
 
-/* Whether path is a document of another kind, a coverage report or a summary, with
- * its end; not a page of HTML, which says that something went wrong. */
+/* Adds the files of runs that a report has.  False if it is whole XML of another kind: a
+ * coverage report or a summary, but no page of HTML, which says that something went wrong.
+ * Another tool's report is read up to its first case only: it is merged by another pass. */
 static bool
-is_foreign(const char *path)
+read_report(const struct part *report, struct parts *units)
 {
-	struct reader *r = xml_open(path, NULL, PROPERTY, INT64_MAX);
-	enum event e = r ? xml_next(r, true, NULL) : EOD;
-	bool foreign = e == START && strcasecmp(xml_name(r), "html");
+	struct reader *r = xml_open(report->input, NULL, PROPERTY, INT64_MAX);
+	bool known = false, ours = false, past = false; /* past: the suite's properties */
+	struct part *now = NULL;
+	size_t number = 0, tags = 0;
 	int depth = 0;
-
-	for (; foreign && e != EOD; e = xml_next(r, false, NULL))
-		depth += e == START ? 1 : -1;
-	xml_close(r);
-	return foreign && !depth;
-}
-
-static struct unit *
-add_unit(struct units *u, const struct part *is, size_t part, size_t number)
-{
-	u->v = grow(u->v, &u->cap, u->n + 1, sizeof(*u->v));
-	u->v[u->n] = (struct unit){ .is = *is, .part = part, .number = number };
-	return &u->v[u->n++];
-}
-
-/* Appends the files of runs that a report has.  False if it is XML, but no report.
- * Another tool's is read up to its first case only: it is merged by another pass. */
-static bool
-read_report(const struct part *report, size_t part, struct units *u)
-{
-	static const char *const roots[] = { "testsuites", "testsuite", NULL };
-	struct reader *r = xml_open(report->input, roots, PROPERTY, INT64_MAX);
-	struct unit *now = NULL;
-	bool seen = false, past = false;        /* past: the suite's properties */
-	bool ours = false;
-	size_t number = 0;
 	enum event e;
 
-	if (!r)
-		return true;            /* which is told when it is merged */
-	while ((e = xml_next(r, !seen, NULL)) != EOD) {
+	for (; r && (e = xml_next(r, false, NULL)) != EOD; tags++) {
+		const char *tag = xml_name(r), *name = xml_attr(r, "name");
+		depth += e == START ? 1 : -1;
+		known = known || starts(tag, "testsuite") || !strcasecmp(tag, "html");
 		if (e != START)
 			continue;
-		ours = ours || (!seen && !strcmp(xml_attr(r, "name"), "prun"));
-		seen = true;
-		if (!strcmp(xml_name(r), "testsuite")) {
+		ours = ours || (!tags && !strcmp(name, "prun"));
+		if (!strcmp(tag, "testsuite")) {
 			now = NULL;
 			past = false;
-		} else if (!strcmp(xml_name(r), "testcase")) {
+		} else if (!strcmp(tag, "testcase")) {
 			past = true;
 			if (!number && !ours)
 				break;
-		} else if (!past && !strcmp(xml_name(r), "property")
-		&& starts(xml_attr(r, "name"), "prun.")) {
-			now = now ? now : add_unit(u, report, part, number++);
-			show_property(&now->is, r);
+		} else if (!past && !strcmp(tag, "property") && starts(name, "prun.")) {
+			if (!now) {
+				now = add_part(units, *report);
+				now->number = number++;
+			}
+			show_property(now, r);
 		}
 	}
-	xml_close(r);
-	return seen || !is_foreign(report->input);
+	if (r)
+		xml_close(r);
+	return known || depth || !tags; /* what is not there is told when it is merged */
 }
 
 /* By file, then name; the one that counts is the last: of the later run, or else
@@ -441,159 +408,138 @@ read_report(const struct part *report, size_t part, struct units *u)
 static int
 by_file(const void *a, const void *b)
 {
-	const struct unit *s = a, *t = b;
-	int order = strcmp(s->file, t->file);
+	const struct part *s = a, *t = b;
+	int order = compare(s->suite, t->suite);
 
-	order = order ? order : compare(s->is.name, t->is.name);
-	order = order ? order : compare(s->is.started, t->is.started);
-	return order ? order : (int)s->part - (int)t->part;
+	order = order ? order : compare(s->file, t->file);
+	order = order ? order : compare(s->name, t->name);
+	order = order ? order : compare(s->started, t->started);
+	return order ? order : (int)s->of - (int)t->of;
 }
 
 /* All files and shards that the parts tell of.  What was found in a directory
  * and is no report is not merged. */
 static void
-read_units(struct parts *parts, struct units *u)
+read_units(struct parts *parts, struct parts *units)
 {
 	for (size_t i = 0; i < parts->n; i++) {
-		struct part *p = &parts->v[i];
-		if (p->synthetic)
-			add_unit(u, p, i, 0);
+		struct part *part = &parts->v[i];
+		part->of = i;
+		if (part->synthetic)
+			add_part(units, *part);
 		else
-			p->skip = !read_report(p, i, u) && p->found;
-		if (p->skip)
-			warn("%s is XML, but not a test report; skipped", p->input);
-	}
-	for (size_t i = 0; i < u->n; i++) {
-		struct unit *v = &u->v[i];
-		if (!v->is.shard || sscanf(v->is.shard, "%d/%d", &v->shard, &v->shards) != 2)
-			v->shard = v->shards = 1;
-		v->file = v->is.file ? str("%s\n%s", v->is.suite
-			? v->is.suite : "", v->is.file) : "";
+			part->skip = !read_report(part, units) && part->found;
+		if (part->skip)
+			warn("%s is XML, but not a test report; skipped", part->input);
 	}
 }
 
 static void
-tell_twice(const char *what, const struct unit *a, const struct unit *b)
+tell_twice(const char *what, const struct part *a, const struct part *b)
 {
 	warn("%s%s is there twice, in %s and in %s: name the inputs (NAME=PATH) if they "
 		"are platforms; give --rerun if one repeats the other",
-		a->is.name ? str("%s: ", a->is.name) : "", what, a->is.input, b->is.input);
+		a->name ? str("%s: ", a->name) : "", what, a->input, b->input);
 }
 
 /* By name, then number of the shard. */
 static int
 by_shard(const void *a, const void *b)
 {
-	const struct unit *s = a, *t = b;
-	int order = compare(s->is.name, t->is.name);
+	const struct part *s = a, *t = b;
+	int order = compare(s->name, t->name);
 
 	order = order ? order : s->shards - t->shards;
-	order = order ? order : s->shard - t->shard;
-	return order ? order : s->is.source - t->is.source;
+	order = order ? order : s->nth - t->nth;
+	return order ? order : (int)s->of - (int)t->of;
 }
 
-/* What may be wrong with the shards of a merge. */
-enum { NOT_WHOLE = 1, TWICE = 2, PLANS = 4 };
-
-static int
-check_shards(const struct plan *p, struct units *u)
+/* Ends prun if shards are missing or there twice; whether all are of one plan. */
+static bool
+check_shards(const struct plan *p, struct parts *units)
 {
-	int wrong = 0, missing = 0;
+	int missing = 0, twice = 0;
+	bool one = true;
 
-	if (u->n)
-		qsort(u->v, u->n, sizeof(*u->v), by_shard);
-	for (size_t i = 0; i < u->n; i++) {
-		const struct unit *b = &u->v[i];
-		const struct unit *a = i && !compare(b[-1].is.name, b->is.name) ? b - 1 : NULL;
+	if (units->n)
+		qsort(units->v, units->n, sizeof(*units->v), by_shard);
+	for (size_t i = 0; i < units->n; i++) {
+		const struct part *b = &units->v[i];
+		const struct part *a = i && !compare(b[-1].name, b->name) ? b - 1 : NULL;
 		bool sharded = a && a->shards > 1;           /* else a was all there was */
-		bool other = a && compare(a->is.plan, b->is.plan);
-		wrong |= other ? PLANS : 0;
+		bool other = a && compare(a->plan, b->plan);
+		one = one && !other;
 		if (sharded && (other || a->shards != b->shards)) {
-			warn("shard %d/%d of plan %s (%s) does not go with shard %d/%d of plan "
-				"%s (%s): their machines had other files or another history",
-				b->shard, b->shards, b->is.plan, b->is.input, a->shard,
-				a->shards, a->is.plan, a->is.input);
-			return wrong | NOT_WHOLE;
+			warn("shard %s of plan %s (%s) does not go with shard %s of plan %s (%s): "
+				"their machines had other files or another history",
+				b->shard, b->plan, b->input, a->shard, a->plan, a->input);
+			missing++;
+			break;
 		}
-		if (sharded && a->shard == b->shard && a->is.source != b->is.source
-		&& !p->o.rerun) {
-			tell_twice(str("shard %d/%d", b->shard, b->shards), a, b);
-			wrong |= TWICE;
-		}
-		int next = sharded ? a->shard + 1 : 1;
-		int last = b->shard;
-		if (i + 1 == u->n || compare(b->is.name, b[1].is.name))
+		if (sharded && a->nth == b->nth && a->input != b->input && !p->o.rerun
+		&& twice++ < 10)
+			tell_twice(str("shard %s", b->shard), a, b);
+		int next = sharded ? a->nth + 1 : 1, last = b->nth;
+		if (i + 1 == units->n || compare(b->name, b[1].name))
 			last = b->shards;
 		for (; next <= last && b->shards > 1; next++)
-			if (next != b->shard && missing++ < 10)
-				warn("%sshard %d/%d is missing", b->is.name ? str("%s: ",
-					b->is.name) : "", next, b->shards);
+			if (next != b->nth && missing++ < 10)
+				warn("%sshard %d/%d is missing", b->name ? str("%s: ",
+					b->name) : "", next, b->shards);
 	}
-	return wrong | (missing ? NOT_WHOLE : 0);
+	if (twice || (missing && !p->o.partial))
+		fatal(EXIT_RUN, "%s is not written%s", p->o.junit,
+			twice ? "" : "; --partial merges incomplete shards");
+	return one;
 }
 
-/* Whether a file is there twice under one name; of a rerun the last one counts. */
-static bool
-check_files(const struct plan *p, struct parts *parts, struct units *u)
-{
-	size_t twice = 0;
-
-	if (u->n)
-		qsort(u->v, u->n, sizeof(*u->v), by_file);
-	for (size_t i = 1; i < u->n; i++) {
-		struct unit *a = &u->v[i - 1];
-		struct unit *b = &u->v[i];
-		if (!*b->file || compare(a->is.name, b->is.name) || strcmp(a->file, b->file))
-			continue;
-		if (!p->o.rerun && twice++ < 10)
-			tell_twice(b->is.file, a, b);
-		struct part *part = &parts->v[a->part];
-		a->replaced = true;
-		part->skip = part->synthetic;
-		if (!part->replaced) {          /* it has no more than all have */
-			part->replaced = xcalloc(u->n, sizeof(*part->replaced));
-			part->nreplaced = u->n;
-		}
-		part->replaced[a->number] = true;
-	}
-	return twice;
-}
-
-/* Writes the history of the files that were merged and had ended: of several
- * names' the longest time and the worst result. */
+/* Ends prun if a file is there twice under one name; of a rerun the last one counts.
+ * Appends the history of what had ended: of several names' the longest time and the
+ * worst result. */
 static void
-write_history(const struct plan *p, const struct units *u)
+check_files(const struct plan *p, struct parts *parts, struct parts *units, struct list *lines)
 {
 	enum result worst = PASS;
-	struct list lines = { 0 };
+	size_t twice = 0;
 	int64_t most = -1;
 
-	for (size_t i = 0; i < u->n; i++) {
-		const struct unit *v = &u->v[i];
-		if (!*v->file || v->replaced)
+	if (units->n)
+		qsort(units->v, units->n, sizeof(*units->v), by_file);
+	for (size_t i = 0; i < units->n; i++) {
+		struct part *a = &units->v[i], *b = a + 1, *part = &parts->v[a->of];
+		bool again = a->file && i + 1 < units->n && !compare(a->file, b->file)
+			&& !compare(a->suite, b->suite);
+		if (again && !compare(a->name, b->name)) {
+			if (!p->o.rerun && twice++ < 10)
+				tell_twice(a->file, a, b);
+			part->skip = part->synthetic;
+			if (!part->replaced) {          /* it has no more than all have */
+				part->replaced = xcalloc(units->n, sizeof(*part->replaced));
+				part->nreplaced = units->n;
+			}
+			part->replaced[a->number] = true;
 			continue;
-		if (v->is.result != NONE && v->is.result != CANCEL) {
-			most = v->is.ms > most ? v->is.ms : most;
-			worst = v->is.result > worst ? v->is.result : worst;
 		}
-		if (i + 1 < u->n && !strcmp(v->file, v[1].file))
-			continue;
-		if (most >= 0)
-			list_add(&lines, plan_history_line(most, worst, v->is.suite,
-				v->is.file));
-		most = -1;
-		worst = PASS;
+		if (a->file && a->result != NONE && a->result != CANCEL) {
+			most = a->ms > most ? a->ms : most;
+			worst = a->result > worst ? a->result : worst;
+		}
+		if (!again && most >= 0) {
+			list_add(lines, plan_history_line(most, worst, a->suite, a->file));
+			most = -1;
+			worst = PASS;
+		}
 	}
-	plan_history_write(p, &lines);
-	list_free(&lines);
+	if (twice)
+		fatal(EXIT_RUN, "%s is not written", p->o.junit);
 }
 
 /* prun --merge -o OUT [NAME=]path ... */
 static int
 merge_mode(const struct plan *p)
 {
-	static struct parts parts;      /* never freed */
-	static struct units units;
+	static struct parts parts, units;       /* never freed */
+	struct list history = { 0 };
 	struct counts total;
 	size_t n = 0;
 
@@ -608,18 +554,14 @@ merge_mode(const struct plan *p)
 			warn("%s: no reports found", path);
 	}
 	read_units(&parts, &units);
-	int wrong = check_shards(p, &units);
-	if (wrong & TWICE || check_files(p, &parts, &units))
-		fatal(EXIT_RUN, "%s is not written", p->o.junit);
-	if (wrong & NOT_WHOLE && !p->o.partial)
-		fatal(EXIT_RUN, "%s is not written; --partial merges incomplete shards",
-			p->o.junit);
+	bool one_plan = check_shards(p, &units);
+	check_files(p, &parts, &units, &history);
 	for (size_t i = 0; i < parts.n; i++)
 		n += !parts.v[i].skip;
 	if (!merge(p, &parts, p->o.junit, -1, &total))
 		return EXIT_RUN;
-	if (p->o.rerun || !(wrong & PLANS))
-		write_history(p, &units);
+	if (p->o.rerun || one_plan)
+		plan_history_write(p, &history);
 	const char *what = parts.n && parts.v->synthetic ? "file" : "report";
 	if (strcmp(p->o.junit, "-") && !p->o.quiet)
 		printf("%s: %" PRId64 " test%s from %zu %s%s, %" PRId64 " failed, %" PRId64
@@ -631,24 +573,6 @@ merge_mode(const struct plan *p)
 
 /* ---- the run ---- */
 
-/* Writes the merged report; its path, or NULL if there is none. */
-static const char *
-write_report(const struct plan *p, const struct record *records, int64_t ms, bool stays)
-{
-	char *name = str("%s/report.xml", p->dir);
-	const char *path = p->o.junit ? p->o.junit : name;
-	static struct parts parts;      /* never freed */
-	struct counts total;
-
-	add_run(&parts, p, records, NULL, 0);
-	if (!merge(p, &parts, path, ms, &total))
-		return NULL;
-	char *target = p->o.junit && stays ? real_path(path) : NULL;
-	if (target && strcmp(target, name) && symlink(target, name) < 0)
-		warn("%s:", name);
-	return path;
-}
-
 /* The run is over: reports, history, and what stays. */
 static int
 finish(const struct plan *p, const struct record *records, struct show *show, int status,
@@ -656,8 +580,11 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 {
 	bool failed = (status == EXIT_FAILED || status == EXIT_RUN) && !sig;
 	bool stays = p->o.run_dir || p->o.keep == KEEP_ALWAYS;
+	char *inside = str("%s/report.xml", p->dir);
+	const char *path = p->o.junit ? p->o.junit : inside, *report = NULL;
+	static struct parts parts;      /* never freed */
 	struct list ended = { 0 };
-	const char *report = NULL;
+	struct counts total;
 
 	for (size_t i = 0; i < p->nfiles; i++) {
 		const struct outcome *o = &records[i].o;
@@ -670,8 +597,13 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 	}
 	stays = stays || (failed && p->o.keep != KEEP_NEVER);
 	if (p->o.junit || p->o.html || getenv("GITHUB_STEP_SUMMARY") || stays) {
-		report = write_report(p, records, ms, stays);
-		if (!report) {
+		add_run(&parts, p, records, NULL, NULL);
+		if (merge(p, &parts, path, ms, &total)) {
+			report = path;
+			char *target = p->o.junit && stays ? real_path(path) : NULL;
+			if (target && strcmp(target, inside) && symlink(target, inside) < 0)
+				warn("%s:", inside);
+		} else {
 			status = EXIT_RUN;
 			stays = true;   /* --merge can still make it */
 		}
@@ -763,37 +695,23 @@ run(struct plan *p, bool aside)
 
 /* ---- other modes ---- */
 
-/* Whether a run directory is ours, and no run has it. */
-static bool
-is_dead(const char *path)
-{
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-	struct stat st;
-
-	if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
-		return false;
-	int fd = open_regular(str("%s/results.jsonl", path), O_RDWR | O_NOFOLLOW);
-	int r = fd < 0 ? -1 : fcntl(fd, F_GETLK, &lock);
-	close_keep(fd);
-	return r == 0 && lock.l_type == F_UNLCK;
-}
-
-/* Adds the run directories that dead runs of this project left below TMPDIR. */
+/* Adds the run directories of this project below TMPDIR. */
 static void
-find_dead(struct plan *p)
+find_runs(struct plan *p)
 {
 	const char *tmp = getenv("TMPDIR");
 	struct list names = { 0 };
 	struct record *records;
-	struct plan *run;
+	struct stat st;
 
 	tmp = tmp && *tmp ? tmp : "/tmp";
 	if (list_dir(&names, tmp) < 0)
 		warn("%s:", tmp);
 	for (size_t i = 0; i < names.n; i++) {
 		char *path = str("%s/%s", tmp, names.v[i]);
-		run = scratch(sizeof(*run));
-		if (starts(names.v[i], "prun-") && id_valid(names.v[i] + 5) && is_dead(path)
+		struct plan *run = scratch(sizeof(*run));
+		if (starts(names.v[i], "prun-") && id_valid(names.v[i] + 5)
+		&& lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid()
 		&& show_read(run, &records, path) == 0 && !strcmp(run->base, p->base))
 			list_add(&p->paths, path);
 	}
@@ -805,19 +723,24 @@ static int
 clean_mode(struct plan *p)
 {
 	struct list dirs = { 0 };
-	bool dbs = false;
+	bool dbs = false, named = p->paths.n;
 	int status = 0;
 
 	for (size_t i = 0; i < p->nsuites; i++)
 		dbs = dbs || p->suites[i].o.db;
-	if (!p->paths.n)
-		find_dead(p);
+	if (!named)
+		find_runs(p);
 	if (!dbs && !p->paths.n && !p->conf)
 		bad("--clean", "needs db in prun.conf, or a run directory to remove");
 	for (size_t i = 0; i < p->paths.n; i++) {
-		list_add(&dirs, conf_path(p, p->paths.v[i]));
-		refuse_foreign(dirs.v[i]);
-		close(lock_run(dirs.v[i], false));
+		char *dir = conf_path(p, p->paths.v[i]);
+		refuse_foreign(dir);
+		int fd = lock_run(dir, false);
+		if (fd < 0 && named)
+			exit(EXIT_USAGE);
+		if (fd >= 0)
+			list_add(&dirs, dir);
+		close_keep(fd);
 	}
 	list_free(&p->paths);
 	p->paths = dirs;                /* a worker looks for clones in them, from the base */

@@ -536,11 +536,11 @@ struct counts {
 
 /* One file's part of a merged report. */
 struct part {
-	int source;             /* which input it came with; 0: this run */
 	const char *file;       /* as shown; NULL where only a report is known */
 	const char *name;       /* NAME of NAME=PATH, or NULL */
 	/* what its suite says of the run */
 	const char *suite, *run, *plan, *shard, *started;
+	int nth, shards;        /* of shard */
 	int worker;
 	const char *dir;        /* of the last attempt, where it stays; or NULL */
 	const char *phases;     /* name=SECONDS ..., since started; NULL: unknown */
@@ -555,8 +555,9 @@ struct part {
 	const struct outcome **copies;  /* of repeat: each report's; NULL: attempts */
 	size_t capcopies;
 	bool synthetic;         /* the result counts, not only the reports */
-	const char *input;      /* where it comes from */
+	const char *input;      /* where it comes from; NULL: this run */
 	bool found;             /* in a directory, not named */
+	size_t of, number;      /* a unit: of which part it is which one; see prun.c */
 	bool skip;              /* it is not merged */
 	bool *replaced;         /* by number, the report's files that a rerun replaces */
 	size_t nreplaced;

@@ -730,6 +730,8 @@ show_property(struct part *p, const struct reader *r)
 		p->name = p->name ? str("%s/%s", p->name, value) : str("%s", value);
 	else if (!strcmp(name, "prun.result"))  /* an unknown word is CANCEL */
 		p->result = (enum result)find_word(result_name, RESULTS - 1, value);
+	else if (!strcmp(name, "prun.shard"))
+		sscanf(value, "%d/%d", &p->nth, &p->shards);
 	else if (!strcmp(name, "prun.worker"))
 		p->worker = atoi(value);
 	else if (!strcmp(name, "prun.seconds"))
