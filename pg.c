@@ -421,25 +421,16 @@ run_command(struct pg *pg, const char *what, char **argv, char **env, const char
 {
 	int64_t deadline = out ? -1 : proc_clock(pg->w) + ANSWER_MS;
 	char *log = str("%s/db.log", pg->dir);
-	struct spawn s = { .argv = argv, .env = env };
-	const char *why = NULL;
+	struct spawn s = { .argv = argv, .env = env, .log = log };
 	struct stat st;
-	int status = SPAWN_FAILED;
 
-	s.err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	s.out = open(out ? out : log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	if (s.out >= 0 && s.err >= 0)
-		status = proc_run(pg->w, &s, deadline, out != NULL, pg->o->grace_ms, pg->notes);
-	if (status == SPAWN_FAILED)
-		why = str("%s: %s", what, strerror(errno));
-	else if (status)
-		why = str("%s %s, see %s", what,
-			status == RUN_STOPPED ? "was stopped" : "failed", log);
+	const char *why = s.out < 0 ? strerror(errno)
+		: proc_run(pg->w, &s, deadline, out != NULL, pg->o->grace_ms, pg->notes);
 	close_keep(s.out);
-	close_keep(s.err);
 	if (!why && stat(log, &st) == 0 && st.st_size == 0)
 		unlink(log);    /* nothing to show; if it cannot go, it is shown empty */
-	return why;
+	return why ? str("%s failed, see %s (%s)", what, log, why) : NULL;
 }
 
 static const char *

@@ -339,9 +339,9 @@ proc_take_terminal(void)
 /* In the child: never returns.  talk: opens the gate, then takes errno of what
  * failed. */
 static void
-child(const struct spawn *s, pid_t parent, int talk)
+child(const struct spawn *s, pid_t parent, int talk, int log)
 {
-	const int own[3] = { s->in, s->out, s->err };
+	const int own[3] = { s->in, s->out ? s->out : log, log };
 	const int *from = s->terminal ? prun_fds : own;
 	bool good = true;
 	char c;
@@ -365,12 +365,12 @@ child(const struct spawn *s, pid_t parent, int talk)
 	if (s->terminal)
 		handle(SIGTSTP, SIG_IGN);       /* no shell would wake it */
 	sigprocmask(SIG_SETMASK, &no_signals, NULL);
-	if (s->fd && talk == 3)
+	if (s->fd > 2 && talk == 3)
 		talk = fcntl(talk, F_DUPFD_CLOEXEC, 4);
 	for (size_t i = 0; i < 3 && good; i++)
 		good = dup2(from[i], (int)i) >= 0;
 	/* dup2() onto itself does nothing: close-on-exec has to go, too. */
-	if (good && s->fd)
+	if (good && s->fd > 2)
 		good = dup2(s->fd, 3) >= 0 && fcntl(3, F_SETFD, 0) == 0;
 	environ = s->env;
 	/* execvp would hand a file without #! to the shell. */
@@ -392,19 +392,41 @@ forget(struct worker *w, struct proc *p)
 	p->pid = 0;
 }
 
-int
+/* Words for the errno of what was to run prog. */
+static char *
+why_not(const char *prog, int err)
+{
+	const char *why = strerror(err);
+
+	if (err == ENOENT && strchr(prog, '/') && access(prog, F_OK) == 0)
+		why = "the interpreter in its first line is missing";
+	else if (err == ENOENT)
+		why = "command not found";
+	else if (err == ENOEXEC)
+		why = "neither a program nor a script with #!";
+	else if (err == EACCES)
+		why = "not executable";
+	return str("cannot run %s: %s", prog, why);
+}
+
+const char *
 proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 {
+	int log = s->log ? open_regular(s->log, O_WRONLY | O_CREAT | O_APPEND) : s->out;
 	struct news n = { .type = NEWS_SESSION };
-	sigset_t all;
 	struct pollfd gate = { .events = POLLIN };
-	int talk[2], status = -1;
 	pid_t parent = getpid();
+	sigset_t all;
+	int talk[2];
 
 	*p = (struct proc){ .shell = !strcmp(s->argv[0], "/bin/sh") && s->argv[1]
 		&& !strcmp(s->argv[1], "-c") };
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, talk) < 0)
-		return -1;
+	if (log < 0)
+		return str("%s: %s", s->log, strerror(errno));
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, talk) < 0) {
+		close_keep(s->log ? log : -1);
+		return why_not(s->argv[0], errno);
+	}
 	set_cloexec(talk[0]);
 	set_cloexec(talk[1]);
 	sigfillset(&all);
@@ -412,11 +434,12 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 	n.pid = fork();
 	if (n.pid == 0) {
 		close(talk[0]);
-		child(s, parent, talk[1]);
+		child(s, parent, talk[1], log);
 	}
 	int err = errno;
 	sigprocmask(SIG_SETMASK, &no_signals, NULL);
 	close(talk[1]);                 /* the child's exec closes the last one */
+	close_keep(s->log ? log : -1);
 	gate.fd = talk[0];
 	if (n.pid > 0) {
 		p->pid = n.pid;
@@ -428,13 +451,12 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 		while (good && poll(&gate, 1, 1000) <= 0)
 			kill(n.pid, SIGCONT);
 		if (!good || read(talk[0], &err, sizeof(err)) <= 0)
-			status = 0;
+			err = 0;
 		else
 			forget(w, p);
 	}
 	close(talk[0]);
-	errno = err;
-	return status;
+	return err ? why_not(s->argv[0], err) : NULL;
 }
 
 char **
@@ -620,22 +642,6 @@ proc_drain(const struct pids *keep, struct buf *names)
 	return (int)named.n;
 }
 
-int
-proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
-	bool heed, int64_t grace_ms, struct buf *notes)
-{
-	struct proc p;
-
-	if (proc_start(w, &p, s) < 0)
-		return SPAWN_FAILED;
-	while (!proc_ended(&p) && !(heed && w->cancelled) && !proc_late(w, deadline))
-		proc_wait(w, NULL, 0, deadline);
-	if (!p.ended)
-		p.status = RUN_STOPPED;
-	proc_stop(w, &p, p.ended ? 0 : grace_ms, false, notes);
-	return p.status;
-}
-
 char *
 proc_how_ended(const struct proc *p)
 {
@@ -645,20 +651,23 @@ proc_how_ended(const struct proc *p)
 		p->core ? ", core dumped" : "");
 }
 
-char *
-proc_why_not(const char *prog, int err)
+const char *
+proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
+	bool heed, int64_t grace_ms, struct buf *notes)
 {
-	const char *why = strerror(err);
+	struct proc p;
+	const char *why = proc_start(w, &p, s);
 
-	if (err == ENOENT && strchr(prog, '/') && access(prog, F_OK) == 0)
-		why = "the interpreter in its first line is missing";
-	else if (err == ENOENT)
-		why = "command not found";
-	else if (err == ENOEXEC)
-		why = "neither a program nor a script with #!";
-	else if (err == EACCES)
-		why = "not executable";
-	return str("cannot run %s: %s", prog, why);
+	if (why)
+		return why;
+	while (!proc_ended(&p) && !(heed && w->cancelled) && !proc_late(w, deadline))
+		proc_wait(w, NULL, 0, deadline);
+	if (!p.ended)
+		why = "it did not end in time and was stopped";
+	else if (p.status)
+		why = proc_how_ended(&p);
+	proc_stop(w, &p, p.ended ? 0 : grace_ms, false, notes);
+	return why;
 }
 
 /* ---- ports ---- */
@@ -724,35 +733,40 @@ bind_any(int *port)
 }
 
 int
-proc_hold(struct port *p)
+proc_hold(struct port *p, size_t n)
 {
 	static int holds = -1;  /* whether this system allows holding */
 
-	close_keep(p->hold);
-	p->number = 0;
-	p->hold = bind_any(&p->number);
-	if (p->hold < 0)
-		return -1;
-	if (holds < 0) {
-		int second = bind_any(&p->number);
-		holds = second >= 0 && listen(second, 1) == 0;
-		close_keep(second);
-	}
-	if (!holds) {
-		close(p->hold);
-		p->hold = -1;
+	for (; n; n--, p++) {
+		p->number = 0;
+		p->hold = bind_any(&p->number);
+		if (p->hold < 0)
+			return -1;
+		if (holds < 0) {
+			int second = bind_any(&p->number);
+			holds = second >= 0 && listen(second, 1) == 0;
+			close_keep(second);
+		}
+		if (!holds) {
+			close(p->hold);
+			p->hold = 0;
+		}
 	}
 	return 0;
 }
 
-bool
-proc_taken(struct port *p)
+int
+proc_release(struct port *p, size_t n)
 {
-	int fd = p->hold < 0 ? bind_any(&p->number) : p->hold;
-	bool taken = (fd < 0 || listen(fd, 1) < 0) && errno == EADDRINUSE;
+	int taken = 0;
 
-	close_keep(fd);
-	p->hold = -1;
+	for (; n; n--, p++) {
+		int fd = p->hold > 0 ? p->hold : bind_any(&p->number);
+		if ((fd < 0 || listen(fd, 1) < 0) && errno == EADDRINUSE)
+			taken = p->number;
+		close_keep(fd);
+		p->hold = 0;
+	}
 	return taken;
 }
 
@@ -866,7 +880,7 @@ try_connect(const struct readiness *r, int family, struct buf *why)
 static bool
 log_matches(struct readiness *r)
 {
-	int fd = open_regular(r->log, O_RDONLY);
+	int fd = open_regular(r->server.log, O_RDONLY);
 	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
 	char *line = NULL;
 	size_t cap = 0;
@@ -892,7 +906,7 @@ log_matches(struct readiness *r)
 static bool
 ask(struct readiness *r, struct buf *why)
 {
-	struct spawn command = *r->server;
+	struct spawn command = r->server;
 	char chunk[64];
 	ssize_t n = 0;
 
@@ -906,7 +920,7 @@ ask(struct readiness *r, struct buf *why)
 	case READY_COMMAND:
 		command.argv = proc_argv(r->arg, NULL);
 		command.fd = 0;
-		return proc_run(r->w, &command, r->deadline, true, 0, why) == 0;
+		return !proc_run(r->w, &command, r->deadline, true, 0, why);
 	default:
 		return try_connect(r, AF_INET, why) || try_connect(r, AF_INET6, why);
 	}

@@ -389,9 +389,6 @@ struct pids {
 	size_t n, cap;
 };
 
-/* What is no exit status (and not -signal). */
-enum { SPAWN_FAILED = INT_MIN, RUN_STOPPED };
-
 /* The worker's side of the talk, and the sessions it must not lose sight of. */
 struct worker {
 	int slot;
@@ -413,8 +410,9 @@ struct worker {
 struct spawn {
 	char **argv;
 	char **env;
-	int in, out, err;       /* descriptors; in 0: the worker's /dev/null */
-	int fd;                 /* one more for the child, as 3; 0: none */
+	int in, out;            /* in 0: the worker's /dev/null; out 0: the log */
+	const char *log;        /* 2 is appended to it; NULL: 2 goes where 1 goes */
+	int fd;                 /* one more for the child, as 3; below: none */
 	bool terminal;          /* stay in the session; prun's 0 to 2 instead of these */
 };
 
@@ -432,9 +430,8 @@ struct readiness {
 	int64_t deadline;       /* -1: it may take as long as it likes */
 	int port;
 	int fd;                 /* read end of PRUN_READY_FD */
-	const char *log;        /* the server's */
 	off_t log_from;         /* where the lines of this server begin, not yet read */
-	const struct spawn *server;     /* ready = command: its environment and log */
+	struct spawn server;
 };
 
 bool proc_add(struct pids *s, pid_t pid);       /* false: it was there */
@@ -457,8 +454,8 @@ int64_t proc_clock(const struct worker *w);     /* stands still while prun is st
 void proc_tell(struct worker *w, const struct news *n);
 /* argv of cmd, scratch memory: sh -c where it needs a shell; args are "$@". */
 char **proc_argv(const char *cmd, const struct list *args);
-/* Starts a session; -1 with errno of what failed, exec included. */
-int proc_start(struct worker *w, struct proc *p, const struct spawn *s);
+/* Starts a session; NULL, or in scratch memory why not. */
+const char *proc_start(struct worker *w, struct proc *p, const struct spawn *s);
 void proc_take_terminal(void);  /* back, from what was started with it */
 /* Whether the leader is dead; fills status.  Leaves the zombie. */
 bool proc_ended(struct proc *p);
@@ -474,19 +471,18 @@ int proc_left(struct worker *w, const struct proc *p, struct buf *names);
  * session, or was a dead worker's.  How many there were.  With names, which
  * gets a line for each, twenty at most, they have 100 ms to end by themselves. */
 int proc_drain(const struct pids *keep, struct buf *names);
-/* Runs a command to its end, the deadline or (heed) a cancel; its status,
- * SPAWN_FAILED with errno, or RUN_STOPPED. */
-int proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
+/* Runs a command to its end, the deadline or (heed) a cancel; NULL, or what went
+ * wrong. */
+const char *proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
 	bool heed, int64_t grace_ms, struct buf *notes);
 char *proc_how_ended(const struct proc *p);
-char *proc_why_not(const char *prog, int err);
 int proc_pipe(int fd[2]);       /* no child inherits it */
 struct port {
-	int number, hold;       /* the socket that holds it; -1: none */
+	int number, hold;       /* the socket that holds it; 0: none */
 };
-/* Holds a free port; ends the hold: whether somebody else listens on it. */
-int proc_hold(struct port *p);
-bool proc_taken(struct port *p);
+/* Holds n free ports; lets them go: one that somebody else listens on, or 0. */
+int proc_hold(struct port *p, size_t n);
+int proc_release(struct port *p, size_t n);
 /* The kind of a ready = value, or READIES; *arg: its path, ERE or command. */
 enum ready_kind proc_ready_kind(const char *value, const char **arg);
 /* Waits until the last of the stack is ready and all live; or why not. */

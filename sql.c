@@ -668,7 +668,8 @@ psql_start(struct session *db)
 		"-F", "\037", "-R", "\036", "-d", url, NULL };
 	struct list env = { 0 };
 	struct spawn s = { .argv = argv };
-	int in[2] = { -1, -1 }, out[2] = { -1, -1 }, failed = -1;
+	int in[2] = { -1, -1 }, out[2] = { -1, -1 };
+	const char *why = "cannot run psql: no pipe";
 
 	for (size_t i = 0; environ[i]; i++)
 		if (!starts(environ[i], "LC_ALL=") && !starts(environ[i], "PGPASSWORD="))
@@ -679,16 +680,16 @@ psql_start(struct session *db)
 	s.env = env.v;
 	if (proc_pipe(in) == 0 && proc_pipe(out) == 0) {
 		s.in = in[0];
-		s.out = s.err = out[1];
-		failed = proc_start(db->w, &db->psql, &s);
+		s.out = out[1];
+		why = proc_start(db->w, &db->psql, &s);
 	}
 	db->in = in[1];
 	db->out = out[0];
 	close_keep(in[0]);
 	close_keep(out[1]);
 	list_free(&env);
-	return failed ? sql_error("58030", str("cannot run psql: %s%s", strerror(errno),
-		errno == ENOENT ? "; install libpq or psql" : "")) : (struct reply){ 0 };
+	return why ? sql_error("58030", str("%s; install libpq or psql", why))
+		: (struct reply){ 0 };
 }
 
 /* The rows, or the error, that stand before the mark of the statement. */

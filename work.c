@@ -20,8 +20,8 @@ struct attempt {
 	const struct suite *suite;
 	const struct opts *o;
 	struct outcome out;
-	char *dir, *tmp, *junit, *log, *url, *db, *db_url;
-	struct port *ports;     /* PRUN_PORT, then those of ports = */
+	char *dir, *tmp, *junit, *log, *db, *db_url;
+	struct port *ports;     /* PRUN_PORT, then those of ports =; NULL: a setup's */
 	size_t nports;
 	struct proc *procs;     /* of the stack: o->services, the server if there is one */
 	char **logs;
@@ -94,6 +94,12 @@ env_expand(struct attempt *a, const char *setting)
 	env_set(a, b.s);
 }
 
+static char *
+url(const struct attempt *a)
+{
+	return str("http://localhost:%d", a->ports->number);
+}
+
 /* Makes the environment of the attempt, or of a setup, which has no file. */
 static void
 make_env(struct attempt *a)
@@ -119,14 +125,14 @@ make_env(struct attempt *a)
 		env_set(a, str("PRUN_JUNIT=%s", a->junit));
 		env_set(a, str("TMPDIR=%s", a->tmp));
 	}
-	if (a->url) {
-		env_set(a, str("PRUN_PORT=%s", strrchr(a->url, ':') + 1));
-		env_all(a, &a->o->port_env, strrchr(a->url, ':') + 1);
-		env_set(a, str("PRUN_URL=%s", a->url));
+	if (a->ports) {
+		env_set(a, str("PRUN_PORT=%d", a->ports->number));
+		env_all(a, &a->o->port_env, str("%d", a->ports->number));
+		env_set(a, str("PRUN_URL=%s", url(a)));
 	}
-	if (a->url && a->o->server) {   /* else they may name a server of the user's own */
-		env_set(a, str("PLAYWRIGHT_TEST_BASE_URL=%s", a->url));
-		env_all(a, &a->o->url_env, a->url);
+	if (a->ports && a->o->server) { /* else they may name a server of the user's own */
+		env_set(a, str("PLAYWRIGHT_TEST_BASE_URL=%s", url(a)));
+		env_all(a, &a->o->url_env, url(a));
 		if (!strcmp(a->o->ready, "fd"))
 			env_set(a, "PRUN_READY_FD=3");
 	}
@@ -201,30 +207,14 @@ enter(struct attempt *a, enum phase phase)
 	proc_tell(a->w, &(struct news){ .type = NEWS_PHASE, .phase = phase });
 }
 
-/* Runs a command, its output going to log; its status. */
-static int
+/* Runs a command, its output going to log; NULL, or what went wrong. */
+static const char *
 run_command(struct attempt *a, const char *command, const char *log, int64_t deadline,
 	bool heed)
 {
-	struct spawn s = { .argv = proc_argv(command, NULL), .env = a->env.v };
+	struct spawn s = { .argv = proc_argv(command, NULL), .env = a->env.v, .log = log };
 
-	s.out = s.err = open_regular(log, O_WRONLY | O_CREAT | O_APPEND);
-	int status = proc_run(a->w, &s, deadline, heed, a->o->grace_ms, &a->notes);
-	if (status == SPAWN_FAILED)
-		buf_fmt(&a->notes, "- %s\n", proc_why_not(s.argv[0], errno));
-	close_keep(s.out);
-	return status;
-}
-
-/* Takes a free port for each that the attempt needs, in place of those it has. */
-static bool
-take_ports(struct attempt *a)
-{
-	for (size_t i = 0; i < a->nports; i++)
-		if (proc_hold(&a->ports[i]) < 0)
-			return false;
-	a->url = str("http://localhost:%d", a->ports[0].number);
-	return true;
+	return proc_run(a->w, &s, deadline, heed, a->o->grace_ms, &a->notes);
 }
 
 static bool
@@ -235,7 +225,7 @@ prepare(struct attempt *a)
 	if (remove_tree(a->dir) < 0 || remove_tree(a->tmp) < 0
 	|| mkdir(a->dir, 0777) < 0 || mkdir(a->tmp, 0700) < 0)
 		return fails(a, CAUSE_SPAWN, str("%s: %s", a->dir, strerror(errno)));
-	if (!take_ports(a))
+	if (proc_hold(a->ports, a->nports) < 0)
 		return fails(a, CAUSE_PORT, str("no free port: %s", strerror(errno)));
 	return true;
 }
@@ -289,31 +279,31 @@ static bool
 start_member(struct attempt *a, size_t i)
 {
 	const struct service *m = &a->o->services[i];
-	struct spawn s = { .argv = proc_argv(m->command, NULL), .env = a->env.v };
 	struct readiness r = { .w = a->w, .stack = a->procs, .n = i + 1, .deadline = -1,
-		.port = a->ports[m->port].number, .log = a->logs[i], .server = &s };
+		.port = a->ports[m->port].number, .server = { .log = a->logs[i],
+		.argv = proc_argv(m->command, NULL), .env = a->env.v } };
 	struct buf reason = scratch_buf();
 	int fd[2] = { -1, -1 };
+	struct stat st;
 
 	a->out.service = (int)i;
-	s.out = s.err = open_regular(r.log, O_WRONLY | O_CREAT | O_APPEND);
 	r.kind = proc_ready_kind(m->ready, &r.arg);
-	if (s.out < 0 || (r.kind == READY_FD && proc_pipe(fd) < 0))
-		return fails(a, CAUSE_SPAWN, str("%s: %s", r.log, strerror(errno)));
-	s.fd = fd[1] < 0 ? 0 : fd[1];
-	r.log_from = lseek(s.out, 0, SEEK_END);
-	if (proc_start(a->w, &a->procs[i], &s) < 0)
-		fails(a, CAUSE_SPAWN, proc_why_not(s.argv[0], errno));
-	close_keep(fd[1]);
+	r.log_from = stat(r.server.log, &st) < 0 ? 0 : st.st_size;
+	if (r.kind == READY_FD && proc_pipe(fd) < 0)
+		return fails(a, CAUSE_SPAWN, str("pipe: %s", strerror(errno)));
 	r.fd = fd[0];
+	r.server.fd = fd[1];
+	const char *why = proc_start(a->w, &a->procs[i], &r.server);
+	close_keep(fd[1]);
 	if (a->o->ready_timeout_ms >= 0)
 		r.deadline = proc_clock(a->w) + a->o->ready_timeout_ms;
-	enum cause cause = a->out.cause ? a->out.cause : proc_ready(&r, &reason);
+	enum cause cause = why ? CAUSE_SPAWN : proc_ready(&r, &reason);
+	close_keep(fd[0]);
+	if (why)
+		return fails(a, cause, why);
 	if (!has_died(a, false, " before it was ready") && cause != CAUSE_NONE)
 		fails(a, cause, str("%s is not ready after %.1fs (ready-timeout): %s", m->title,
 			(double)a->o->ready_timeout_ms / 1000, reason.s));
-	close_keep(s.out);
-	close_keep(fd[0]);
 	return a->out.cause == CAUSE_NONE;
 }
 
@@ -340,18 +330,6 @@ stop_stack(struct attempt *a)
 		proc_stop(a->w, &a->procs[i - 1], a->o->grace_ms, true, &a->notes);
 }
 
-/* Lets all ports go; the number of one that somebody else has taken, or 0. */
-static int
-release_ports(struct attempt *a)
-{
-	int taken = 0;
-
-	for (size_t i = 0; i < a->nports; i++)
-		if (proc_taken(&a->ports[i]))
-			taken = a->ports[i].number;
-	return taken;
-}
-
 /*
  * Starts the stack, each member when the one before it is ready, and awaits GO.
  * A server that dies at once may have found its port taken: that costs other
@@ -362,7 +340,7 @@ release_ports(struct attempt *a)
 static bool
 serve(struct attempt *a)
 {
-	bool released = a->ports[0].hold < 0, waited = false;
+	bool released = !a->ports->hold, waited = false;
 	int lost = 0;
 	size_t i;
 
@@ -390,14 +368,14 @@ serve(struct attempt *a)
 			buf_fmt(&a->notes, "- %s; started again\n", a->why);
 			continue;
 		}
-		int taken = release_ports(a);
+		int taken = proc_release(a->ports, a->nports);
 		/* It went to the background, or the shell could not run it. */
 		if (status == 0 || status == 126 || status == 127 || (released && !taken))
 			break;
 		if (taken) {
 			a->out.cause = CAUSE_PORT;
 			a->why = str("port %d was taken by another process", taken);
-			if (++lost > 3 || !take_ports(a))
+			if (++lost > 3 || proc_hold(a->ports, a->nports) < 0)
 				break;
 			buf_fmt(&a->notes, "- %s; tried another\n", a->why);
 		} else {
@@ -435,7 +413,7 @@ log_processes(struct attempt *a)
 	int fd = open_regular(a->log, O_WRONLY | O_APPEND);
 	struct buf b = scratch_buf();
 
-	if (run_command(a, ps, a->log, proc_clock(a->w) + 2000, true) != 0)
+	if (run_command(a, ps, a->log, proc_clock(a->w) + 2000, true))
 		buf_str(&a->notes, "- its processes could not be listed (is there a ps?)\n");
 	if (a->db_url)
 		pg_sessions(a->pg, &b);
@@ -504,11 +482,10 @@ run_test(struct attempt *a)
 	for (size_t i = 0; i < a->plan->args.n; i++)
 		list_add(&args, a->plan->args.v[i]);
 	s.argv = command ? proc_argv(command, &args) : args.v;
-	s.out = s.err = s.terminal ? -1 : open_regular(a->log, O_WRONLY | O_CREAT | O_APPEND);
-	if (s.out < 0 && !s.terminal) {
-		fails(a, CAUSE_SPAWN, str("%s: %s", a->log, strerror(errno)));
-	} else if (proc_start(a->w, &a->test, &s) < 0) {
-		fails(a, CAUSE_SPAWN, proc_why_not(s.argv[0], errno));
+	s.log = s.terminal ? NULL : a->log;
+	const char *why = proc_start(a->w, &a->test, &s);
+	if (why) {
+		fails(a, CAUSE_SPAWN, why);
 	} else {
 		a->out.tested = true;
 		await_test(a);
@@ -516,7 +493,6 @@ run_test(struct attempt *a)
 	if (a->out.cause == CAUSE_TIMEOUT)
 		interrupt(a);
 	proc_take_terminal();
-	close_keep(s.out);
 	list_free(&args);
 }
 
@@ -640,17 +616,6 @@ stop(struct attempt *a)
 		fails(a, CAUSE_LEAK, "processes were left running");
 }
 
-/* Words for what run_command() returned. */
-static char *
-how(int status)
-{
-	if (status == SPAWN_FAILED)
-		return "it could not be run";
-	if (status == RUN_STOPPED)
-		return "it did not end in time and was stopped";
-	return str(status < 0 ? "signal %d" : "exit status %d", status < 0 ? -status : status);
-}
-
 /* Runs the after command, also for an attempt that was cancelled. */
 static void
 after(struct attempt *a)
@@ -660,10 +625,10 @@ after(struct attempt *a)
 
 	if (!a->o->after || !a->env.n)
 		return;
-	int status = run_command(a, a->o->after, log, proc_clock(a->w) + most, false);
+	const char *why = run_command(a, a->o->after, log, proc_clock(a->w) + most, false);
 	proc_drain(&a->w->pids, NULL);
-	if (status) {           /* not the log's path: it goes if the test passed */
-		buf_fmt(&a->notes, "- after failed: %s\n", how(status));
+	if (why) {              /* not the log's path: it goes if the test passed */
+		buf_fmt(&a->notes, "- after failed: %s\n", why);
 		add_lines(&a->notes, "after's last line", file_tail(log, 1));
 	}
 }
@@ -711,8 +676,6 @@ make_stack(struct attempt *a)
 
 	a->nports = 1 + a->o->ports.n;
 	a->ports = scratch(a->nports * sizeof(*a->ports));
-	for (size_t i = 0; i < a->nports; i++)
-		a->ports[i].hold = -1;
 	a->nstack = n + (a->o->server != NULL);
 	a->procs = scratch((n + 1) * sizeof(*a->procs));
 	a->logs = scratch((n + 1) * sizeof(*a->logs));
@@ -746,8 +709,7 @@ begin(struct attempt *a, const struct file *f, int number)
 static void
 end_attempt(struct attempt *a)
 {
-	for (size_t i = 0; i < a->nports; i++)
-		close_keep(a->ports[i].hold);
+	proc_release(a->ports, a->nports);
 	list_free(&a->env);
 	buf_free(&a->notes);
 }
@@ -784,19 +746,17 @@ static void
 collect(struct attempt *a, const char *log)
 {
 	char *names = str("%s/collect%d", a->plan->dir, (int)(a->suite - a->plan->suites));
-	struct spawn s = { .argv = proc_argv(a->o->collect, &a->suite->whole) };
+	struct spawn s = { .argv = proc_argv(a->o->collect, &a->suite->whole), .log = log,
+		.out = open_regular(names, O_WRONLY | O_CREAT) };
 
-	a->url = "http://localhost:1";  /* where nobody listens */
+	a->ports = &(struct port){ .number = 1 };       /* where nobody listens */
 	make_env(a);
 	s.env = a->env.v;
-	s.out = open_regular(names, O_WRONLY | O_CREAT);
-	s.err = open_regular(log, O_WRONLY | O_CREAT | O_APPEND);
-	int status = proc_run(a->w, &s, -1, true, a->o->grace_ms, &a->notes);
+	const char *why = proc_run(a->w, &s, -1, true, a->o->grace_ms, &a->notes);
 	close_keep(s.out);
-	close_keep(s.err);
-	if (status && !a->w->cancelled) {
+	if (why && !a->w->cancelled) {
 		buf_fmt(&a->notes, "- %s: collect failed: %s, so whole files are run\n",
-			plan_label(a->suite), how(status));
+			plan_label(a->suite), why);
 		add_lines(&a->notes, "collect", file_tail(log, 5));
 		add_lines(&a->notes, "collect", file_tail(names, 15));
 		unlink(names);
@@ -812,8 +772,7 @@ setup(struct attempt *a, const struct suite *s)
 	static const char ask[] = "exec \"${PYTHON:-python3}\" -c 'import importlib.util as u; "
 		"raise SystemExit(u.find_spec(\"pytest\") is None)'";
 	char *log = str("%s/setup.log", a->plan->dir);
-	const char *why = NULL;
-	int status;
+	const char *why = NULL, *failed;
 
 	a->suite = s;
 	a->o = &s->o;
@@ -821,15 +780,16 @@ setup(struct attempt *a, const struct suite *s)
 	make_env(a);
 	if (a->plan->o.clean) {
 		why = a->o->db ? pg_clean(a->pg, a->plan->o.list) : NULL;
-	} else if (s->pytest && run_command(a, ask, log, -1, true) != 0) {
+	} else if (s->pytest && run_command(a, ask, log, -1, true)) {
 		fails(a, CAUSE_SPAWN, "no pytest for $PYTHON (default: python3): install it, "
 			"set PYTHON to a Python that has it, or set test");
 	} else if (!s->no_setup) {
 		why = pg_setup(a->pg, true);
-		status = why || !a->o->setup ? 0 : run_command(a, a->o->setup, log, -1, true);
+		failed = why || !a->o->setup ? NULL
+			: run_command(a, a->o->setup, log, -1, true);
 		proc_drain(&a->w->pids, NULL);
-		if (status)
-			fails(a, CAUSE_EXIT, str("setup failed: %s; see %s", how(status), log));
+		if (failed)
+			fails(a, CAUSE_EXIT, str("setup failed: %s; see %s", failed, log));
 		else if (!why && a->o->setup)
 			why = pg_setup(a->pg, false);
 	}
@@ -852,10 +812,10 @@ reopen(struct attempt *a)
 	unlink(log);                    /* its earlier lines are not of this server */
 	if (a->o->db && a->db && pg_gone(a->pg, a->db_url)) {
 		fails(a, CAUSE_DATABASE, str("its database %s is gone", a->db));
-	} else if (mkdir(a->tmp, 0700) < 0 || !take_ports(a)) {
+	} else if (mkdir(a->tmp, 0700) < 0 || proc_hold(a->ports, a->nports) < 0) {
 		fails(a, CAUSE_SPAWN, str("%s: %s", a->tmp, strerror(errno)));
 	} else if (serve(a)) {
-		snprintf(n.o.why, sizeof(n.o.why), "%s", a->o->server ? a->url : "");
+		snprintf(n.o.why, sizeof(n.o.why), "%s", a->o->server ? url(a) : "");
 		proc_tell(a->w, &n);
 		a->out.result = PASS;
 		a->w->go = false;       /* what comes next is a cancel */
@@ -872,7 +832,6 @@ reopen(struct attempt *a)
 static void
 drop(struct attempt *a)
 {
-	a->url = "http://localhost:0";  /* its server is gone */
 	if (a->db && !a->o->db_clone)
 		a->db_url = url_clone(a->o->db, a->db, a->dir);
 	make_env(a);
