@@ -14,14 +14,15 @@
 #include "prun.h"
 #include <ctype.h>
 #include <dlfcn.h>
+#include <libgen.h>
 #include <pwd.h>
 
 /* ---- URLs ---- */
 
 #define STEM_MAX 42             /* 63 less _w999999_abcdefghr999, see plan_clone() */
 
-/* Where a URL's parts begin; user..host is user:password@, or nothing.  Of a file
- * path..query is its path; a DSN is nothing but a query. */
+/* Where a URL's parts begin; user..host is user:password@, or nothing.  path..query is
+ * the path of a file, and all of what we do not know; a DSN is nothing but a query. */
 struct url {
 	enum url_kind kind;
 	const char *user, *host, *path, *query;
@@ -69,55 +70,41 @@ static struct url
 split_url(const char *url)
 {
 	struct url u = { url_kind(url), url, url, url, url };
-	const char *rest = after_scheme(url);
 
+	if (u.kind == URL_DSN)
+		return u;
 	if (u.kind == URL_FILE) {
-		u.path = strchr(starts(url, "jdbc:") ? url + 5 : url, ':') + 1;
-		u.path += starts(u.path, "//") ? 2 : 0;
-		u.query = u.path + strcspn(u.path, "?");
-	} else if (rest) {
-		u.user = u.host = rest;
+		u.host = strchr(starts(url, "jdbc:") ? url + 5 : url, ':') + 1;
+		u.path = u.host + (starts(u.host, "//") ? 2 : 0);
+	} else if (u.kind == URL_PG) {
+		u.user = u.host = after_scheme(url);
 		if (u.user[strcspn(u.user, "@/")] == '@')
 			u.host = strchr(u.user, '@') + 1;
 		u.path = u.host + strcspn(u.host, "/?");
-		u.query = u.path + strcspn(u.path, "?");
 	}
+	u.query = u.path + strcspn(u.path, "?");
 	return u;
 }
 
-/* Undoes %41. */
+/* The text up to one of stop, where *at is then; undoes %41, or in a DSN \A. */
 static char *
-decode(const char *from, const char *to)
+read_text(const char **at, const char *stop, bool dsn)
 {
-	char *start = scratch((size_t)(to - from) + 1), *out = start;
+	const char *s = *at;
+	char *start = scratch(strlen(s) + 1), *out = start;
 
-	for (; from < to; from++) {
-		unsigned c = (unsigned char)*from;
-		if (c == '%' && isxdigit((unsigned char)from[1])
-		&& isxdigit((unsigned char)from[2])) {
-			sscanf(from + 1, "%2x", &c);
-			from += 2;
+	for (; *s && !strchr(stop, *s); s++) {
+		unsigned c = (unsigned char)*s;
+		if (dsn && c == '\\' && s[1]) {
+			c = (unsigned char)*++s;
+		} else if (!dsn && c == '%' && strspn(s + 1, "0123456789abcdefABCDEF") > 1) {
+			sscanf(s + 1, "%2x", &c);
+			s += 2;
 		}
 		*out++ = (char)c;
 	}
+	*at = s;
 	return start;
-}
-
-/* A value of a DSN, which may be quoted, and its end; NULL where none can be read. */
-static char *
-dsn_value(const char *s, const char **end)
-{
-	const char *stop = *s == '\'' ? "'" : blank;
-	char *start = scratch(strlen(s) + 1), *out = start;
-
-	for (s += *s == '\''; *s && !strchr(stop, *s); s++) {
-		s += *s == '\\' && s[1];
-		*out++ = *s;
-	}
-	if (stop != blank && *s++ != '\'')
-		return NULL;
-	*end = s;
-	return !*s || strchr(blank, *s) ? start : NULL;
 }
 
 /* The next parameter at *s, which moves behind it, but not where none can be read. */
@@ -127,23 +114,24 @@ next_param(const char **s, enum url_kind kind, struct param *p)
 	bool dsn = kind == URL_DSN;
 
 	*s += strspn(*s, dsn ? blank : "?&");
-	const char *key = *s;
-	const char *end = key + strcspn(key, dsn ? "= \t\n" : "=&");
-	p->key = decode(key, end);
-	p->from = end + strspn(end, dsn ? blank : "");
-	if (dsn && *p->from != '=')
+	const char *key = *s, *end = key;
+	p->key = read_text(&end, dsn ? "= \t\n" : "=&", dsn);
+	end += strspn(end, dsn ? blank : "");
+	if (dsn && *end != '=')
 		return false;
-	p->from += *p->from == '=';
-	if (dsn) {
-		p->from += strspn(p->from, blank);
-		p->value = dsn_value(p->from, &end);
+	end += *end == '=';
+	end += strspn(end, dsn ? blank : "");
+	p->from = end;
+	if (dsn && *end == '\'') {
+		end++;
+		p->value = read_text(&end, "'", true);
+		if (!*end || !strchr(blank, *++end))
+			return false;
 	} else {
-		end = p->from + strcspn(p->from, "&");
-		p->value = decode(p->from, end);
+		p->value = read_text(&end, dsn ? blank : "&", dsn);
 	}
-	if (p->value)
-		*s = end;
-	return p->value && *key;
+	*s = end;
+	return *key;
 }
 
 /* Appends s in quotes; escape goes before these and before itself. */
@@ -186,48 +174,39 @@ add_known(struct buf *b, const char *key, const char *value)
 		add_param(b, key, value);
 }
 
-/* The hosts of a URL, or their ports: libpq takes two lists. */
-static char *
-list_hosts(const struct url *u, bool ports)
-{
-	bool bracket = false, port = false;
-	struct buf b = scratch_buf();
-
-	for (const char *s = u->host; s < u->path; s++) {
-		port = port && *s != ',';
-		if (*s == '[' || *s == ']')
-			bracket = *s == '[';
-		else if (*s == ':' && !bracket && !port)
-			port = true;
-		else if (*s == ',' || port == ports)
-			buf_char(&b, *s);
-	}
-	return b.s;
-}
-
 /* A URL or DSN of PostgreSQL as a DSN, in which the last of equal keys holds. */
-static char *
+static const char *
 to_dsn(const char *url)
 {
 	struct url u = split_url(url);
-	const char *s = u.query;
-	char *hosts = list_hosts(&u, false);
-	struct buf b = scratch_buf();
+	const char *s = u.user;
+	struct buf b = scratch_buf(), hosts = scratch_buf(), ports = scratch_buf();
 	struct param p;
 
 	if (u.kind == URL_DSN)
-		return str("%s", url);
+		return url;
 	if (u.host > u.user) {
-		const char *colon = u.user + strcspn(u.user, ":@");
-		add_known(&b, "user", decode(u.user, colon));
-		if (*colon == ':')
-			add_known(&b, "password", decode(colon + 1, u.host - 1));
+		add_known(&b, "user", read_text(&s, ":@", false));
+		if (*s++ == ':')
+			add_known(&b, "password", read_text(&s, "@", false));
 	}
-	add_known(&b, "host", decode(hosts, hosts + strlen(hosts)));
-	add_known(&b, "port", list_hosts(&u, true));
+	/* libpq takes two lists. */
+	for (s = u.host; s < u.path; s++) {
+		bool bracket = *s == '[';
+		s += bracket;
+		buf_str(&hosts, read_text(&s, bracket ? "],/?" : ":,/?", false));
+		s += *s == ']';
+		s += *s == ':';
+		buf_str(&ports, read_text(&s, ",/?", false));
+		buf_str(&hosts, *s == ',' ? "," : "");
+		buf_str(&ports, *s == ',' ? "," : "");
+	}
+	add_known(&b, "host", hosts.s);
+	add_known(&b, "port", ports.s);
+	s = u.path + 1;
 	if (u.query > u.path)
-		add_known(&b, "dbname", decode(u.path + 1, u.query));
-	while (next_param(&s, URL_PG, &p))
+		add_known(&b, "dbname", read_text(&s, "?", false));
+	while (next_param(&u.query, URL_PG, &p))
 		add_known(&b, p.key, p.value);
 	return b.s;
 }
@@ -294,26 +273,12 @@ url_file(const char *url)
 	return path;
 }
 
-/* The last component of a path. */
-static char *
-last_part(char *path)
-{
-	while (*path && ends(path, "/"))
-		path[strlen(path) - 1] = '\0';
-	return strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-}
-
-/* Where the extension of a file's name begins. */
-static char *
-extension(char *name)
-{
-	return *name ? name + 1 + strcspn(name + 1, ".") : name;
-}
-
 char *
 url_clone_file(const char *url, const char *name, const char *dir)
 {
-	return str("%s/%s%s", dir, name, extension(last_part(url_file(url))));
+	char *base = basename(url_file(url));
+
+	return str("%s/%s%s", dir, name, base + 1 + strcspn(base + 1, "."));
 }
 
 char *
@@ -322,10 +287,8 @@ url_template(const char *url)
 	enum url_kind kind = url_kind(url);
 
 	if (kind == URL_OTHER || kind == URL_FILE) {
-		char *name = last_part(kind == URL_FILE ? url_file(url)
-			: str("%.*s", (int)strcspn(url, "?"), url));
-		*extension(name) = '\0';
-		return name;
+		char *base = basename(url_file(url));
+		return str("%.*s", 1 + (int)strcspn(base + 1, "."), base);
 	}
 	/* As libpq chooses. */
 	char *name = url_param(url, "dbname");
@@ -337,28 +300,20 @@ url_template(const char *url)
 	return str("%s", name ? name : "");
 }
 
-/* Whether it can be read to its end; libpq's words for one that cannot show it. */
-static bool
-is_dsn(const char *s)
-{
-	struct param p;
-
-	while (next_param(&s, URL_DSN, &p))
-		;
-	return !*s;
-}
-
 const char *
 url_check(const char *url)
 {
 	struct url u = split_url(url);
+	struct param p;
 
 	if (starts(url, "prisma+postgres:"))
 		return "is the URL of Prisma's proxy; use the database's own URL";
 	if (u.kind == URL_PG && (u.host[strcspn(u.host, "/?@")] == '@'
 	|| (u.host == u.user && memchr(u.host, ':', u.path - u.host) && strchr(u.path, '@'))))
 		return "has an @ or / in its password; write %40 or %2F";
-	if (u.kind == URL_DSN && !is_dsn(url))
+	while (u.kind == URL_DSN && next_param(&u.query, URL_DSN, &p))
+		;
+	if (u.kind == URL_DSN && *u.query)
 		return "is not a list of key=value; put a value with blanks in quotes";
 	if (u.kind == URL_FILE && (!*url_file(url) || strstr(url, ":memory:")))
 		return "does not name a file to copy";
@@ -372,15 +327,14 @@ url_stem(const char *url)
 {
 	static const char plain[] = "0123456789abcdefghijklmnopqrstuvwxyz_";
 	char *name = url_template(url);
-	uint32_t h = hash(HASH_BEGIN, name);
-	bool altered = strlen(name) > STEM_MAX;
+	unsigned h = hash(HASH_BEGIN, name) & 0xffff;
 
+	if (strlen(name) <= STEM_MAX && !name[strspn(name, plain)])
+		return name;
 	for (char *s = name; *s; s++)
-		if (!strchr(plain, *s)) {
+		if (!strchr(plain, *s))
 			*s = isupper((unsigned char)*s) ? (char)(*s | 32) : '_';
-			altered = true;
-		}
-	return altered ? str("%.*s_%04x", STEM_MAX - 5, name, (unsigned)(h & 0xffff)) : name;
+	return str("%.*s_%04x", STEM_MAX - 5, name, h);
 }
 
 /* Appends the query with value in the place of the values of these keys. */
@@ -403,23 +357,18 @@ replace_params(struct buf *b, const struct url *u, const char *keys, const char 
 char *
 url_clone(const char *url, const char *name, const char *dir)
 {
-	const char *slashes = starts(url, "sqlite") ? "///" : "";
 	struct url u = split_url(url);
-	struct buf b = scratch_buf(), query = scratch_buf();
+	struct buf query = scratch_buf();
 
 	if (u.kind == URL_FILE)
-		return str("%.*s%s%s%s", (int)strcspn(url, ":") + 1, url, starts(url, "jdbc:")
-			? "sqlite:" : slashes, url_clone_file(url, name, dir), u.query);
+		return str("%.*s%s%s%s", (int)(u.host - url), url, starts(url, "sqlite")
+			? "///" : "", url_clone_file(url, name, dir), u.query);
 	bool given = replace_params(&query, &u, " dbname ", name);
-	buf_add(&b, url, (size_t)(u.path - url));
-	if (u.kind == URL_PG && (!given || u.query > u.path + 1))
-		buf_fmt(&b, "/%s", name);
-	else
-		buf_add(&b, u.path, (size_t)(u.query - u.path));
-	buf_str(&b, query.s);
-	if (u.kind == URL_DSN && !given)
-		buf_fmt(&b, "%sdbname=%s", b.n && !ends(b.s, " ") ? " " : "", name);
-	return b.s;
+	if (u.kind == URL_DSN)
+		return given ? query.s : str("%s dbname=%s", url, name);
+	if (given && u.query <= u.path + 1)
+		return str("%.*s%s", (int)(u.query - url), url, query.s);
+	return str("%.*s/%s%s", (int)(u.path - url), url, name, query.s);
 }
 
 char *
@@ -431,12 +380,10 @@ url_masked(const char *url)
 	struct buf b = scratch_buf();
 
 	/* Who knows where its password ends? */
-	if (u.kind == URL_DSN && !is_dsn(url))
+	if (u.kind == URL_DSN && url_check(url))
 		return str("%.*s...", (int)strcspn(url, "="), url);
-	if (scheme) {
-		u.kind = URL_PG;        /* its query is one of a URL, whatever it names */
+	if (scheme)
 		u.query = scheme + strcspn(scheme, "?");
-	}
 	/* Whoever forgot to write %40 or %2F: all before the last @ may be secret. */
 	if (colon && at && colon < at) {
 		buf_fmt(&b, "%.*s***", (int)(colon - url) + 1, url);
