@@ -406,6 +406,19 @@ struct worker {
 	int64_t watch_at;
 };
 
+/* prun's side of it, and what the worker is doing. */
+struct slot {
+	struct proc worker;
+	int orders, news;       /* our ends of the pipes */
+	struct pids sessions;   /* announced and not reaped */
+	struct order order;     /* SETUP, RUN or DROP: under way unless it is IDLE */
+	enum phase phase;
+	int64_t since;          /* when the order was given */
+	bool parked;            /* the database server has no room for it */
+	bool testing;           /* its test was told to begin, and has not ended */
+	int turn;               /* of its attempt, from 1 */
+};
+
 /* How a child is started. */
 struct spawn {
 	char **argv;
@@ -490,12 +503,6 @@ enum cause proc_ready(struct readiness *r, struct buf *why);
 
 /* ---- show.c: what people and machines read ---- */
 
-struct slot_view {              /* what a worker is doing */
-	int file;               /* -1: nothing */
-	enum phase phase;
-	int64_t since;
-};
-
 /* Writes the plan to results.jsonl. */
 struct show *show_open(const struct plan *p, const struct record *records);
 /* Reads results.jsonl of a run directory back; files without an end are CANCEL.
@@ -512,7 +519,7 @@ char *show_why(const char *path, const struct outcome *o, struct buf *notes);
 /* An attempt, maybe the file's last, has ended.  url: of the kept database. */
 void show_result(struct show *s, const struct file *f, const char *dir, const char *url);
 /* Draws the workers' lines if they are due; when next. */
-int64_t show_draw(struct show *s, const struct slot_view *v, int n, bool now);
+int64_t show_draw(struct show *s, const struct slot *v, int n, bool now);
 /* The table and the last lines, and summary.json; cut: by a signal. */
 void show_end(struct show *s, int status, bool cut, int64_t ms, const char *report);
 /* Writes without waiting; the descriptor to be polled for the rest, or -1. */

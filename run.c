@@ -16,28 +16,14 @@
  */
 #include "prun.h"
 
-struct slot {
-	struct proc worker;
-	int orders, news;       /* our ends of the pipes */
-	struct pids sessions;   /* announced and not reaped */
-	bool busy;              /* an order is under way */
-	bool parked;            /* the database server has no room for it */
-	bool testing;           /* its test was told to begin, and has not ended */
-	int turn;               /* of its attempt, from 1 */
-	struct order order;
-};
-
 struct run {
 	const struct plan *p;
 	struct record *records; /* of the files */
-	bool *held;             /* locks that are taken */
-	int *in_suite;          /* attempts under way in each suite */
 	int64_t failed;         /* attempts so far */
 	struct show *show;
-	struct slot *slots;
-	struct slot_view *views;
+	struct slot *slots, *end;       /* workers now */
 	struct pollfd *fds;
-	int nslots, most;       /* workers now, and how many there may be */
+	int most;               /* workers that there may be */
 	int turns, begun;       /* attempts, and tests that have begun */
 	bool freed;             /* an attempt has ended */
 	int *order;             /* files in the order of their turn */
@@ -46,31 +32,27 @@ struct run {
 	size_t ndrops, capdrops;
 	size_t next_setup;      /* suite; nsuites: all done */
 	int running;            /* files */
-	bool alone;             /* one of them wants nothing beside it */
 	bool stopping;          /* no more files */
 	bool quits;             /* the workers were told to exit */
 	int round;              /* of an audit or of retries, after the first */
 	int sig, status, restarts;
-	int64_t deadline;       /* of the run that a signal ends; -1: none */
+	int64_t deadline;       /* for the workers to exit */
 	bool killed;            /* it has come */
 };
 
 /* ---- workers ---- */
 
 static void
-order(struct run *r, int i, struct order o)
+order(struct slot *s, struct order o)
 {
-	static const enum phase first[] = { SETUP, CLONING, IDLE };
-	struct slot *s = &r->slots[i];
+	static const enum phase first[] = { SETUP, CLONING, STOPPING };
 
 	if (!s->worker.pid)
 		return;
 	if (o.type < ORDER_CANCEL) {
-		s->busy = true;
 		s->order = o;
-		r->views[i].file = o.type == ORDER_RUN ? o.file : -1;
-		r->views[i].phase = first[o.type];
-		r->views[i].since = clock_ms();
+		s->phase = first[o.type];
+		s->since = clock_ms();
 	}
 	/* EPIPE: it has died, which waitid will say.  EAGAIN: it has long stopped
 	 * reading; we do not wait for it. */
@@ -80,9 +62,8 @@ order(struct run *r, int i, struct order o)
 
 /* Forks a worker; -1 with errno when the system has no room for one more. */
 static int
-start_worker(struct run *r, int i)
+start_worker(struct run *r, struct slot *s)
 {
-	struct slot *s = &r->slots[i];
 	int orders[2] = { -1, -1 }, news[2] = { -1, -1 };
 	bool piped = proc_pipe(orders) == 0 && proc_pipe(news) == 0;
 
@@ -92,12 +73,12 @@ start_worker(struct run *r, int i)
 		close(orders[1]);
 		close(news[0]);
 		/* Ends that are open here would hide another's end of file. */
-		for (int k = 0; k < r->nslots; k++) {
-			close_keep(r->slots[k].orders);
-			close_keep(r->slots[k].news);
+		for (struct slot *t = r->slots; t < r->end; t++) {
+			close_keep(t->orders);
+			close_keep(t->news);
 		}
 		proc_become_worker(str("%s/worker.log", r->p->dir), r->p->o.interactive);
-		work_run(r->p, i, orders[0], news[1]);
+		work_run(r->p, (int)(s - r->slots), orders[0], news[1]);
 	}
 	close_keep(orders[0]);
 	close_keep(news[1]);
@@ -120,8 +101,8 @@ static void
 cancel(struct run *r, int64_t grace_ms)
 {
 	r->stopping = true;
-	for (int i = 0; i < r->nslots; i++)
-		order(r, i, (struct order){ .type = ORDER_CANCEL, .ms = grace_ms });
+	for (struct slot *s = r->slots; s < r->end; s++)
+		order(s, (struct order){ .type = ORDER_CANCEL, .ms = grace_ms });
 }
 
 /* Says why the run cannot go on, and ends it. */
@@ -164,19 +145,18 @@ begin_test(struct run *r)
 	struct slot *first = NULL;
 	int testing = 0;
 
-	for (struct slot *s = r->slots; s < r->slots + r->nslots; s++) {
+	for (struct slot *s = r->slots; s < r->end; s++) {
 		testing += s->testing;
-		if (r->views[s - r->slots].phase == PREPARED && !s->testing
-		&& (!first || s->turn < first->turn))
+		if (s->phase == PREPARED && !s->testing && (!first || s->turn < first->turn))
 			first = s;
 	}
 	if (first && testing < r->p->workers) {
 		first->testing = true;
 		r->begun++;
-		order(r, (int)(first - r->slots), (struct order){ .type = ORDER_GO });
-	} else if (r->freed && !first && r->nslots < r->most && r->first < r->p->nfiles
-	&& start_worker(r, r->nslots) == 0) {
-		r->nslots++;
+		order(first, (struct order){ .type = ORDER_GO });
+	} else if (r->freed && !first && r->end < r->slots + r->most
+	&& r->first < r->p->nfiles && start_worker(r, r->end) == 0) {
+		r->end++;
 	}
 	r->freed = false;
 }
@@ -240,15 +220,15 @@ list_clones(struct run *r)
 /* Gives the file of a worker that got no session with the database server back
  * to the others, and the worker no more; false if it is the last one. */
 static bool
-give_back(struct run *r, int slot, const struct outcome *o)
+give_back(struct run *r, struct slot *s, const struct outcome *o)
 {
 	int left = 0;
 
-	for (int i = 0; i < r->nslots; i++)
-		left += i != slot && r->slots[i].worker.pid && !r->slots[i].parked;
+	for (struct slot *t = r->slots; t < r->end; t++)
+		left += t != s && t->worker.pid && !t->parked;
 	if (!left || r->stopping)
 		return false;
-	r->slots[slot].parked = true;
+	s->parked = true;
 	r->most = 0;                    /* auto grows no more */
 	if (left < r->p->workers)       /* else it has cost a stack that was ahead */
 		show_say(r->show, "prun: the database server has no connection left: %d at "
@@ -263,17 +243,6 @@ static bool
 wants_alone(const struct run *r, const struct file *f)
 {
 	return f->alone || (r->p->o.audit ? r->round == 0 : r->round > 0);
-}
-
-/* An attempt takes its locks and its place, or lets them go. */
-static void
-occupy(struct run *r, const struct file *f, bool yes)
-{
-	for (size_t i = 0; i < f->nlocks; i++)
-		r->held[f->locks[i]] = yes;
-	r->in_suite[f->suite - r->p->suites] += yes ? 1 : -1;
-	r->running += yes ? 1 : -1;
-	r->alone = yes && wants_alone(r, f);
 }
 
 /* Whether another attempt of the file follows this one. */
@@ -314,19 +283,19 @@ record(struct run *r, struct record *c, const struct outcome *o)
 
 /* An attempt is over: notes it, tells, and decides how the run goes on. */
 static void
-take_result(struct run *r, int slot, const struct outcome *o)
+take_result(struct run *r, struct slot *s, const struct outcome *o)
 {
 	const struct file *f = &r->p->files[o->file];
 	struct record *c = &r->records[o->file];
 	struct outcome before = c->o;
 	bool audit = r->p->o.audit;
 
-	occupy(r, f, false);
-	r->slots[slot].testing = false;
+	r->running--;
+	s->testing = false;
 	r->freed = true;
 	if (o->room && o->room < r->most)
 		r->most = o->room;      /* for so many has the database server room */
-	if (o->crowded && give_back(r, slot, o))
+	if (o->crowded && give_back(r, s, o))
 		return;
 	bool again = wants_another(r, f, o);
 	c->ended = !again;
@@ -349,29 +318,29 @@ take_result(struct run *r, int slot, const struct outcome *o)
 
 /* The attempt of a worker that cannot tell what came of it. */
 static void
-lose_attempt(struct run *r, int i, const char *why)
+lose_attempt(struct run *r, struct slot *s, const char *why)
 {
-	const struct file *f = &r->p->files[r->slots[i].order.file];
+	const struct file *f = &r->p->files[s->order.file];
 	struct outcome o = {
-		.file = f->index, .attempt = r->slots[i].order.attempt, .slot = i,
-		.result = r->killed ? CANCEL : ERROR, .begin = r->views[i].since,
+		.file = f->index, .attempt = s->order.attempt, .slot = (int)(s - r->slots),
+		.result = r->killed ? CANCEL : ERROR, .begin = s->since,
+		.ms = clock_ms() - s->since,
 		.cause = r->killed ? CAUSE_CANCELLED : CAUSE_WORKER_DIED
 	};
 	char *clone = plan_clone(r->p, f, o.attempt);
 	const char *left = r->killed && clone ? str("; its database %s may be left", clone) : "";
 
-	o.ms = clock_ms() - o.begin;
 	snprintf(o.why, sizeof(o.why), "! %s%s", why, left);
-	take_result(r, i, &o);
+	take_result(r, s, &o);
 }
 
 /* An order is done: shows what its worker has to say of it.  A setup that failed
  * ends the run. */
 static void
-take_done(struct run *r, int i, bool failed)
+take_done(struct run *r, const struct slot *s, bool failed)
 {
-	char *path = str("%s/notes%d", r->p->dir, i), *line;
-	bool was_setup = r->slots[i].order.type == ORDER_SETUP;
+	char *path = str("%s/notes%d", r->p->dir, (int)(s - r->slots)), *line;
+	bool was_setup = s->order.type == ORDER_SETUP;
 	struct buf b = scratch_buf();
 
 	if (buf_read(&b, path) == 0)
@@ -401,26 +370,13 @@ tell_reopened(struct run *r, const char *url)
 
 /* ---- news ---- */
 
-/* Whether a worker's word can be true: without a test that has ended there is only ERROR
- * or CANCEL, and what is green has no cause. */
-static bool
-is_sound(const struct outcome *o, const struct order *given)
-{
-	bool well = o->result > NONE || (!o->cause && (o->result != PASS || !o->status));
-
-	return o->file == given->file && o->attempt == given->attempt
-		&& (o->result >= ERROR || (o->tested && well));
-}
-
 /* Takes a piece of news; whether it ends the order that is under way. */
 static bool
-take_news(struct run *r, int i, const struct news *n)
+take_news(struct run *r, struct slot *s, const struct news *n)
 {
-	struct slot *s = &r->slots[i];
-
 	switch (n->type) {
 	case NEWS_PHASE:
-		r->views[i].phase = n->phase;
+		s->phase = n->phase;
 		/* Another may begin; with -x when it is known that this one passed. */
 		if (n->phase == STOPPING && !r->p->o.fail_fast)
 			s->testing = false;
@@ -437,21 +393,21 @@ take_news(struct run *r, int i, const struct news *n)
 		tell_reopened(r, n->o.why);
 		return false;
 	case NEWS_RESULT:
-		if (r->p->o.reopen || is_sound(&n->o, &s->order))
-			take_result(r, i, &n->o);
+		/* Without a test there is only ERROR or CANCEL, whatever a worker says. */
+		if (n->o.tested || n->o.result >= ERROR || r->p->o.reopen)
+			take_result(r, s, &n->o);
 		else
-			lose_attempt(r, i, "its worker contradicts itself");
+			lose_attempt(r, s, "its worker contradicts itself");
 		return true;
 	case NEWS_DONE:
-		take_done(r, i, n->o.cause != CAUSE_NONE);
+		take_done(r, s, n->o.cause != CAUSE_NONE);
 	}
 	return true;
 }
 
 static void
-read_news(struct run *r, int i)
+read_news(struct run *r, struct slot *s)
 {
-	struct slot *s = &r->slots[i];
 	struct news n;
 
 	while (s->news >= 0) {
@@ -462,10 +418,8 @@ read_news(struct run *r, int i)
 		}
 		if (got != (ssize_t)sizeof(n))
 			return;
-		if (take_news(r, i, &n)) {
-			s->busy = false;
-			r->views[i].phase = IDLE;
-		}
+		if (take_news(r, s, &n))
+			s->phase = IDLE;
 	}
 }
 
@@ -474,21 +428,20 @@ read_news(struct run *r, int i)
 /* A worker is dead: its file is an error, its clone is dropped, and another
  * worker takes its place. */
 static void
-replace_worker(struct run *r, int i)
+replace_worker(struct run *r, struct slot *s)
 {
-	struct slot *s = &r->slots[i];
 	const char *how = proc_how_ended(&s->worker);
 	struct pids keep = { 0 };
 
-	read_news(r, i);
+	read_news(r, s);
 	/* As long as it is a zombie its children are ours. */
 	for (; s->sessions.n; s->sessions.n--) {
 		kill(s->sessions.v[s->sessions.n - 1], SIGKILL);
 		/* Right after fork there is no group yet. */
 		killpg(s->sessions.v[s->sessions.n - 1], SIGKILL);
 	}
-	for (int k = 0; k < r->nslots; k++)
-		proc_add(&keep, r->slots[k].worker.pid);
+	for (struct slot *t = r->slots; t < r->end; t++)
+		proc_add(&keep, t->worker.pid);
 	proc_drain(&keep, NULL);
 	free(keep.v);
 	waitpid(s->worker.pid, NULL, 0);
@@ -496,40 +449,47 @@ replace_worker(struct run *r, int i)
 	close_keep(s->news);
 	s->orders = s->news = -1;
 	s->worker.pid = 0;
-	enum order_type lost = s->busy ? s->order.type : ORDER_QUIT;
-	s->busy = false;
-	r->views[i].phase = IDLE;
+	enum order_type lost = s->phase == IDLE ? ORDER_QUIT : s->order.type;
+	s->phase = IDLE;
 	if (lost == ORDER_RUN)
-		lose_attempt(r, i, r->killed ? "did not stop in time and was killed"
+		lose_attempt(r, s, r->killed ? "did not stop in time and was killed"
 			: str("the worker died: %s", how));
 	if (r->killed || r->quits)
 		return;
-	show_say(r->show, "prun: worker %d died: %s; see %s/worker.log", i, how, r->p->dir);
+	show_say(r->show, "prun: worker %d died: %s; see %s/worker.log",
+		(int)(s - r->slots), how, r->p->dir);
 	if (lost == ORDER_RUN && r->p->files[s->order.file].suite->o.db)
 		queue_drop(r, s->order.file, s->order.attempt);
 	if (lost == ORDER_SETUP)
-		take_done(r, i, true);
+		take_done(r, s, true);
 	if (++r->restarts > r->p->o.max_worker_restart && !r->stopping)
 		give_up(r, "too many workers died (max-worker-restart)");
-	if (start_worker(r, i) < 0)
+	if (start_worker(r, s) < 0)
 		show_say(r->show, "prun: no worker could take its place: %s", strerror(errno));
 	else if (r->stopping)
-		order(r, i, (struct order){ .type = ORDER_CANCEL });
+		order(s, (struct order){ .type = ORDER_CANCEL });
 }
 
 /* ---- whose turn it is ---- */
 
+/* Whether f may run beside all that runs now. */
 static bool
 may_run(const struct run *r, const struct file *f)
 {
-	if (r->alone || (r->running && wants_alone(r, f)))
-		return false;
-	if (r->in_suite[f->suite - r->p->suites] >= f->suite->o.workers)
-		return false;
-	for (size_t i = 0; i < f->nlocks; i++)
-		if (r->held[f->locks[i]])
+	int64_t room = f->suite->o.workers;
+
+	for (const struct slot *s = r->slots; s < r->end; s++) {
+		if (s->phase == IDLE || s->order.type != ORDER_RUN)
+			continue;
+		const struct file *g = &r->p->files[s->order.file];
+		if (wants_alone(r, f) || wants_alone(r, g))
 			return false;
-	return true;
+		room -= g->suite == f->suite;
+		for (size_t i = 0; i < f->nlocks * g->nlocks; i++)
+			if (f->locks[i % f->nlocks] == g->locks[i / f->nlocks])
+				return false;
+	}
+	return room > 0;
 }
 
 /* All have had their turn: those that have not ended get another, for a retry or
@@ -556,7 +516,7 @@ begin_round(struct run *r)
 static const struct file *
 next_file(struct run *r)
 {
-	for (size_t i = r->first; i < r->p->nfiles && !r->alone; i++) {
+	for (size_t i = r->first; i < r->p->nfiles; i++) {
 		const struct file *f = &r->p->files[r->order[i]];
 		if (may_run(r, f)) {
 			memmove(&r->order[r->first + 1], &r->order[r->first],
@@ -568,48 +528,47 @@ next_file(struct run *r)
 	return NULL;
 }
 
-/* Gives an idle worker something to do, if there is anything.  Setups are the
- * first one's, and the others wait for them. */
-static void
-give_work(struct run *r, int i)
+/* Gives an idle worker something to do, or false if there is nothing.  Setups are
+ * the first one's, and the others wait for them. */
+static bool
+give_work(struct run *r, struct slot *s)
 {
-	const struct file *f;
-
 	while (r->next_setup < r->p->nsuites && r->p->suites[r->next_setup].no_setup
 	&& !r->p->suites[r->next_setup].whole.n)
 		r->next_setup++;
 	if (!r->stopping && r->next_setup < r->p->nsuites) {
-		if (i > 0)
-			return;
-		order(r, 0, (struct order){ ORDER_SETUP, (int)r->next_setup, 0, 0 });
-	} else if (r->ndrops) {
-		order(r, i, r->drops[--r->ndrops]);
-	} else {
-		/* The first stacks come before any that are ahead. */
-		f = r->stopping || (r->running >= r->p->workers && r->begun < r->p->workers)
-			? NULL : next_file(r);
-		if (!f)
-			return;
-		occupy(r, f, true);
-		r->slots[i].turn = ++r->turns;
-		order(r, i, (struct order){ ORDER_RUN, f->index,
-			r->records[f->index].attempts + 1, 0 });
+		if (s == r->slots)
+			order(s, (struct order){ ORDER_SETUP, (int)r->next_setup, 0, 0 });
+		return s == r->slots;
 	}
+	if (r->ndrops) {
+		order(s, r->drops[--r->ndrops]);
+		return true;
+	}
+	/* The first stacks come before any that are ahead. */
+	const struct file *f = r->stopping || (r->running >= r->p->workers
+		&& r->begun < r->p->workers) ? NULL : next_file(r);
+	if (!f)
+		return false;
+	r->running++;
+	s->turn = ++r->turns;
+	order(s, (struct order){ ORDER_RUN, f->index, r->records[f->index].attempts + 1, 0 });
+	return true;
 }
 
 /* Gives every idle worker something to do; false when the run is over. */
 static bool
 hand_out(struct run *r)
 {
-	bool busy = false, queued = false;
+	bool busy = false, queued = false, more = true;
 
 	if (!r->stopping)
 		begin_test(r);
-	for (struct slot *s = r->slots; s < r->slots + r->nslots; s++) {
+	for (struct slot *s = r->slots; s < r->end; s++) {
 		/* With nobody else at work there is room for one that is parked. */
-		if (s->worker.pid && !s->busy && (!s->parked || !r->running))
-			give_work(r, (int)(s - r->slots));
-		busy = busy || s->busy;
+		if (more && s->worker.pid && s->phase == IDLE && (!s->parked || !r->running))
+			more = give_work(r, s);
+		busy = busy || s->phase != IDLE;
 	}
 	if (busy || r->stopping)
 		return busy;
@@ -635,27 +594,32 @@ suspend(struct run *r)
 	int64_t begin = clock_ms();
 	siginfo_t si;
 
-	for (int i = 0; i < r->nslots; i++) {
-		struct slot *s = &r->slots[i];
+	for (struct slot *s = r->slots; s < r->end; s++) {
 		if (!s->worker.pid)
 			continue;
 		/* First the worker, so that it starts nothing meanwhile. */
 		kill(s->worker.pid, SIGSTOP);
 		/* WNOWAIT: should it be dead instead, that is for replace_worker(). */
 		waitid(P_PID, (id_t)s->worker.pid, &si, WSTOPPED | WEXITED | WNOWAIT);
-		read_news(r, i);
+		read_news(r, s);
 		for (size_t k = 0; k < s->sessions.n; k++)
 			killpg(s->sessions.v[k], SIGSTOP);
 	}
 	raise(SIGSTOP);
-	for (int i = 0; i < r->nslots; i++) {
-		struct slot *s = &r->slots[i];
-		order(r, i, (struct order){ ORDER_PAUSED, .ms = clock_ms() - begin });
+	for (struct slot *s = r->slots; s < r->end; s++) {
+		order(s, (struct order){ ORDER_PAUSED, .ms = clock_ms() - begin });
 		for (size_t k = 0; k < s->sessions.n; k++)
 			killpg(s->sessions.v[k], SIGCONT);
 		if (s->worker.pid)
 			kill(s->worker.pid, SIGCONT);
 	}
+}
+
+static void
+end_within(struct run *r, int64_t ms)
+{
+	if (r->deadline > clock_ms() + ms)
+		r->deadline = clock_ms() + ms;
 }
 
 /* Ends the run because of a signal, a second one without grace.  Whatever the
@@ -664,22 +628,20 @@ suspend(struct run *r)
 static void
 stop_for_signal(struct run *r, int sig)
 {
-	int64_t now = clock_ms(), grace = r->p->o.grace_ms;
+	int64_t grace = r->p->o.grace_ms, most = 1000;
 
 	if (r->killed)
 		return;
-	if (grace < 0 || grace > 2000)
-		grace = 2000;
-	if (!r->sig) {
+	if (r->sig) {
+		grace = 0;
+	} else {
+		grace = grace < 0 || grace > 2000 ? 2000 : grace;
+		most = 2000 + grace;
 		r->sig = sig;
-		r->deadline = now + 2000 + grace;
 		show_say(r->show, "prun: %s: stopping; once more kills at once",
 			strsignal(sig));
-	} else {
-		grace = 0;
-		if (r->deadline > now + 1000)
-			r->deadline = now + 1000;
 	}
+	end_within(r, most);
 	cancel(r, grace);
 }
 
@@ -696,7 +658,7 @@ heed_signals(struct run *r)
 	if (proc_caught(SIGTSTP))
 		suspend(r);
 	if (proc_caught(SIGUSR1))
-		show_draw(r->show, r->views, r->nslots, true);
+		show_draw(r->show, r->slots, (int)(r->end - r->slots), true);
 }
 
 /* ---- the loop ---- */
@@ -706,21 +668,17 @@ heed_signals(struct run *r)
 static void
 await_news(struct run *r, int64_t until)
 {
-	int i;
+	struct pollfd *fd = r->fds;
 
-	for (i = 0; i < r->nslots; i++) {
-		r->fds[i].fd = r->slots[i].news;
-		r->fds[i].events = POLLIN;
-	}
-	if (r->deadline >= 0 && (until < 0 || until > r->deadline))
-		until = r->deadline;
-	r->fds[i].fd = show_write(r->show);
-	r->fds[i].events = POLLOUT;
-	proc_wait(NULL, r->fds, (size_t)r->nslots + 1, until);
-	for (i = 0; i < r->nslots; i++) {
-		read_news(r, i);
-		if (proc_ended(&r->slots[i].worker))
-			replace_worker(r, i);
+	for (struct slot *s = r->slots; s < r->end; s++)
+		*fd++ = (struct pollfd){ s->news, POLLIN, 0 };
+	*fd++ = (struct pollfd){ show_write(r->show), POLLOUT, 0 };
+	proc_wait(NULL, r->fds, (size_t)(fd - r->fds),
+		until < 0 || until > r->deadline ? r->deadline : until);
+	for (struct slot *s = r->slots; s < r->end; s++) {
+		read_news(r, s);
+		if (proc_ended(&s->worker))
+			replace_worker(r, s);
 	}
 	heed_signals(r);
 }
@@ -729,23 +687,10 @@ await_news(struct run *r, int64_t until)
 static bool
 goes_on(const struct run *r)
 {
-	for (int i = 0; i < r->nslots; i++)
-		if (r->slots[i].worker.pid)
-			return r->deadline < 0 || clock_ms() < r->deadline;
+	for (const struct slot *s = r->slots; s < r->end; s++)
+		if (s->worker.pid)
+			return clock_ms() < r->deadline;
 	return false;
-}
-
-/* Nothing is left to do: tells the workers to exit, within ten seconds. */
-static void
-quit(struct run *r)
-{
-	int64_t most = clock_ms() + 10000;
-
-	if (r->deadline < 0 || r->deadline > most)
-		r->deadline = most;
-	r->quits = true;
-	for (int i = 0; i < r->nslots; i++)
-		order(r, i, (struct order){ .type = ORDER_QUIT });
 }
 
 /* The workers that have not ended by the deadline are killed with all that they
@@ -755,7 +700,7 @@ static void
 kill_workers(struct run *r)
 {
 	r->killed = true;
-	for (struct slot *s = r->slots; s < r->slots + r->nslots; s++) {
+	for (struct slot *s = r->slots; s < r->end; s++) {
 		r->stopping = r->stopping || s->worker.pid;
 		if (s->worker.pid)
 			kill(s->worker.pid, SIGKILL);
@@ -763,9 +708,9 @@ kill_workers(struct run *r)
 	r->deadline = clock_ms() + 500;
 	while (goes_on(r))
 		await_news(r, -1);
-	for (struct slot *s = r->slots; s < r->slots + r->nslots; s++)
-		if (s->worker.pid && s->busy && s->order.type == ORDER_RUN)
-			lose_attempt(r, (int)(s - r->slots), "could not be killed");
+	for (struct slot *s = r->slots; s < r->end; s++)
+		if (s->worker.pid && s->phase != IDLE && s->order.type == ORDER_RUN)
+			lose_attempt(r, s, "could not be killed");
 }
 
 /* ---- the end ---- */
@@ -798,21 +743,20 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 	size_t n = (size_t)(p->workers + ahead);
 	struct run r = {
 		.p = p, .records = records, .show = show, .most = p->workers + ahead,
-		.order = plan_order(p, p->o.shuffle), .deadline = -1,
-		.held = scratch(p->locks.n * sizeof(*r.held)),
-		.in_suite = scratch(p->nsuites * sizeof(*r.in_suite)),
-		.slots = scratch(n * sizeof(*r.slots)), .views = scratch(n * sizeof(*r.views)),
+		.order = plan_order(p, p->o.shuffle), .deadline = INT64_MAX,
+		.slots = scratch(n * sizeof(*r.slots)),
 		.fds = scratch((n + 3) * sizeof(*r.fds))
 	};
 
 	if (ahead && p->o.ahead == AHEAD_AUTO)
 		n -= (size_t)ahead - 1;
-	while ((size_t)r.nslots < n && start_worker(&r, r.nslots) == 0)
-		r.nslots++;
-	if (r.nslots == 0)
+	for (r.end = r.slots; r.end < r.slots + n && start_worker(&r, r.end) == 0; r.end++)
+		;
+	if (r.end == r.slots)
 		fatal(EXIT_RUN, "cannot start a worker:");
-	if (r.nslots < p->workers)
-		show_say(show, "prun: only %d at once: %s", r.nslots, strerror(errno));
+	if (r.end < r.slots + p->workers)
+		show_say(show, "prun: only %d at once: %s", (int)(r.end - r.slots),
+			strerror(errno));
 	/* Until it has run, a file's result is that it did not.
 	 * Later than the workers, whose forks would copy all that. */
 	for (size_t k = 0; k < p->nfiles; k++) {
@@ -823,8 +767,12 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 			c->rounds = xcalloc((size_t)p->o.audit + 1, sizeof(*c->rounds));
 	}
 	while (goes_on(&r) && hand_out(&r))
-		await_news(&r, show_draw(show, r.views, r.nslots, false));
-	quit(&r);
+		await_news(&r, show_draw(show, r.slots, (int)(r.end - r.slots), false));
+	/* Nothing is left to do. */
+	end_within(&r, 10000);
+	r.quits = true;
+	for (struct slot *s = r.slots; s < r.end; s++)
+		order(s, (struct order){ .type = ORDER_QUIT });
 	while (goes_on(&r))
 		await_news(&r, -1);
 	kill_workers(&r);
@@ -837,13 +785,6 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 }
 
 /* ---- what an audit found ---- */
-
-static bool
-beside(const struct outcome *a, const struct outcome *b)
-{
-	return a->attempt && b->attempt && a->begin < b->begin + b->ms
-		&& b->begin < a->begin + a->ms;
-}
 
 /* What there may be against a file, strongest first. */
 static const char *const evidence[] = {
@@ -863,8 +804,11 @@ weigh(const struct plan *p, const struct record *f, const struct record *g)
 	for (int k = 1; k <= p->o.audit; k++) {
 		const struct outcome *a = &f->rounds[k];
 		const struct outcome *b = &g->rounds[k];
-		failed += is_failure(a) && beside(a, b);
-		harmless += beside(a, b) && !is_failure(a) && !is_failure(b);
+		if (a->attempt && b->attempt && a->begin < b->begin + b->ms
+		&& b->begin < a->begin + a->ms) {
+			failed += is_failure(a);
+			harmless += !is_failure(a) && !is_failure(b);
+		}
 	}
 	if (f == g || !failed || (failed < f->failed && !g->failed))
 		return NO_EVIDENCE;
@@ -878,28 +822,24 @@ static void
 add_lines(struct buf *b, const struct plan *p, const struct record *records,
 	const size_t *group)
 {
-	struct buf serial = scratch_buf(), lock = scratch_buf();
-	const char *s;
+	struct buf names = scratch_buf();
 	int locks = 0;
-	size_t n;
 
 	for (size_t i = 0; i < p->nfiles; i++) {
-		lock.n = n = 0;
+		int n = 0;
 		for (size_t k = 0; k < p->nfiles; k++) {
 			if (group[k] != i)
 				continue;
-			n++;
-			buf_char(&lock, ' ');
-			for (s = p->files[k].path; *s; s++)     /* a glob for nothing else */
-				buf_str(&lock, str(strchr("*?[\\", *s) ? "\\%c" : "%c", *s));
+			buf_str(&names, n++ ? " " : "");
+			for (const char *s = p->files[k].path; *s; s++) /* a glob for no other */
+				buf_str(&names, str(strchr("*?[\\", *s) ? "\\%c" : "%c", *s));
 		}
 		if (n > 1)
-			buf_fmt(b, "lock = audit-%d%s\n", ++locks, lock.s);
-		else if (n && records[i].failed)
-			buf_str(&serial, lock.s);
+			buf_fmt(b, "lock = audit-%d %s\n", ++locks, names.s);
+		else if (n && records[i].failed && !is_failure(records[i].rounds))
+			buf_fmt(b, "serial = %s\n", names.s);
+		names.n = 0;
 	}
-	if (serial.n)
-		buf_fmt(b, "serial =%s\n", serial.s);
 }
 
 /* Names an unsafe file's suspects, and puts them into its group. */

@@ -200,7 +200,7 @@ draw_line(struct show *s, const char *line, int width)
 
 /* How far the run is; how long it will take only if the history knows all the rest. */
 static char *
-progress(const struct show *s, const struct slot_view *v, int n, int64_t now)
+progress(const struct show *s, const struct slot *v, int n, int64_t now)
 {
 	const struct plan *p = s->plan;
 	int64_t left = 0;
@@ -223,7 +223,7 @@ progress(const struct show *s, const struct slot_view *v, int n, int64_t now)
 }
 
 int64_t
-show_draw(struct show *s, const struct slot_view *v, int n, bool now)
+show_draw(struct show *s, const struct slot *v, int n, bool now)
 {
 	int64_t t = clock_ms(), every = s->screen ? 1000 : 60000;
 	int64_t pause = s->screen ? 50 : every;
@@ -243,7 +243,8 @@ show_draw(struct show *s, const struct slot_view *v, int n, bool now)
 		if (v[i].phase != IDLE && (!s->screen || s->lines < ws.ws_row - 3))
 			draw_line(s, str("%s%-7s %s  %.0fs", s->screen ? "  " : "running: ",
 				phase_name[v[i].phase],
-				v[i].file < 0 ? "" : title(s, &s->plan->files[v[i].file]),
+				v[i].order.type == ORDER_SETUP ? ""
+				: title(s, &s->plan->files[v[i].order.file]),
 				seconds(t - v[i].since)), ws.ws_col);
 	if (s->screen)
 		draw_line(s, progress(s, v, n, t), ws.ws_col);
