@@ -106,8 +106,10 @@ attach(struct pg *pg, bool heed)
 static struct reply
 ask(struct pg *pg, const char *statement)
 {
+	void (*watching)(void *) = pg->w->watch;
 	struct reply r = { 0 };
 
+	pg->w->watch = NULL;            /* it would talk in between */
 	for (int tries = 0; pg->db; tries++) {
 		r = attach(pg, false);
 		if (!r.trouble)
@@ -118,6 +120,7 @@ ask(struct pg *pg, const char *statement)
 		if (pg->w->cancelled)
 			break;
 	}
+	pg->w->watch = watching;
 	return r;
 }
 
@@ -129,12 +132,14 @@ watch(void *arg)
 	struct pg *pg = arg;
 	size_t mark = scratch_mark();
 
+	pg->w->watch = NULL;
 	pg->db->answer_ms = 2000;
 	if (pg->db->open)
 		sql_do(pg->db, "SELECT 1");
 	attach(pg, true);
 	pg->db->answer_ms = ANSWER_MS;
 	pg->w->watch_at = proc_clock(pg->w) + (pg->db->open ? 800 : 200);
+	pg->w->watch = watch;
 	scratch_release(mark);
 }
 

@@ -339,7 +339,6 @@ struct session {
 	void *conn;             /* libpq's, or: */
 	struct proc psql;
 	int in, out;            /* psql's pipes */
-	int statement;
 	struct buf text;        /* read from psql and not yet used */
 	int version;            /* of the server: 150004 */
 	bool reflinks;          /* its file_copy_method is clone (18 and later) */

@@ -470,12 +470,9 @@ await_fd(struct session *db, int fd, int events, int64_t deadline, bool heed)
 {
 	struct worker *w = db->w;
 	struct pollfd p[3] = { { fd, (short)events, 0 } };
-	void (*watch)(void *) = w->watch;
 
-	w->watch = NULL;                /* it would talk in between */
 	while (!p->revents && !(heed && w->cancelled) && !proc_late(w, deadline))
 		proc_wait(w, p, 1, deadline);
-	w->watch = watch;
 	if (p->revents)
 		return (struct reply){ 0 };
 	return heed && w->cancelled ? sql_error("57014", "cancelled")
@@ -486,24 +483,19 @@ await_fd(struct session *db, int fd, int events, int64_t deadline, bool heed)
 
 extern char **environ;
 
-/* libpq's enumerations, which never change. */
-enum {
-	PQ_BAD = 1, PQ_COMMAND = 1, PQ_TUPLES = 2,
-	POLL_READING = 1, POLL_WRITING = 2, POLL_OK = 3
-};
+/* libpq's; they never change. */
+enum { POLL_FAILED, POLL_READING, POLL_WRITING, POLL_OK };
 
 static struct {
 	void *(*connectStart)(const char *);
 	int (*connectPoll)(void *);
 	int (*socket)(void *);
-	int (*status)(void *);
 	char *(*errorMessage)(void *);
 	int (*setErrorVerbosity)(void *, int);
 	int (*sendQuery)(void *, const char *);
 	int (*consumeInput)(void *);
 	int (*isBusy)(void *);
 	void *(*getResult)(void *);
-	int (*resultStatus)(void *);
 	int (*ntuples)(void *);
 	int (*nfields)(void *);
 	char *(*getvalue)(void *, int, int);
@@ -514,19 +506,16 @@ static struct {
 
 /* in the order of the struct */
 static const char *const pq_names[] = {
-	"PQconnectStart", "PQconnectPoll", "PQsocket", "PQstatus", "PQerrorMessage",
-	"PQsetErrorVerbosity", "PQsendQuery", "PQconsumeInput", "PQisBusy", "PQgetResult",
-	"PQresultStatus", "PQntuples", "PQnfields", "PQgetvalue", "PQclear", "PQfinish",
-	"PQbackendPID"
+	"PQconnectStart", "PQconnectPoll", "PQsocket", "PQerrorMessage", "PQsetErrorVerbosity",
+	"PQsendQuery", "PQconsumeInput", "PQisBusy", "PQgetResult", "PQntuples", "PQnfields",
+	"PQgetvalue", "PQclear", "PQfinish", "PQbackendPID"
 };
 
 bool
 sql_libpq(void)
 {
 	/* Not that of macOS, which can crash in a forked process. */
-	static const char *const names[] = {
-		"libpq.so.5", "libpq.so", "/usr/pkg/lib/libpq.so.5"
-	};
+	static const char *const names[] = { "libpq.so.5", "libpq.so", "/usr/pkg/lib/libpq.so.5" };
 	static int have = -1;
 	const char *wanted = getenv("PRUN_LIBPQ");
 	void *lib = NULL;
@@ -554,21 +543,19 @@ sql_libpq(void)
 static struct reply
 pq_connect(struct session *db, int64_t deadline, bool heed)
 {
-	int state = POLL_WRITING;       /* as libpq wants it to begin */
 	struct reply r = { 0 };
 
 	db->conn = pq.connectStart(str("%s fallback_application_name=prun", db->url));
-	if (!db->conn)
-		fatal(EXIT_RUN, "out of memory");
 	pq.setErrorVerbosity(db->conn, 2);      /* with SQLSTATE */
-	while (state != POLL_OK && pq.status(db->conn) != PQ_BAD && !r.trouble) {
+	int state = pq.socket(db->conn) < 0 ? POLL_FAILED : POLL_WRITING;
+	while (state != POLL_OK && state != POLL_FAILED && !r.trouble) {
 		/* Its socket may be another one after every poll. */
 		r = await_fd(db, pq.socket(db->conn), state == POLL_READING ? POLLIN : POLLOUT,
 			deadline, heed);
 		if (!r.trouble)
 			state = pq.connectPoll(db->conn);
 	}
-	return pq.status(db->conn) == PQ_BAD ? scan_error(pq.errorMessage(db->conn)) : r;
+	return state == POLL_FAILED ? scan_error(pq.errorMessage(db->conn)) : r;
 }
 
 static struct reply
@@ -588,20 +575,15 @@ pq_reply(struct session *db, int64_t deadline, bool heed)
 				break;
 		}
 		result = pq.getResult(db->conn);
-		int status = pq.resultStatus(result);
-		int columns = pq.nfields(result);
-		int fields = pq.ntuples(result) * columns;
+		int columns = pq.nfields(result), fields = pq.ntuples(result) * columns;
 		if (fields)
 			r.v = scratch(sizeof(*r.v) * (size_t)fields);
 		for (int i = 0; i < fields; i++)
 			r.v[r.n++] = str("%s", pq.getvalue(result, i / columns, i % columns));
-		if (result && status != PQ_TUPLES && status != PQ_COMMAND)
-			r = scan_error(pq.errorMessage(db->conn));
 		pq.clear(result);
 	} while (result);
-	if (pq.status(db->conn) == PQ_BAD && !r.trouble)
-		r = scan_error(pq.errorMessage(db->conn));
-	return r;
+	/* Each statement begins without one. */
+	return *pq.errorMessage(db->conn) ? scan_error(pq.errorMessage(db->conn)) : r;
 }
 
 /* ---- psql ---- */
@@ -609,10 +591,9 @@ pq_reply(struct session *db, int64_t deadline, bool heed)
 static struct reply
 psql_start(struct session *db)
 {
-	char *password = getenv("PGPASSWORD"), *name = url_param(db->url, "dbname");
-	char *url = url_admin(db->url, name, &password);
-	char *argv[] = { "psql", "-XAtqw", "-v", "VERBOSITY=verbose",
-		"-F", "\037", "-R", "\036", "-d", url, NULL };
+	char *password = getenv("PGPASSWORD");
+	char *argv[] = { "psql", "-XAtqw", "-v", "VERBOSITY=verbose", "-F", "\037", "-R", "\036",
+		"-d", url_admin(db->url, url_param(db->url, "dbname"), &password), NULL };
 	struct list env = { 0 };
 	struct spawn s = { .argv = argv };
 	int in[2] = { -1, -1 }, out[2] = { -1, -1 };
@@ -639,15 +620,17 @@ psql_start(struct session *db)
 		: (struct reply){ 0 };
 }
 
-/* The rows, or the error, that stand before the mark of the statement. */
+#define MARK "@@prun "
+
+/* The rows, or the error, that stand before the mark. */
 static struct reply
 psql_reply(struct session *db, int64_t deadline, bool heed)
 {
-	char *mark = str("@@%d ", db->statement), chunk[4096], *at;
+	char chunk[4096], *at;
 	struct reply r = { 0 };
 
 	for (;;) {
-		at = db->text.n ? strstr(db->text.s, mark) : NULL;
+		at = db->text.n ? strstr(db->text.s, MARK) : NULL;
 		if (at && strchr(at, '\n'))
 			break;
 		r = await_fd(db, db->out, POLLIN, deadline, heed);
@@ -661,7 +644,7 @@ psql_reply(struct session *db, int64_t deadline, bool heed)
 	}
 	char *s = str("%.*s", (int)(at - db->text.s), db->text.s);
 	db->text.n = 0;
-	if (starts(at + strlen(mark), "true"))
+	if (starts(at, MARK "true"))
 		return scan_error(s);
 	r.v = scratch(sizeof(*r.v) * (strlen(s) + 1));
 	if (*s)
@@ -680,29 +663,24 @@ psql_reply(struct session *db, int64_t deadline, bool heed)
 void
 sql_close(struct session *db)
 {
-	void (*watch)(void *) = db->w->watch;
 	struct buf notes = scratch_buf();
 
-	db->w->watch = NULL;
 	if (db->conn) {
 		pq.finish(db->conn);
 	} else if (db->open) {
 		close_keep(db->in);     /* psql ends at the end of its input */
 		close_keep(db->out);
 		proc_stop(db->w, &db->psql, 1000, false, &notes);
-		if (notes.n)
-			warn("psql: %s", notes.s);
 	}
 	buf_free(&db->text);
 	db->conn = NULL;
 	db->open = false;
-	db->w->watch = watch;
 }
 
 void
 sql_send(struct session *db, const char *sql)
 {
-	char *s = str("%s;\n\\echo @@%d :ERROR\n", sql, ++db->statement);
+	char *s = str("%s;\n\\echo " MARK ":ERROR\n", sql);
 
 	if (db->conn)
 		pq.sendQuery(db->conn, sql);
