@@ -35,12 +35,12 @@ struct option {
 };
 
 #define AT(field) offsetof(struct opts, field)
+#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 
 static const struct option table[] = {
 	{ "jobs", JOBS, TOP | LIMITED | 'j', AT(jobs), "N|max",
 		"Run up to N files at once. Default: CPU count", NULL },
-	{ "ahead", INT, TOP, AT(ahead), "N|auto",
-		"Make up to N more stacks ready while tests run", "0" },
+	{ "ahead", INT, TOP, AT(ahead), "N|auto", "Make stacks ready while tests run", "0" },
 	{ "config", PATH, ARGV | 'f', AT(config), "FILE", "Read FILE, not prun.conf", NULL },
 	{ "chdir", PATH, ARGV | 'C', AT(chdir), "DIR", "Change to DIR first", NULL },
 	{ "junit", PATH, TOP | 'o', AT(junit), "FILE", "Write the JUnit report to FILE", NULL },
@@ -63,8 +63,7 @@ static const struct option table[] = {
 	{ "help", BOOL, ARGV | 'h', AT(help), NULL, "Print this help", NULL },
 	{ "version", BOOL, ARGV | 'V', AT(version), NULL, "Print the version", NULL },
 	{ "keep", ENUM, 0, AT(keep), "failed, run, always, never", "Databases to keep", NULL },
-	{ "last-failed", BOOL, TOP, AT(last_failed), NULL,
-		"Run only files that did not pass last time", NULL },
+	{ "last-failed", BOOL, TOP, AT(last_failed), NULL, "Run what failed last time", NULL },
 	{ "shuffle", STR, TOP | MAYBE, AT(shuffle), "SEED", "Run files in random order", NULL },
 	{ "shard", STR, TOP, AT(shard), "I/N|auto", "Run only part I of N of the files", NULL },
 	{ "plan", STR, TOP, AT(plan), "HASH", "Run nothing if the plan is not this one", NULL },
@@ -73,13 +72,11 @@ static const struct option table[] = {
 	{ "flaky", ENUM, TOP, AT(flaky), "pass, fail", "How FLAKY counts", NULL },
 	{ "github", ENUM, TOP, AT(github), "auto, no", "Annotate failures on GitHub", NULL },
 	{ "report-limit", SIZE, TOP, AT(report_limit), "SIZE", "Cut texts beyond this", "1M" },
-	{ "max-worker-restart", INT, TOP, AT(max_worker_restart), "N",
-		"Workers that may die", "3" },
+	{ "max-worker-restart", INT, TOP, AT(max_worker_restart), "N", "Workers to lose", "3" },
 	{ "merge", BOOL, ARGV, AT(merge), NULL, "Merge reports and run directories", NULL },
 	{ "strict", BOOL, ARGV, AT(strict), NULL, "With --merge: exit 1 on failures", NULL },
 	{ "partial", BOOL, ARGV, AT(partial), NULL, "Merge though shards are missing", NULL },
-	{ "rerun", BOOL, ARGV, AT(rerun), NULL,
-		"With --merge: of two runs of a file, the later one counts", NULL },
+	{ "rerun", BOOL, ARGV, AT(rerun), NULL, "With --merge: the later run counts", NULL },
 	{ "clean", BOOL, ARGV, AT(clean), NULL, "Drop what earlier runs left", NULL },
 	{ "reopen", PATH, ARGV, AT(reopen), "DIR", "Start a kept attempt's server", NULL },
 	{ "audit", INT, ARGV | MAYBE, AT(audit), "ROUNDS",
@@ -112,12 +109,10 @@ static const struct option table[] = {
 	{ "db-admin", STR, 0, AT(db_admin), "URL", "URL to clone with, past a pooler", NULL },
 	{ "db-clone", STR, 0, AT(db_clone), "CMD", "Command to clone other databases", NULL },
 	{ "db-drop", STR, 0, AT(db_drop), "CMD", "Command to drop such a clone", NULL },
-	{ "db-terminate", BOOL, 0, AT(db_terminate), NULL,
-		"End sessions on the template", "yes" },
+	{ "db-terminate", BOOL, 0, AT(db_terminate), NULL, "End template's sessions", "yes" },
 	{ "db-strategy", ENUM, 0, AT(db_strategy), "auto, wal_log, file_copy",
 		"How PostgreSQL copies a template", NULL },
-	{ "db-unused", ENUM, 0, AT(db_unused), "note, fail",
-		"A database that nobody connected to", NULL },
+	{ "db-unused", ENUM, 0, AT(db_unused), "note, fail", "Database nobody used", NULL },
 	{ "split", ENUM, 0, AT(split), "file, suite, dir, test", "What is one unit", NULL },
 	{ "enabled", BOOL, 0, AT(enabled), NULL, "Whether the suite runs", "yes" },
 	{ "workers", COUNT, 0, AT(workers), "N", "Run up to N of its files at once", NULL },
@@ -128,7 +123,7 @@ static const struct option table[] = {
 
 struct setting {
 	const struct option *opt;
-	const char *value;      /* NULL: a flag without one */
+	const char *value;
 	int level;
 	const char *where;      /* "prun.conf:7" or "--jobs" */
 };
@@ -163,10 +158,9 @@ find_option(const char *name, size_t n, const char *where, const char *what, con
 	for (const struct option *o = table; o < table + LEN(table); o++)
 		if (distance(word, o->name) < distance(word, near->name))
 			near = o;
-	if (distance(word, near->name) > n / 2 + 1)
-		bad(where, "unknown %s \"%s%s\"", what, dash, word);
 	if (strcmp(word, near->name))
-		bad(where, "unknown %s \"%s%s\" (%s%s?)", what, dash, word, dash, near->name);
+		bad(where, "unknown %s \"%s%s\"%s", what, dash, word, distance(word, near->name)
+			> n / 2 + 1 ? "" : str(" (%s%s?)", dash, near->name));
 	return near;
 }
 
@@ -180,15 +174,19 @@ unfit(const struct setting *s)
 		[COUNT] = "a whole number above 0", [JOBS] = "a whole number above 0, or max",
 		[TIME] = "a duration like 90s or 5m", [SIZE] = "a size like 256M"
 	};
-	const struct option *o = s->opt;
 
-	bad(s->where, "%s must be %s, not \"%s\"", o->name,
-		o->type == ENUM ? str("one of: %s", o->arg) : form[o->type], s->value);
+	bad(s->where, "%s must be %s, not \"%s\"", s->opt->name, s->opt->type == ENUM
+		? str("one of: %s", s->opt->arg) : form[s->opt->type], s->value);
 }
 
 static int64_t
 number(const struct setting *s)
 {
+	static const struct { const char *name, *word; int n; } words[] = {
+		{ "jobs", "max", INT_MAX }, { "workers", "none", INT_MAX },
+		{ "ahead", "auto", AHEAD_AUTO }, { "audit", "yes", 5 }, { "audit", "no", 0 },
+		{ "fail-fast", "yes", 1 }, { "fail-fast", "no", 0 }
+	};
 	static const struct { enum type type; const char *name; double factor; } units[] = {
 		{ TIME, "ms", 1 }, { TIME, "s", 1000 }, { TIME, "m", 60000 },
 		{ TIME, "h", 3600000 }, { TIME, "", 1000 },
@@ -196,33 +194,23 @@ number(const struct setting *s)
 		{ SIZE, "", 1 }, { INT, "", 1 }, { COUNT, "", 1 }, { JOBS, "", 1 }
 	};
 	const struct option *o = s->opt;
-	bool whole = o->type == INT || o->type == COUNT || o->type == JOBS;
-	double n = -1;
-	char *end = "";
-	size_t i;
+	bool whole = o->type != TIME && o->type != SIZE;
+	double n = 0, factor = 0;
+	char *end = "?";
 
-	if (!s->value || (o->flags & MAYBE && !strcmp(s->value, "yes")))
-		return strcmp(o->name, "audit") ? 1 : 5;
-	if (o->flags & MAYBE && !strcmp(s->value, "no"))
-		return 0;
-	if (!strcmp(s->value, "none") && !(o->flags & LIMITED)) {
-		if (whole)
-			return o->def ? strtoll(o->def, NULL, 10) : INT_MAX;
-		return -1;
-	}
-	if (o->type == JOBS && !strcmp(s->value, "max"))
-		return INT_MAX;
-	if (!strcmp(o->name, "ahead") && !strcmp(s->value, "auto"))
-		return AHEAD_AUTO;
+	for (size_t i = 0; i < LEN(words); i++)
+		if (!strcmp(words[i].name, o->name) && !strcmp(words[i].word, s->value))
+			return words[i].n;
+	if (!strcmp(s->value, "none") && !(o->flags & LIMITED))
+		return whole ? strtoll(o->def, NULL, 10) : -1;
 	if (isdigit((unsigned char)*s->value) || *s->value == '.')
 		n = strtod(s->value, &end);
-	for (i = 0; i < LEN(units); i++)
+	for (size_t i = 0; i < LEN(units); i++)
 		if (units[i].type == o->type && !strcmp(end, units[i].name))
-			break;
-	if (n < 0 || i == LEN(units) || (n < 1 && whole && o->type != INT))
-		unfit(s);
-	n *= units[i].factor;
-	if (n > (whole ? INT_MAX : NO_LIMIT) || (whole && n > (double)(int)n))
+			factor = units[i].factor;
+	n *= factor;
+	if (!factor || n > (whole ? INT_MAX : NO_LIMIT)
+	|| (whole && (n > (double)(int)n || n < (o->type != INT))))
 		unfit(s);
 	return (int64_t)(n + 0.5);
 }
@@ -245,24 +233,22 @@ one_of(const struct setting *s)
 static bool
 is_free_name(const char *name)
 {
-	const char *s = name;
+	size_t n = strspn(name, LETTERS);
 
-	while (*s == '_' || isalnum((unsigned char)*s))
-		s++;
-	return !*s && s > name && !isdigit((unsigned char)*name) && !starts(name, "PRUN_");
+	return n && !name[n] && !isdigit((unsigned char)*name) && !starts(name, "PRUN_");
 }
 
 static void
-add_items(struct list *l, const struct setting *s, const char *value)
+add_items(struct list *l, const struct setting *s)
 {
-	if (!strcmp(s->opt->name, "env") && (!strchr(value, '=') || *value == '='))
-		bad(s->where, "env must be NAME=VALUE, not \"%s\"", value);
-	if (!strcmp(s->opt->name, "lock") && !strpbrk(value, " \t"))
-		bad(s->where, "lock must be NAME GLOB..., not \"%s\"", value);
+	if (!strcmp(s->opt->name, "env") && (!strchr(s->value, '=') || *s->value == '='))
+		bad(s->where, "env must be NAME=VALUE, not \"%s\"", s->value);
+	if (!strcmp(s->opt->name, "lock") && !strpbrk(s->value, " \t"))
+		bad(s->where, "lock must be NAME GLOB..., not \"%s\"", s->value);
 	if (s->opt->type == LIST)
-		list_add(l, value);
+		list_add(l, s->value);
 	else
-		list_words(l, value, !strcmp(s->opt->name, "suite") ? ", \t" : " \t");
+		list_words(l, s->value, !strcmp(s->opt->name, "suite") ? ", \t" : " \t");
 	for (size_t i = 0; i < l->n && !strcmp(s->opt->arg, "NAME"); i++)
 		if (!is_free_name(l->v[i]))
 			bad(s->where, "%s must be names of variables other than PRUN_..., "
@@ -273,13 +259,13 @@ add_items(struct list *l, const struct setting *s, const char *value)
 static void
 apply(struct opts *o, const struct setting *s, bool again)
 {
-	const char *value = s->value ? s->value : "", *arg;
 	void *at = (char *)o + s->opt->offset;
+	const char *arg;
 
-	o->by_worker = o->by_worker || strstr(value, "PRUN_WORKER");
+	o->by_worker = o->by_worker || strstr(s->value, "PRUN_WORKER");
 	switch (s->opt->type) {
 	case BOOL:
-		*(bool *)at = !s->value || one_of(s) % 2;
+		*(bool *)at = one_of(s) % 2;
 		break;
 	case ENUM:
 		*(int *)at = one_of(s);
@@ -288,8 +274,8 @@ apply(struct opts *o, const struct setting *s, bool again)
 	case BLANKS:
 		if (!again)
 			list_free(at);
-		if (strcmp(value, "none"))
-			add_items(at, s, value);
+		if (strcmp(s->value, "none"))
+			add_items(at, s);
 		break;
 	case READY:
 		if (proc_ready_kind(s->value, &arg) == READIES)
@@ -300,7 +286,7 @@ apply(struct opts *o, const struct setting *s, bool again)
 		break;
 	case STR:
 	case PATH:
-		*(const char **)at = strcmp(value, "none") ? value : NULL;
+		*(const char **)at = strcmp(s->value, "none") ? s->value : NULL;
 		break;
 	default:
 		*(int64_t *)at = number(s);
@@ -318,7 +304,7 @@ mentions(const char *command, const char *name)
 
 	while ((s = strchr(s, '$'))) {
 		s += s[1] == '{' ? 2 : 1;
-		if (!strncmp(s, name, n) && s[n] != '_' && !isalnum((unsigned char)s[n]))
+		if (!strncmp(s, name, n) && !strspn(s + n, LETTERS))
 			return true;
 	}
 	return false;
@@ -360,15 +346,6 @@ read_service(const struct opts *o, size_t n, const char *where)
 		bad(where, "service = %s%s: ports = has no %s", v[n].name, port, port + 1);
 }
 
-static void
-check_url(const struct setting *s, const char *name, const char *url)
-{
-	const char *wrong = url ? url_check(url) : NULL;
-
-	if (wrong)
-		bad(s->where, "%s = %s %s", name, url_masked(url), wrong);
-}
-
 /* What holds in a suite, or NOWHERE. */
 static void
 resolve(const struct reading *r, struct opts *o, int suite)
@@ -377,10 +354,6 @@ resolve(const struct reading *r, struct opts *o, int suite)
 	size_t seen[LEN(table)] = { 0 }, i;
 	const struct setting *db = NULL, *service = NULL;
 
-	for (i = 0; i < LEN(table); i++)
-		if (table[i].type == LIST || table[i].type == BLANKS)
-			list_free((struct list *)(void *)((char *)o + table[i].offset));
-	memset(o, 0, sizeof(*o));
 	o->workers = INT_MAX;
 	o->jobs = sysconf(_SC_NPROCESSORS_ONLN);
 	for (i = 0; i < LEN(levels); i++) {
@@ -402,10 +375,11 @@ resolve(const struct reading *r, struct opts *o, int suite)
 		read_service(o, i, service->where);
 	o->services[i] = (struct service){ "server", o->server, "the server", o->ready, 0 };
 	/* Only now is it known whether db-clone does it. */
-	if (o->db && !o->db_clone) {
-		check_url(db, "db", o->db);
-		check_url(db, "db-admin", o->db_admin);
-	}
+	const char *urls[] = { o->db, o->db_admin };
+	for (i = 0; i < LEN(urls) && o->db && !o->db_clone; i++)
+		if (urls[i] && url_check(urls[i]))
+			bad(db->where, "%s = %s %s", i ? "db-admin" : "db", url_masked(urls[i]),
+				url_check(urls[i]));
 }
 
 /* ---- reading ---- */
@@ -435,24 +409,24 @@ read_option(struct reading *r, char **words)
 				? "PRUNFLAGS" : "command line", "option", "--");
 			where = str("--%s", o->name);
 		} else {
+			value = w[1] ? w : NULL;
 			where = str("-%c", *w);
-			for (o = table; o < table + LEN(table); o++)
-				if ((o->flags & LETTER) == (unsigned char)*w)
-					break;
+			while (o < table + LEN(table) && (o->flags & LETTER) != (unsigned char)*w)
+				o++;
 			if (o == table + LEN(table))
 				bad(where, "unknown option; see prun -h");
-			value = w[1] ? w : NULL;
 		}
 		flag = o->type == BOOL || o->flags & MAYBE;
-		if (!name && flag)
-			value = NULL;
-		else if (!flag && !value && !words[1])
-			bad(where, "needs a value: %s", o->arg);
-		if (value)
+		if (flag && !(name && value))
+			value = o->type == STR ? "" : "yes";
+		else if (value)
 			value++;
-		else if (!flag)
+		else
 			value = *++words;
+		if (!value)
+			bad(where, "needs a value: %s", o->arg);
 		add_setting(r, o, value, where);
+		o = table;
 	} while (!name && flag && *++w);
 	return words;
 }
@@ -462,37 +436,23 @@ static void
 read_args(struct plan *p, char **words)
 {
 	for (; *words; words++) {
-		bool joined = starts(*words, "--junitxml=") || starts(*words, "--junit-xml=");
-		if (!joined && strcmp(*words, "--junitxml") && strcmp(*words, "--junit-xml")) {
+		if (!starts(*words, "--junitxml") && !starts(*words, "--junit-xml")) {
 			list_add(&p->args, *words);
 			continue;
 		}
 		warn("%s is ignored: each attempt writes its own report; use -o FILE for the "
 			"merged one", *words);
-		if (!joined && words[1])
+		if (!strchr(*words, '=') && words[1])
 			words++;
 	}
 }
 
-/* Notes an option's words as typed, for running a file again; but none that may leave the
- * file out, and passwords are shown as ***. */
-static void
-note_words(struct reading *r, char **from, char **to)
-{
-	static const char choosing[] = " shard plan last-failed audit ";
-
-	if (strstr(choosing, str(" %s ", r->v[r->n - 1].opt->name)))
-		return;
-	for (; from <= to; from++) {
-		bool secret = strstr(*from, "://") || strstr(*from, "password=");
-		list_add(&r->plan->again, secret ? url_masked(*from) : *from);
-	}
-}
-
-/* Reads options out of words; paths and test arguments go to the plan. */
+/* Reads options out of words; paths and test arguments go to the plan.  It notes them as
+ * typed for running a file again, but no option that may leave the file out. */
 static void
 read_words(struct reading *r, char **words)
 {
+	static const char choosing[] = " shard plan last-failed audit ";
 	struct plan *p = r->plan;
 
 	for (; *words; words++) {
@@ -508,8 +468,13 @@ read_words(struct reading *r, char **words)
 		}
 		char **from = words;
 		words = read_option(r, words);
-		if (r->level == COMMAND_LINE)
-			note_words(r, from, words);
+		if (r->level == PRUNFLAGS
+		|| strstr(choosing, str(" %s ", r->v[r->n - 1].opt->name)))
+			continue;
+		for (; from <= words; from++) {
+			bool secret = strstr(*from, "://") || strstr(*from, "password=");
+			list_add(&p->again, secret ? url_masked(*from) : *from);
+		}
 	}
 	p->again_at = p->again.n;
 	for (; *words; words++)
@@ -517,14 +482,10 @@ read_words(struct reading *r, char **words)
 }
 
 static void
-add_suite(struct plan *p, const char *name, const char *where)
+add_suite(struct plan *p, char *name, const char *where)
 {
-	struct suite *s;
-
 	p->suites = grow(p->suites, &p->capsuites, p->nsuites + 1, sizeof(*p->suites));
-	s = memset(&p->suites[p->nsuites++], 0, sizeof(*s));
-	s->name = str("%s", name);
-	s->where = where;
+	p->suites[p->nsuites++] = (struct suite){ .name = name, .where = where };
 }
 
 static void
@@ -547,26 +508,16 @@ begin_suite(struct reading *r, char *line, const char *where)
 	add_suite(r->plan, name, where);
 }
 
-/* A [suite], or key = value, from one or several lines; what was read of it goes. */
+/* Reads key = value; the value may go on in the next line. */
 static void
-read_entry(struct reading *r, struct buf *text, const char *where)
+read_entry(struct reading *r, const char *line, const char *where)
 {
-	size_t n;
+	size_t n = strcspn(line, " \t=");
+	const char *value = line + n + strspn(line + n, " \t");
 
-	if (!text->n)
-		return;
-	text->n = 0;
-	if (*text->s == '[') {
-		begin_suite(r, text->s, where);
-		return;
-	}
-	char *value = strchr(text->s, '=');
-	if (!value)
-		bad(where, "expected key = value, got \"%s\"", text->s);
-	for (n = (size_t)(value - text->s); n && strchr(" \t", text->s[n - 1]); n--)
-		;
-	value += 1 + strspn(value + 1, " \t");
-	const struct option *o = find_option(text->s, n, where, "key", "");
+	if (*value != '=')
+		bad(where, "expected key = value, got \"%s\"", line);
+	const struct option *o = find_option(line, n, where, "key", "");
 	if (o->flags & ARGV)
 		bad(where, "%s can only be given on the command line", o->name);
 	if (r->level >= 0 && o->flags & TOP)
@@ -574,16 +525,16 @@ read_entry(struct reading *r, struct buf *text, const char *where)
 	for (const struct setting *s = r->v; s < r->v + r->n; s++)
 		if (s->opt == o && s->level == r->level && o->type != LIST && o->type != BLANKS)
 			bad(where, "%s is already set at %s", o->name, s->where);
-	if (!*value)
-		bad(where, "%s has no value; use none to unset it", o->name);
-	add_setting(r, o, str("%s", value), where);
+	add_setting(r, o, value + 1 + strspn(value + 1, " \t"), where);
 }
 
 static void
 read_file(struct reading *r, const char *path)
 {
-	struct buf text = scratch_buf(), entry = scratch_buf();
-	char *line, *where = str("%s:1", path), *begin = NULL;
+	struct buf text = scratch_buf();
+	char *line, *where = str("%s:1", path);
+	size_t first = r->n;
+	bool key = false;       /* what was read last, and may go on */
 	int number = 0;
 
 	if (buf_read(&text, path) < 0)
@@ -593,28 +544,42 @@ read_file(struct reading *r, const char *path)
 		where = str("%s:%d", path, ++number);
 		for (size_t n = strlen(line); n && strchr(" \t\r", line[n - 1]); n--)
 			line[n - 1] = '\0';
-		if (!*line || line[strspn(line, " \t")] == '#')
+		char *s = line + strspn(line, " \t");
+		if (!*s || *s == '#')
 			continue;
-		if (!strchr(" \t", *line)) {
-			read_entry(r, &entry, begin);
-			begin = where;
-		} else if (!entry.n) {
+		if (s > line && !key)
 			bad(where, "continuation line without a key");
+		if (s > line) {
+			struct setting *last = &r->v[r->n - 1];
+			last->value = str("%s%s%s", last->value, *last->value ? " " : "", s);
+			continue;
 		}
-		buf_fmt(&entry, "%s%s", entry.n ? " " : "", line + strspn(line, " \t"));
+		key = *line != '[';
+		if (key)
+			read_entry(r, line, where);
+		else
+			begin_suite(r, line, where);
 	}
 	if (rest < text.s + text.n)
 		bad(where, "contains a NUL byte; is it UTF-8 text?");
-	read_entry(r, &entry, begin);
+	for (struct setting *s = r->v + first; s < r->v + r->n; s++)
+		if (!*s->value)
+			bad(s->where, "%s has no value; use none to unset it", s->opt->name);
 }
 
 /* ---- where the user stands, and the base ---- */
 
+/* A path from the root.  musl's realpath() keeps two slashes at the beginning. */
+static char *
+rooted(const struct plan *p, const char *path)
+{
+	return *path == '/' ? str("%s", path) : str("%s/%s", p->cwd, path);
+}
+
 char *
 conf_path(const struct plan *p, const char *path)
 {
-	return *path == '/' || !strcmp(p->cwd, p->base) ? str("%s", path)
-		: str("%s/%s", p->cwd, path);
+	return strcmp(p->cwd, p->base) ? rooted(p, path) : str("%s", path);
 }
 
 const char *
@@ -632,8 +597,7 @@ conf_below(const char *dir, const char *path)
 static char *
 real_name(const struct plan *p, char *path)
 {
-	char *full = str(*path == '/' ? "%s%s" : "%s/%s", *path == '/' ? "" : p->cwd, path);
-	char *last = strrchr(full, '/');
+	char *full = rooted(p, path), *last = strrchr(full, '/');
 
 	if (!last[1] || !strcmp(last, "/..") || !strcmp(last, "/."))
 		last += strlen(last);
@@ -694,15 +658,10 @@ first_dir(const struct plan *p)
 
 	if (!p->paths.n || p->o.merge || p->o.clean || p->o.reopen)
 		return p->cwd;
-	char *path = p->paths.v[0];
-	/* musl's realpath() keeps two slashes at the beginning. */
-	path = str(*path == '/' ? "%s%.*s" : "%s/%.*s", *path == '/' ? "" : p->cwd,
-		(int)strcspn(path, "*?["), path);
-	if (strstr(path, "::"))
-		*strstr(path, "::") = '\0';
-	while (!(dir = real_path(str("%s/.", path))) && *path)
+	char *path = rooted(p, p->paths.v[0]);
+	while (!(dir = real_path(str("%s/.", path))))
 		*strrchr(path, '/') = '\0';
-	return dir ? dir : p->cwd;
+	return dir;
 }
 
 /* Whether path is there and we may take orders from it: it is ours, root's, or of the
@@ -725,21 +684,8 @@ is_trusted(const struct plan *p, const char *path)
 	return false;
 }
 
-/* The directory with prun.conf, from dir ("": the root) upwards, up to the first one that
- * holds .git; or NULL. */
-static char *
-find_dir(const struct plan *p, char *dir)
-{
-	while (!is_trusted(p, str("%s/prun.conf", dir))) {
-		if (!*dir || access(str("%s/.git", dir), F_OK) == 0)
-			return NULL;
-		dir = str("%.*s", (int)(strrchr(dir, '/') - dir), dir);
-	}
-	return dir;
-}
-
-/* Finds where we are, the file to read, and the base, and goes there; the file's path
- * from there, or NULL. */
+/* Finds where we are, the file to read, upwards as far as the first directory that holds
+ * .git, and the base, and goes there; the file's path from there, or NULL. */
 static char *
 find_base(struct plan *p)
 {
@@ -753,9 +699,12 @@ find_base(struct plan *p)
 	if (p->o.config)
 		return p->o.config;
 	char *dir = first_dir(p);
-	dir = find_dir(p, strcmp(dir, "/") ? dir : "");
-	if (!dir)
-		return NULL;
+	dir = strcmp(dir, "/") ? dir : "";
+	while (!is_trusted(p, str("%s/prun.conf", dir))) {
+		if (!*dir || access(str("%s/.git", dir), F_OK) == 0)
+			return NULL;
+		dir = str("%.*s", (int)(strrchr(dir, '/') - dir), dir);
+	}
 	p->base = *dir ? dir : "/";
 	if (!strcmp(p->base, p->cwd))
 		return "prun.conf";
@@ -807,62 +756,56 @@ conf_read(struct plan *p, char **argv)
 
 /* Which machine of how many this is, by what CI and schedulers tell theirs. */
 static const struct {
-	const char *index, *total, *first, *step;       /* first: a number or a variable */
+	const char *index, *total, *first, *step;       /* numbers, or variables */
 } machines[] = {
-	{ "TEST_SHARD_INDEX", "TEST_TOTAL_SHARDS", "0", NULL },
-	{ "CI_NODE_INDEX", "CI_NODE_TOTAL", "1", NULL },
-	{ "CIRCLE_NODE_INDEX", "CIRCLE_NODE_TOTAL", "0", NULL },
-	{ "BUILDKITE_PARALLEL_JOB", "BUILDKITE_PARALLEL_JOB_COUNT", "0", NULL },
-	{ "BITBUCKET_PARALLEL_STEP", "BITBUCKET_PARALLEL_STEP_COUNT", "0", NULL },
-	{ "SYSTEM_JOBPOSITIONINPHASE", "SYSTEM_TOTALJOBSINPHASE", "1", NULL },
-	{ "SEMAPHORE_JOB_INDEX", "SEMAPHORE_JOB_COUNT", "1", NULL },
-	{ "SLURM_ARRAY_TASK_ID", "PRUN_SHARDS", "1", NULL },
+	{ "TEST_SHARD_INDEX", "TEST_TOTAL_SHARDS", "0", "1" },
+	{ "CI_NODE_INDEX", "CI_NODE_TOTAL", "1", "1" },
+	{ "CIRCLE_NODE_INDEX", "CIRCLE_NODE_TOTAL", "0", "1" },
+	{ "BUILDKITE_PARALLEL_JOB", "BUILDKITE_PARALLEL_JOB_COUNT", "0", "1" },
+	{ "BITBUCKET_PARALLEL_STEP", "BITBUCKET_PARALLEL_STEP_COUNT", "0", "1" },
+	{ "SYSTEM_JOBPOSITIONINPHASE", "SYSTEM_TOTALJOBSINPHASE", "1", "1" },
+	{ "SEMAPHORE_JOB_INDEX", "SEMAPHORE_JOB_COUNT", "1", "1" },
+	{ "SLURM_ARRAY_TASK_ID", "PRUN_SHARDS", "1", "1" },
 	{ "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN",
 		"SLURM_ARRAY_TASK_STEP" },
-	{ "JOB_COMPLETION_INDEX", "PRUN_SHARDS", "0", NULL },
-	{ "AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE", "0", NULL },
-	{ "CLOUD_RUN_TASK_INDEX", "CLOUD_RUN_TASK_COUNT", "0", NULL },
+	{ "JOB_COMPLETION_INDEX", "PRUN_SHARDS", "0", "1" },
+	{ "AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE", "0", "1" },
+	{ "CLOUD_RUN_TASK_INDEX", "CLOUD_RUN_TASK_COUNT", "0", "1" },
 };
 
+/* Reads a whole number, or the variable of that name. */
 static bool
-whole(const char *s, int64_t *n)
+whole(const char *word, int64_t *n)
 {
-	char *end;
+	const char *s = isdigit((unsigned char)*word) ? word : getenv(word);
+	char more;
 
-	if (!s || !isdigit((unsigned char)*s))
-		return false;
-	*n = strtoll(s, &end, 10);
-	return !*end && *n <= INT_MAX;
+	return s && isdigit((unsigned char)*s) && sscanf(s, "%9" SCNd64 "%c", n, &more) == 1;
 }
 
 /* What the environment says, in *i and *n; returns it in words. */
 static char *
 find_shard(int64_t *i, int64_t *n)
 {
-	const char *index, *total, *first, *status = getenv("TEST_SHARD_STATUS_FILE");
-	int64_t from = 0, step = 1, last;
-	size_t k;
+	const char *status = getenv("TEST_SHARD_STATUS_FILE");
+	int64_t from, step, last;
+	size_t k = 0;
 
-	for (k = 0; k < LEN(machines); k++) {
-		index = getenv(machines[k].index);
-		total = getenv(machines[k].total);
-		first = isdigit((unsigned char)*machines[k].first) ? machines[k].first
-			: getenv(machines[k].first);
-		if (whole(index, i) && whole(total, n) && whole(first, &from)
-		&& (!machines[k].step || whole(getenv(machines[k].step), &step)))
-			break;
-	}
+	while (k < LEN(machines) && !(whole(machines[k].index, i) && whole(machines[k].total, n)
+	&& whole(machines[k].first, &from) && whole(machines[k].step, &step)))
+		k++;
 	if (k == LEN(machines))
 		bad("--shard", "auto found no shard in the environment, see prun(1)");
 	/* A part of an array has its own count, not that of the shards. */
-	if (machines[k].step && whole(getenv("SLURM_ARRAY_TASK_MAX"), &last)
+	if (starts(machines[k].step, "SLURM") && whole("SLURM_ARRAY_TASK_MAX", &last)
 	&& (last != from + (*n - 1) * step || (*n == 1 && from > 1)))
 		bad("--shard", "auto needs PRUN_SHARDS, the number of shards, for a part of a "
 			"Slurm array; see prun(1)");
 	if (k == 0 && status && file_write(status, "", 0, 0666) < 0)
 		warn("TEST_SHARD_STATUS_FILE: %s:", status);
 	*i = step ? (*i - from) / step + 1 : 0;
-	return str("auto (%s=%s, %s=%s)", machines[k].index, index, machines[k].total, total);
+	return str("auto (%s=%s, %s=%s)", machines[k].index, getenv(machines[k].index),
+		machines[k].total, getenv(machines[k].total));
 }
 
 void
@@ -870,12 +813,11 @@ conf_shard(struct plan *p)
 {
 	const char *given = p->o.shard;
 	int64_t i = 1, n = 1;
-	size_t slash = given ? strcspn(given, "/") : 0;
+	char more;
 
 	if (given && !strcmp(given, "auto"))
 		given = find_shard(&i, &n);
-	else if (given && (!given[slash] || !whole(given + slash + 1, &n)
-	|| !whole(str("%.*s", (int)slash, given), &i)))
+	else if (given && sscanf(given, "%9" SCNd64 "/%9" SCNd64 "%c", &i, &n, &more) != 2)
 		i = 0;
 	if (i < 1 || i > n)
 		bad("--shard", "must be I/N with I from 1 to N, or auto, not \"%s\"", given);
