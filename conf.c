@@ -532,16 +532,20 @@ static void
 read_file(struct reading *r, const char *path)
 {
 	struct buf text = scratch_buf();
-	char *line, *where = str("%s:1", path);
 	size_t first = r->n;
 	bool key = false;       /* what was read last, and may go on */
-	int number = 0;
+	int number = 0, lines = 1;
+	char *line;
 
 	if (buf_read(&text, path) < 0)
 		bad(path, "%s", errno == EINVAL ? "not a regular file" : strerror(errno));
+	for (line = text.s; *line; line++)
+		lines += *line == '\n';
+	if (line < text.s + text.n)
+		bad(str("%s:%d", path, lines), "contains a NUL byte; is it UTF-8 text?");
 	char *rest = starts(text.s, "\xef\xbb\xbf") ? text.s + 3 : text.s;  /* a BOM */
 	while ((line = next_line(&rest))) {
-		where = str("%s:%d", path, ++number);
+		char *where = str("%s:%d", path, ++number);
 		for (size_t n = strlen(line); n && strchr(" \t\r", line[n - 1]); n--)
 			line[n - 1] = '\0';
 		char *s = line + strspn(line, " \t");
@@ -560,8 +564,6 @@ read_file(struct reading *r, const char *path)
 		else
 			begin_suite(r, line, where);
 	}
-	if (rest < text.s + text.n)
-		bad(where, "contains a NUL byte; is it UTF-8 text?");
 	for (struct setting *s = r->v + first; s < r->v + r->n; s++)
 		if (!*s->value)
 			bad(s->where, "%s has no value; use none to unset it", s->opt->name);
