@@ -15,21 +15,21 @@
 #include "prun.h"
 #include <fnmatch.h>
 #include <glob.h>
+#include <libgen.h>
 
 /* ---- an attempt's names, and its command ---- */
 
 char *
 plan_dir(const struct plan *p, const struct file *f, int attempt)
 {
-	const char *base = strrchr(f->path, '/');
 	/* As results.jsonl has the name. */
-	char *dir = str("%s/%d-%.100s", p->dir, f->index, shown(base ? base + 1 : f->path)), *s;
+	char *name = str("%d-%.100s", f->index, shown(basename(str("%s", f->path))));
 
-	for (s = dir + strlen(p->dir) + 1; *s; s++)
+	for (char *s = name; *s; s++)
 		if ((unsigned char)*s <= ' ' || (unsigned char)*s >= 0x7f
 		|| strchr("/\\\"'`$:*?", *s))
 			*s = '_';
-	return attempt < 2 ? dir : str("%s-%d", dir, attempt);
+	return str(attempt < 2 ? "%s/%s" : "%s/%s-%d", p->dir, name, attempt);
 }
 
 char *
@@ -54,12 +54,22 @@ playwright_config(void)
 	return config;
 }
 
+bool
+plan_matches(char *const *globs, const char *name)
+{
+	for (; globs && *globs; globs++)
+		if (fnmatch(*globs, name, 0) == 0)
+			return true;
+	return false;
+}
+
 /* Whether it is in JavaScript or TypeScript. */
 static bool
 is_script(const char *path)
 {
-	return fnmatch("*.[jt]s", path, 0) == 0 || fnmatch("*.[cm][jt]s", path, 0) == 0
-		|| fnmatch("*.[jt]sx", path, 0) == 0;
+	static char *const scripts[] = { "*.[jt]s", "*.[cm][jt]s", "*.[jt]sx", NULL };
+
+	return plan_matches(scripts, path);
 }
 
 static const char pytest[] = "exec \"${PYTHON:-python3}\" -m pytest "
@@ -100,44 +110,25 @@ plan_command(const struct file *f)
 
 /* ---- finding files ---- */
 
-bool
-plan_matches(const struct list *globs, const char *name)
-{
-	for (size_t i = 0; i < globs->n; i++)
-		if (fnmatch(globs->v[i], name, 0) == 0)
-			return true;
-	return false;
-}
-
+/* Whether path, of that name, is a test; units: or makes its directory a unit of
+ * split = dir. */
 static bool
-is_test(const char *dir, const char *name)
+is_test(const char *path, const char *name, bool units)
 {
-	enum kind { ANY, SCRIPT, PROG };
-	static const struct { const char *glob; enum kind kind; } kinds[] = {
-		{ "test_*.py", ANY }, { "*_test.py", ANY }, { "*.bats", ANY }, { "*.t", ANY },
-		{ "test_*.sh", ANY }, { "*_test.sh", ANY }, { "test-*.sh", ANY },
-		{ "*.spec.*", SCRIPT }, { "*.test.*", SCRIPT },
-		{ "test_*", PROG }, { "test-*", PROG },
-	};
+	static char *const tests[] = { "test_*.py", "*_test.py", "*.bats", "*.t", "test_*.sh",
+		"*_test.sh", "test-*.sh", NULL };
+	static char *const scripts[] = { "*.spec.*", "*.test.*", NULL };
+	static char *const programs[] = { "test_*", "test-*", NULL };
+	static char *const packages[] = { "*_test.go", "Cargo.toml", NULL };
 
-	for (size_t i = 0; i < LEN(kinds); i++)
-		if (fnmatch(kinds[i].glob, name, 0) == 0 && (kinds[i].kind == ANY
-		|| (kinds[i].kind == SCRIPT && is_script(name))
-		|| (kinds[i].kind == PROG && access(str("%s/%s", dir, name), X_OK) == 0)))
-			return true;
-	return false;
+	return plan_matches(tests, name) || (plan_matches(scripts, name) && is_script(name))
+		|| (plan_matches(programs, name) && access(path, X_OK) == 0)
+		|| (units && plan_matches(packages, name));
 }
 
-/* Whether a file makes its directory a unit of split = dir. */
-static bool
-makes_unit(const char *dir, const char *name)
-{
-	return is_test(dir, name) || ends(name, "_test.go") || !strcmp(name, "Cargo.toml");
-}
-
-/* Finds the files below dir that are wanted. */
+/* Finds the tests below dir, in the order of their bytes within a directory. */
 static void
-walk(const char *dir, bool (*wanted)(const char *, const char *), struct list *found)
+walk(const char *dir, bool units, struct list *found)
 {
 	struct list names = { 0 };
 	struct stat st;
@@ -150,24 +141,12 @@ walk(const char *dir, bool (*wanted)(const char *, const char *), struct list *f
 			continue;
 		char *path = strcmp(dir, ".") ? str("%s/%s", dir, name) : str("%s", name);
 		if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
-			walk(path, wanted, found);
-		else if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && wanted(dir, name))
+			walk(path, units, found);
+		else if (stat(path, &st) == 0 && S_ISREG(st.st_mode)
+		&& is_test(path, name, units))
 			list_add(found, path);
 	}
 	list_free(&names);
-}
-
-static int
-by_bytes(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static void
-sort(struct list *l, int (*by)(const void *, const void *))
-{
-	if (l->n)
-		qsort(l->v, l->n, sizeof(*l->v), by);
 }
 
 char *
@@ -207,7 +186,7 @@ add_file(struct plan *p, struct suite *s, const char *path, const char *test, si
 	for (size_t i = 0; i < earlier; i++)
 		if (p->files[i].suite == s && !strcmp(p->files[i].test, test))
 			return;
-	if (!plan_matches(&s->o.exclude, path))
+	if (!plan_matches(s->o.exclude.v, path))
 		push_file(p, f);
 }
 
@@ -242,17 +221,6 @@ how_to_run(const char *path)
 		: "not executable, and no test command is set";
 }
 
-/* The directory that path is in. */
-static char *
-dir_of(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	if (!slash)
-		return ".";
-	return str("%.*s", slash == path ? 1 : (int)(slash - path), path);
-}
-
 /* The tests at or below a path that something can run, or with split = dir the
  * directories that hold them; says which cannot be. */
 static void
@@ -265,13 +233,12 @@ find_tests(const struct suite *s, const char *dir, struct list *tests)
 	size_t skipped = 0;
 
 	if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode)) {
-		list_add(tests, units ? dir_of(dir) : dir);
+		list_add(tests, units ? dirname(str("%s", dir)) : dir);
 		return;
 	}
-	walk(dir, units ? makes_unit : is_test, &found);
-	sort(&found, by_bytes);
+	walk(dir, units, &found);
 	for (size_t i = 0; i < found.n; i++) {
-		const char *path = units ? dir_of(found.v[i]) : found.v[i];
+		const char *path = units ? dirname(found.v[i]) : found.v[i];
 		if (s->o.test || default_test(path) || access(path, X_OK) == 0)
 			list_add(tests, path);
 		else if (!skipped++)
@@ -282,7 +249,7 @@ find_tests(const struct suite *s, const char *dir, struct list *tests)
 		warn("%s is skipped%s: %s", shown(first), skipped > 1 ? str(", and %zu more",
 			skipped - 1) : "", how_to_run(first));
 	if (!found.n) {
-		walk(dir, makes_unit, &found);
+		walk(dir, true, &found);
 		if (found.n)
 			warn("%s is skipped: set split = dir and test; see KINDS OF PROJECT in "
 				"prun(1)", shown(found.v[0]));
@@ -408,7 +375,7 @@ select_file(struct plan *p, struct file f, const struct target *t, size_t first)
 		for (i = 0; i < f.more.n && !inside; i++)
 			inside = conf_below(f.more.v[i], t->path) != NULL;
 	}
-	if (f.suite->o.split == SPLIT_DIR && !strcmp(dir_of(t->path), f.path))
+	if (f.suite->o.split == SPLIT_DIR && !strcmp(dirname(str("%s", t->path)), f.path))
 		whole = there;          /* a file in it */
 	if (!whole && !inside && strcmp(t->path, f.path))
 		return false;
@@ -471,25 +438,6 @@ add_lock(struct plan *p, struct file *f, const char *name)
 	f->locks[f->nlocks++] = (int)lock;
 }
 
-/* Heeds one word of a mark of ours; false if it is none. */
-static bool
-read_mark(struct plan *p, struct file *f, const char *mark, const char *where)
-{
-	if (!strcmp(mark, "serial"))
-		add_lock(p, f, mark);
-	else if (!strcmp(mark, "alone"))
-		f->alone = true;
-	else if (starts(mark, "lock=") && mark[5])
-		add_lock(p, f, mark + 5);
-	else if (starts(mark, "timeout="))
-		f->timeout_ms = conf_number("timeout", mark + 8, where);
-	else if (starts(mark, "retries="))
-		f->retries = conf_number("retries", mark + 8, where);
-	else
-		return false;
-	return true;
-}
-
 /* The marks of a line, if it is a comment that begins with prun:, up to its prose. */
 static void
 read_comment(struct plan *p, struct file *f, const char *line, int number, bool first)
@@ -502,13 +450,22 @@ read_comment(struct plan *p, struct file *f, const char *line, int number, bool 
 		return;
 	list_words(&marks, text + 5, " \t\r,;*\"'>");
 	for (size_t i = 0; i < marks.n; i++) {
-		if (read_mark(p, f, marks.v[i], where))
-			continue;
-		if (i > 0 && !strchr(marks.v[i], '='))
+		const char *mark = marks.v[i];
+		if (!strcmp(mark, "serial"))
+			add_lock(p, f, mark);
+		else if (!strcmp(mark, "alone"))
+			f->alone = true;
+		else if (starts(mark, "lock=") && mark[5])
+			add_lock(p, f, mark + 5);
+		else if (starts(mark, "timeout="))
+			f->timeout_ms = conf_number("timeout", mark + 8, where);
+		else if (starts(mark, "retries="))
+			f->retries = conf_number("retries", mark + 8, where);
+		else if (i > 0 && !strchr(mark, '='))
 			break;
-		if (first)
+		else if (first)
 			warn("%s: unknown mark \"%s\"; known are serial, alone, lock=NAME, "
-				"timeout=DURATION and retries=N", where, shown(marks.v[i]));
+				"timeout=DURATION and retries=N", where, shown(mark));
 	}
 	list_free(&marks);
 }
@@ -627,27 +584,18 @@ find_locks(struct plan *p, struct file *f)
 	const struct opts *o = &f->suite->o;
 	struct list words = { 0 };
 
-	if (plan_matches(&o->serial, f->path))
+	if (plan_matches(o->serial.v, f->path))
 		add_lock(p, f, "serial");
-	f->alone = f->alone || plan_matches(&o->alone, f->path);
+	f->alone = f->alone || plan_matches(o->alone.v, f->path);
 	for (size_t i = 0; i < o->lock.n; i++) {
 		list_words(&words, o->lock.v[i], " \t");
-		for (size_t k = 1; k < words.n; k++)
-			if (fnmatch(words.v[k], f->path, 0) == 0)
-				add_lock(p, f, words.v[0]);
+		if (words.n && plan_matches(words.v + 1, f->path))
+			add_lock(p, f, words.v[0]);
 		list_free(&words);
 	}
 }
 
 /* ---- the tests of files ---- */
-
-/* Whether s ends in the whole components of end. */
-static bool
-ends_in(const char *s, const char *end)
-{
-	return ends(s, end) && (strlen(s) == strlen(end)
-		|| s[strlen(s) - strlen(end) - 1] == '/');
-}
 
 /* Whether f is a whole file of the suite, no test of one. */
 static bool
@@ -666,8 +614,10 @@ find_named(const struct plan *p, const struct suite *s, const char *name)
 	for (size_t i = 0; i < p->nfiles; i++) {
 		const char *path = p->files[i].path;
 		size_t len = strlen(path) < strlen(name) ? strlen(path) : strlen(name);
-		if (len > most && is_whole(&p->files[i], s)
-		&& (ends_in(name, path) || ends_in(path, name))) {
+		size_t more = strlen(path) + strlen(name) - 2 * len;    /* of the longer one */
+		const char *longer = strlen(path) > len ? path : name;
+		if (len > most && is_whole(&p->files[i], s) && ends(name, path + strlen(path) - len)
+		&& (!more || longer[more - 1] == '/')) {
 			most = len;
 			best = i;
 		}
@@ -748,10 +698,8 @@ plan_collect(struct plan *p)
 static char *
 history_path(const struct plan *p)
 {
-	if (p->o.history)
+	if (p->o.history || !p->o.junit || !strcmp(p->o.junit, "-") || is_special(p->o.junit))
 		return p->o.history;
-	if (!p->o.junit || !strcmp(p->o.junit, "-") || is_special(p->o.junit))
-		return NULL;
 	return str("%s.history", p->o.junit);
 }
 
@@ -772,18 +720,23 @@ by_line(const void *a, const void *b)
 }
 
 static void
+sort_lines(struct list *l)
+{
+	if (l->n)
+		qsort(l->v, l->n, sizeof(*l->v), by_line);
+}
+
+static void
 read_history(const struct plan *p, struct list *lines)
 {
-	char *path = history_path(p), *line, *end;
+	char *path = history_path(p), *line;
 	struct buf text = scratch_buf();
 
 	if (path && buf_read(&text, path) == 0)
-		for (char *rest = text.s; (line = next_line(&rest));) {
-			strtod(line, &end);
-			if (end > line && *end == ' ' && strchr(end + 1, ' '))
+		for (char *rest = text.s; (line = next_line(&rest));)
+			if (strchr(line, ' ') && strchr(strchr(line, ' ') + 1, ' '))
 				list_add(lines, line);
-		}
-	sort(lines, by_line);
+	sort_lines(lines);
 }
 
 static char *
@@ -820,22 +773,20 @@ use_history(struct plan *p)
 	struct list lines = { 0 };
 	struct turn *t = scratch(p->nfiles * sizeof(*t));
 	size_t n = 0, known = 0;
-	char *line;
 
 	read_history(p, &lines);
 	for (size_t i = 0; i < p->nfiles; i++) {
 		struct file *f = &p->files[i];
-		line = find_line(&lines, plan_history_line(0, PASS, f->suite->name, f->test));
-		size_t result = PASS;
+		char *line = find_line(&lines, plan_history_line(0, PASS, f->suite->name,
+			f->test)), result[8] = "PASS";
 		if (line) {
-			f->expect_ms = (int64_t)(strtod(line, &line) * 1000 + 0.5);
+			sscanf(line, "%*s %7s", result);
+			f->expect_ms = (int64_t)(strtod(line, NULL) * 1000 + 0.5);
 			t[known++].ms = f->expect_ms;
-			line = str("%.*s", (int)strcspn(line + 1, " "), line + 1);
-			result = find_word(result_name, RESULTS, line);
 		}
 		/* with -n the tests of a file are not known */
-		if (!p->o.last_failed || result > NONE || (p->o.list
-		&& f->suite->o.split == SPLIT_TEST))
+		if (!p->o.last_failed || find_word(result_name, RESULTS, result) > NONE
+		|| (p->o.list && f->suite->o.split == SPLIT_TEST))
 			p->files[n++] = *f;
 	}
 	p->nfiles = n;
@@ -860,7 +811,7 @@ plan_history_write(const struct plan *p, struct list *fresh)
 
 	if (!path)
 		return;
-	sort(fresh, by_line);
+	sort_lines(fresh);
 	for (size_t i = 0; i < fresh->n; i++)
 		buf_fmt(&b, "%s\n", fresh->v[i]);
 	read_history(p, &old);
@@ -971,15 +922,13 @@ choose_suites(struct plan *p)
 static void
 check_playwright(void)
 {
+	const char *config = playwright_config();
 	struct buf text = scratch_buf();
 
-	if (!playwright_config() || buf_read(&text, playwright_config()) < 0)
-		return;
-	if ((strstr(text.s, "webServer") || strstr(text.s, "baseURL"))
-	&& !strstr(text.s, "process.env."))
+	if (config && buf_read(&text, config) == 0 && !strstr(text.s, "process.env.")
+	&& (strstr(text.s, "webServer") || strstr(text.s, "baseURL")))
 		warn("%s has a webServer or baseURL without PRUN_URL, so tests may use "
-			"another server than prun's; see KINDS OF PROJECT in prun(1)",
-			playwright_config());
+			"another server than prun's; see KINDS OF PROJECT in prun(1)", config);
 }
 
 void

@@ -237,7 +237,7 @@ char *plan_dir(const struct plan *p, const struct file *f, int attempt);
 char *plan_clone(const struct plan *p, const struct file *f, int attempt);
 /* The command that runs f; NULL: f is a program. */
 const char *plan_command(const struct file *f);
-bool plan_matches(const struct list *globs, const char *name);
+bool plan_matches(char *const *globs, const char *name);     /* globs: NULL, or ended by it */
 /* How messages about a suite begin. */
 char *plan_label(const struct suite *s);
 

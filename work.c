@@ -152,7 +152,7 @@ make_env(struct attempt *a)
 		const char *name = str("%.*s", (int)n, environ[i]);
 		/* neither one of ours, nor of an outer run's database, nor hidden */
 		if (env_find(a, name, n) == a->env.n && !starts(name, "PRUN_DB")
-		&& !plan_matches(&a->o->unset, name))
+		&& !plan_matches(a->o->unset.v, name))
 			list_add(&a->env, environ[i]);
 	}
 }
