@@ -165,29 +165,14 @@ push_file(struct plan *p, struct file f)
 }
 
 /* Takes the files out of the plan, to be put back in another way. */
-static struct file *
-take_files(struct plan *p, size_t *n)
+static struct plan
+take_files(struct plan *p)
 {
-	struct file *all = p->files;
+	struct plan all = *p;
 
-	*n = p->nfiles;
 	p->files = NULL;
 	p->nfiles = p->capfiles = 0;
 	return all;
-}
-
-/* Adds a file; the first earlier ones may have it. */
-static void
-add_file(struct plan *p, struct suite *s, const char *path, const char *test, size_t earlier)
-{
-	struct file f = { .path = str("%s", path), .test = str("%s", test), .suite = s,
-		.timeout_ms = s->o.timeout_ms, .retries = s->o.retries, .expect_ms = -1 };
-
-	for (size_t i = 0; i < earlier; i++)
-		if (p->files[i].suite == s && !strcmp(p->files[i].test, test))
-			return;
-	if (!plan_matches(s->o.exclude.v, path))
-		push_file(p, f);
 }
 
 /* The name of what is given, a path, FILE::NODE or FILE:LINE; *test is the same with
@@ -263,10 +248,14 @@ static int
 add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 {
 	char *test, *path = plain_path(p, given, typed, &test);
+	struct file f = { .suite = s, .timeout_ms = s->o.timeout_ms, .retries = s->o.retries,
+		.expect_ms = -1 };
+	bool node = strcmp(path, test);
 	struct list found = { 0 };
+	size_t k, earlier = p->nfiles;
 	struct stat st;
 	glob_t g;
-	size_t n = 0, earlier = p->nfiles;
+	int n = 0;
 
 	if (stat(path, &st) < 0) {
 		if (!strpbrk(path, "*?[") || glob(path, 0, NULL, &g) != 0)
@@ -274,19 +263,26 @@ add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 		for (size_t i = 0; i < g.gl_pathc; i++)
 			n += add_path(p, s, g.gl_pathv[i], false) > 0;
 		globfree(&g);
-		return (int)n;
+		return n;
 	}
-	if (strcmp(path, test) || s->o.split == SPLIT_SUITE) {
-		add_file(p, s, path, test, earlier);
-		return 1;
+	if (node || s->o.split == SPLIT_SUITE)
+		list_add(&found, path);
+	else
+		find_tests(s, path, &found);
+	for (; n < (int)found.n; n++) {
+		f.path = str("%s", found.v[n]);
+		f.test = node ? test : f.path;
+		/* what one path finds is there once, but for directories */
+		if (s->o.split == SPLIT_DIR)
+			earlier = p->nfiles;
+		for (k = 0; k < earlier && (p->files[k].suite != s
+		|| strcmp(p->files[k].test, f.test)); k++)
+			;
+		if (k == earlier && !plan_matches(s->o.exclude.v, f.path))
+			push_file(p, f);
 	}
-	find_tests(s, path, &found);
-	for (size_t i = 0; i < found.n; i++)
-		add_file(p, s, found.v[i], found.v[i],
-			s->o.split == SPLIT_DIR ? p->nfiles : earlier);
-	n = found.n;
 	list_free(&found);
-	return (int)n;
+	return n;
 }
 
 /* Makes the files from first on, which are the paths of a suite that is to run as one,
@@ -295,13 +291,15 @@ static void
 join_paths(struct plan *p, struct suite *s, size_t first)
 {
 	struct file *f = &p->files[first];
+	const char *command = s->o.test;
 	struct list found = { 0 };
-	const char *command = NULL;
 
-	for (size_t i = first + 1; i < p->nfiles; i++)
-		list_add(&f->more, p->files[i].path);
-	for (size_t i = first; i < p->nfiles && !s->o.test; i++)
-		find_tests(s, p->files[i].path, &found);
+	for (size_t i = first; i < p->nfiles; i++) {
+		if (i > first)
+			list_add(&f->more, p->files[i].path);
+		if (!s->o.test)
+			find_tests(s, p->files[i].path, &found);
+	}
 	for (size_t k = 0; k < found.n; k++) {
 		const char *other = default_test(found.v[k]);
 		if (!other || (command && strcmp(command, other)))
@@ -312,11 +310,11 @@ join_paths(struct plan *p, struct suite *s, size_t first)
 	if (f->more.n && s->o.test && !strstr(s->o.test, "$@") && !strstr(s->o.test, "$*"))
 		bad(plan_label(s), "test must have \"$@\", to get the paths after the first "
 			"one");
-	if (!s->o.test && command)
+	if (command)
 		s->o.test = str("%s", command);
-	if (!s->o.test)
+	else
 		warn("%s: no test files found in %s", plan_label(s), shown(f->path));
-	p->nfiles = first + (s->o.test != NULL);
+	p->nfiles = first + (command != NULL);
 	list_free(&found);
 }
 
@@ -364,20 +362,17 @@ struct target {
 static bool
 select_file(struct plan *p, struct file f, const struct target *t, size_t first)
 {
-	bool there = access(t->path, F_OK) == 0, inside = false;
+	bool there = access(t->path, F_OK) == 0, part = !strcmp(t->path, f.path);
 	size_t i;
 
 	/* it, a directory above it, or a glob */
 	bool whole = !strcmp(t->path, t->test) && (!strcmp(t->path, ".")
 		|| conf_below(t->path, f.path) || (!there && !fnmatch(t->path, f.path, 0)));
-	if (f.suite->o.split == SPLIT_SUITE && there) {
-		inside = conf_below(f.path, t->path) != NULL;
-		for (i = 0; i < f.more.n && !inside; i++)
-			inside = conf_below(f.more.v[i], t->path) != NULL;
-	}
+	for (i = 0; there && f.suite->o.split == SPLIT_SUITE && i <= f.more.n; i++)
+		part = part || conf_below(i ? f.more.v[i - 1] : f.path, t->path);
 	if (f.suite->o.split == SPLIT_DIR && !strcmp(dirname(str("%s", t->path)), f.path))
 		whole = there;          /* a file in it */
-	if (!whole && !inside && strcmp(t->path, f.path))
+	if (!whole && !part)
 		return false;
 	if (!whole) {
 		f.path = t->path;
@@ -396,17 +391,17 @@ static void
 select_paths(struct plan *p)
 {
 	struct target *t = scratch(p->paths.n * sizeof(*t));
-	size_t n;
+	struct plan all = take_files(p);
 
 	for (size_t k = 0; k < p->paths.n; k++)
 		t[k].path = plain_path(p, p->paths.v[k], true, &t[k].test);
-	struct file *all = take_files(p, &n);
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < all.nfiles; i++) {
 		size_t first = p->nfiles;
 		for (size_t k = 0; k < p->paths.n; k++)
-			t[k].hit |= select_file(p, all[i], &t[k], first);
+			t[k].hit |= select_file(p, all.files[i], &t[k], first);
 	}
-	free(all);
+	free(all.files);
+	p->incomplete = false;
 	for (size_t k = 0; k < p->paths.n; k++) {
 		if (t[k].hit)
 			continue;
@@ -566,9 +561,7 @@ read_marks(struct plan *p, struct file *f, bool first)
 	size_t mark = scratch_mark();
 
 	close_keep(fd);
-	if (n < 0)
-		return;         /* running it will say why */
-	head[n] = '\0';
+	head[n < 0 ? 0 : n] = '\0';     /* running it will say why */
 	if (n == sizeof(head) - 1 && strrchr(head, '\n'))
 		*strrchr(head, '\n') = '\0';   /* the last line is cut */
 	while ((line = next_line(&rest)))
@@ -674,22 +667,21 @@ void
 plan_collect(struct plan *p)
 {
 	struct list *tests = scratch(p->asked * sizeof(*tests));
-	size_t n;
 
 	p->nfiles = p->asked;
 	for (size_t i = 0; i < p->nsuites; i++) {
 		read_tests(p, &p->suites[i], tests);
 		list_free(&p->suites[i].whole);
 	}
-	struct file *all = take_files(p, &n);
-	for (size_t i = 0; i < n; i++) {
+	struct plan all = take_files(p);
+	for (size_t i = 0; i < all.nfiles; i++) {
 		if (!tests[i].n)
-			push_file(p, all[i]);
+			push_file(p, all.files[i]);
 		for (size_t k = 0; k < tests[i].n; k++)
-			push_file(p, all[i])->test = str("%s", tests[i].v[k]);
+			push_file(p, all.files[i])->test = str("%s", tests[i].v[k]);
 		list_free(&tests[i]);
 	}
-	free(all);
+	free(all.files);
 	p->asked = 0;
 }
 
@@ -948,10 +940,8 @@ plan_find(struct plan *p)
 		}
 		find_files(p, s, !in_suites && p->paths.n);
 	}
-	if (in_suites && p->paths.n) {
+	if (in_suites && p->paths.n)
 		select_paths(p);
-		p->incomplete = false;
-	}
 	if (!p->nfiles && !p->incomplete)       /* else that is said already */
 		warn("no test files found");
 	for (size_t i = 0; i < p->nsuites && !p->o.reopen; i++)
@@ -959,21 +949,21 @@ plan_find(struct plan *p)
 			find_whole(p, &p->suites[i]);
 }
 
-/* Puts the files into the plan as often as repeat says. */
+/* Puts the files into the plan as often as repeat says, the last one first. */
 static void
 repeat(struct plan *p)
 {
-	size_t n;
-	struct file *all = take_files(p, &n);
+	size_t times = (size_t)p->o.repeat;
 
-	for (size_t i = 0; i < n; i++)
-		for (int copy = 1; copy <= p->o.repeat; copy++) {
-			struct file *f = push_file(p, all[i]);
-			f->copy = p->o.repeat > 1 ? copy : 0;
-			f->retries = f->copy ? 0 : f->retries;
-			f->index = (int)p->nfiles - 1;
-		}
-	free(all);
+	p->nfiles *= times;
+	p->files = grow(p->files, &p->capfiles, p->nfiles, sizeof(*p->files));
+	for (size_t i = p->nfiles; i--;) {
+		struct file *f = &p->files[i];
+		*f = p->files[i / times];
+		f->index = (int)i;
+		f->copy = times > 1 ? (int)(i % times) + 1 : 0;
+		f->retries = f->copy ? 0 : f->retries;
+	}
 }
 
 void
