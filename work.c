@@ -258,20 +258,18 @@ clone(struct attempt *a)
 static bool
 has_died(struct attempt *a, bool may_end, const char *when)
 {
-	size_t i;
-
-	for (i = 0; i < a->nstack; i++)
-		if (a->procs[i].pid && proc_ended(&a->procs[i])
-		&& (!may_end || i < a->o->service.n || a->procs[i].status != 0))
-			break;
-	if (i == a->nstack)
-		return false;
-	const struct proc *p = &a->procs[i];
-	a->out.service = (int)i;
-	fails(a, CAUSE_SERVER_DIED, str("%s died%s: %s%s", a->o->services[i].title, when,
-		proc_how_ended(p), p->status || a->w->go ? ""
-		: ": it must stay in the foreground"));
-	return true;
+	for (size_t i = 0; i < a->nstack; i++) {
+		struct proc *p = &a->procs[i];
+		bool may = may_end && i == a->o->service.n;
+		if (!p->pid || !proc_ended(p) || (may && p->status == 0))
+			continue;
+		a->out.service = (int)i;
+		fails(a, CAUSE_SERVER_DIED, str("%s died%s: %s%s", a->o->services[i].title,
+			when, proc_how_ended(p), p->status || a->w->go ? ""
+			: ": it must stay in the foreground"));
+		return true;
+	}
+	return false;
 }
 
 /* Starts one of the stack and waits until it is ready. */
@@ -649,12 +647,15 @@ keep_or_drop(struct attempt *a)
 		a->out.kept = pg_drop(a->pg, a->env.v) < 0 && a->o->db_clone;
 }
 
-/* Tells prun that an order is done, and in a file what there is to say of it. */
+/* Tells prun that an order is done, and in a file what there is to say of it.  With
+ * --reopen there is no directory for the file: it goes up the pipe. */
 static void
-tell(struct attempt *a, enum news_type type, const char *path)
+tell(struct attempt *a, enum news_type type)
 {
 	struct news n = { .type = type, .o = a->out };
 	struct buf b = scratch_buf();
+	char *path = type == NEWS_DONE ? str("%s/notes%d", a->plan->dir, a->w->slot)
+		: str("%s/notes", plan_dir(a->plan, a->f, a->out.attempt));
 
 	if (a->why && *a->why)
 		buf_fmt(&b, "! %.*s\n", (int)strcspn(a->why, "\n"), a->why);
@@ -668,12 +669,24 @@ tell(struct attempt *a, enum news_type type, const char *path)
 	buf_free(&a->notes);
 }
 
-/* The services, then the server if there is one, and their ports. */
 static void
-make_stack(struct attempt *a)
+begin(struct attempt *a, const struct file *f, int number)
 {
-	size_t n = a->o->service.n;
+	char *reopened = a->plan->o.reopen;
+	size_t n = f->suite->o.service.n;
 
+	a->f = f;
+	a->suite = f->suite;
+	a->o = &f->suite->o;
+	a->w->go = false;
+	a->out = (struct outcome){ .file = f->index, .attempt = number, .slot = a->w->slot,
+		.begin = proc_clock(a->w), .result = ERROR };
+	a->dir = reopened ? reopened : plan_dir(a->plan, f, number);
+	a->tmp = str("%s/t%d", a->plan->dir, f->index);
+	a->junit = str("%s/junit.xml", a->dir);
+	a->log = str("%s/test.log", a->dir);
+	a->db = reopened ? getenv("PRUN_DB") : plan_clone(a->plan, f, number);
+	pg_begin(a->pg, a->suite, a->db, a->dir, &a->notes);
 	a->nports = 1 + a->o->ports.n;
 	a->ports = scratch(a->nports * sizeof(*a->ports));
 	a->nstack = n + (a->o->server != NULL);
@@ -681,37 +694,6 @@ make_stack(struct attempt *a)
 	a->logs = scratch((n + 1) * sizeof(*a->logs));
 	for (size_t i = 0; i <= n; i++)
 		a->logs[i] = str("%s/%s.log", a->dir, a->o->services[i].name);
-}
-
-static void
-begin(struct attempt *a, const struct file *f, int number)
-{
-	char *reopened = a->plan->o.reopen;
-
-	a->f = f;
-	a->suite = f->suite;
-	a->o = &f->suite->o;
-	a->dir = reopened ? reopened : plan_dir(a->plan, f, number);
-	a->w->go = false;
-	a->out.file = f->index;
-	a->out.attempt = number;
-	a->out.slot = a->w->slot;
-	a->out.begin = proc_clock(a->w);
-	a->out.result = ERROR;
-	a->tmp = str("%s/t%d", a->plan->dir, f->index);
-	a->junit = str("%s/junit.xml", a->dir);
-	a->log = str("%s/test.log", a->dir);
-	a->db = reopened ? getenv("PRUN_DB") : plan_clone(a->plan, f, number);
-	pg_begin(a->pg, a->suite, a->db, a->dir, &a->notes);
-	make_stack(a);
-}
-
-static void
-end_attempt(struct attempt *a)
-{
-	proc_release(a->ports, a->nports);
-	list_free(&a->env);
-	buf_free(&a->notes);
 }
 
 static void
@@ -730,16 +712,9 @@ attempt(struct attempt *a)
 		write_env(a);
 	if (a->out.result <= NONE && remove_tree(a->tmp) < 0)
 		buf_fmt(&a->notes, "- cannot remove %s: %s\n", a->tmp, strerror(errno));
-	tell(a, NEWS_RESULT, str("%s/notes", a->dir));
 }
 
 /* ---- orders ---- */
-
-static void
-tell_done(struct attempt *a)
-{
-	tell(a, NEWS_DONE, str("%s/notes%d", a->plan->dir, a->w->slot));
-}
 
 /* Asks for the tests of a suite's files, for plan_collect(). */
 static void
@@ -797,7 +772,6 @@ setup(struct attempt *a, const struct suite *s)
 		fails(a, CAUSE_DATABASE, why);
 	if (a->out.cause == CAUSE_NONE && s->whole.n)
 		collect(a, log);
-	tell_done(a);
 }
 
 /* Starts the server of a kept attempt again, on its database. */
@@ -824,8 +798,6 @@ reopen(struct attempt *a)
 	}
 	stop(a);
 	after(a);
-	/* Its directory is not there: the notes go up the pipe. */
-	tell(a, NEWS_RESULT, str("%s/notes", plan_dir(a->plan, a->f, 1)));
 }
 
 /* Drops the clone of an attempt that is over, or died with its worker. */
@@ -837,21 +809,6 @@ drop(struct attempt *a)
 	make_env(a);
 	if (a->db)
 		pg_drop(a->pg, a->env.v);
-	tell_done(a);
-}
-
-/* The last that a worker does: drops what dead runs have left. */
-static void
-end(struct attempt *a)
-{
-	if (pg_waits(a->pg)) {
-		buf_str(&a->notes, "- waiting 5s before dropping databases that another run "
-			"left, in case it is still alive\n");
-		tell_done(a);
-	}
-	pg_end(a->pg, &a->notes);
-	if (a->notes.n)
-		tell_done(a);
 }
 
 void
@@ -880,10 +837,19 @@ work_run(const struct plan *p, int slot, int orders, int news)
 			reopen(&a);
 		else
 			attempt(&a);
-		end_attempt(&a);
+		tell(&a, o.type == ORDER_RUN ? NEWS_RESULT : NEWS_DONE);
+		proc_release(a.ports, a.nports);
+		list_free(&a.env);
 		scratch_release(mark);
 	}
-	end(&self);
+	if (pg_waits(self.pg)) {
+		buf_str(&self.notes, "- waiting 5s before dropping databases that another run "
+			"left, in case it is still alive\n");
+		tell(&self, NEWS_DONE);
+	}
+	pg_end(self.pg, &self.notes);
+	if (self.notes.n)
+		tell(&self, NEWS_DONE);
 	proc_drain(&w.pids, NULL);
 	free(w.pids.v);
 	_exit(0);
