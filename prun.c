@@ -388,7 +388,7 @@ read_report(const struct part *report, struct parts *units)
 			past = false;
 		} else if (!strcmp(tag, "testcase")) {
 			past = true;
-			if (!number && !ours)
+			if (known && !number && !ours)
 				break;
 		} else if (!past && !strcmp(tag, "property") && starts(name, "prun.")) {
 			if (!now) {

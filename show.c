@@ -162,12 +162,9 @@ title(const struct show *s, const struct file *f)
 static char *
 word(const struct show *s, enum result result, int width)
 {
-	int colour = result < FAIL ? 33 : 31;
+	char *text = str("%-*s", width, result_name[result]);
 
-	if (!s->colours)
-		return str("%-*s", width, result_name[result]);
-	return str("\033[%dm%-*s\033[m", result == PASS ? 32 : colour, width,
-		result_name[result]);
+	return s->colours ? str("\033[3%cm%s\033[m", "23331111"[result], text) : text;
 }
 
 void
@@ -284,7 +281,7 @@ annotate(struct show *s, const struct file *f, char *const note[FIELDS])
 	const char *top = getenv("GITHUB_WORKSPACE");
 	int line = atoi(note[LINE]);
 
-	if (!s->github || s->annotated++ >= ANNOTATIONS)
+	if (!s->github || !s->records[f->index].ended || s->annotated++ >= ANNOTATIONS)
 		return;
 	if (*path != '/')
 		path = str("%s/%s", s->plan->base, path);
@@ -308,36 +305,32 @@ named_path(const struct file *f)
 static char *
 pytest_id(const struct file *f, char *const note[FIELDS])
 {
-	const char *test = f->suite->o.test, *slash = strrchr(f->path, '/');
-	char *name = str("%s", slash ? slash + 1 : f->path), *id = named_path(f);
-	char *s = str(".%s.", note[CLASS]), *rest = NULL;
+	const char *test = f->suite->o.test, *module = strrchr(str("/%s", f->path), '/') + 1;
+	char *id = named_path(f), *s = str(".%s.", note[CLASS]), *rest = NULL;
 
-	if (!ends(name, ".py") || (test && !strstr(test, "pytest"))
+	if (!ends(module, ".py") || (test && !strstr(test, "pytest"))
 	|| strlen(note[NAME]) >= NAME_CUT)
 		return NULL;
-	name[strlen(name) - 3] = '\0';
-	while ((s = strstr(s, str(".%s.", name))))
-		rest = s += strlen(name) + 1;
-	if (!rest)
-		return NULL;
-	for (; *rest; rest++)
+	module = str(".%.*s.", (int)strlen(module) - 3, module);
+	while ((s = strstr(s, module)))
+		rest = s += strlen(module) - 1;
+	for (; rest && *rest; rest++)
 		id = str(*rest == '.' ? "%s::" : "%s%c", id, *rest);
-	return str("%s%s", id, note[NAME]);
+	return rest ? str("%s%s", id, note[NAME]) : NULL;
 }
 
 /* Prints a failing test: its name, where it failed if that is known, and why; its id. */
 static char *
 show_failure(struct show *s, const struct file *f, char *const note[FIELDS])
 {
-	char *id = pytest_id(f, note), *name = id, *at = "", *source = note[SOURCE];
+	char *id = pytest_id(f, note), *at = "", *source = note[SOURCE];
 
-	if (!id)
-		name = str("%s%s%s", note[CLASS], *note[CLASS] ? " " : "", note[NAME]);
 	if (!*source || !strcmp(source, f->path))
 		source = named_path(f);
 	if (atoi(note[LINE]) > 0)
 		at = str(" (%s:%d)", source, atoi(note[LINE]));
-	put_line(s, str("    %s%s: %s", name, at, note[MESSAGE]));
+	put_line(s, str("    %s%s: %s", id ? id : str("%s%s%s", note[CLASS],
+		*note[CLASS] ? " " : "", note[NAME]), at, note[MESSAGE]));
 	return id;
 }
 
@@ -346,8 +339,7 @@ show_failure(struct show *s, const struct file *f, char *const note[FIELDS])
 static int
 show_notes(struct show *s, const struct file *f, bool same, char *notes, char **id)
 {
-	const struct record *c = &s->records[f->index];
-	const char *cause = cause_name[c->o.cause];
+	const char *cause = cause_name[s->records[f->index].o.cause];
 	char *line, *v[FIELDS] = { "", (char *)cause, "", "", "" };
 	int tests = 0, ours = 0;
 
@@ -369,10 +361,9 @@ show_notes(struct show *s, const struct file *f, bool same, char *notes, char **
 		ours += *v[NAME] == '[';
 		if (++tests <= TESTS_SHOWN && !same)
 			*id = show_failure(s, f, v);
-		if (c->ended)
-			annotate(s, f, v);
+		annotate(s, f, v);
 	}
-	if (!tests && *cause && c->ended)
+	if (!tests && *cause)
 		annotate(s, f, v);
 	if (tests > TESTS_SHOWN && !same)
 		buf_fmt(&s->out, "    and %d more\n", tests - TESTS_SHOWN);
@@ -426,19 +417,20 @@ show_again(struct show *s, const struct file *f, const char *path)
 	buf_char(&s->out, '\n');
 }
 
-/* Appends the logs of an attempt and what its test left, or nothing if its directory
- * cannot be read. */
-static void
-list_left(struct list *names, const char *dir)
+/* The logs of an attempt and what its test left, or nothing if its directory cannot
+ * be read. */
+static struct list
+list_left(const char *dir)
 {
 	static const char *const own[] = { "db.out", "env", "junit.xml", "notes" };
-	struct list all = { 0 };
+	struct list all = { 0 }, names = { 0 };
 
 	list_dir(&all, dir);
 	for (size_t i = 0; i < all.n; i++)
 		if (*all.v[i] != '.' && find_word(own, LEN(own), all.v[i]) == LEN(own))
-			list_add(names, all.v[i]);
+			list_add(&names, all.v[i]);
 	list_free(&all);
+	return names;
 }
 
 /* Not the clone of a file template, which may be dropped yet: it is a database. */
@@ -446,20 +438,19 @@ static void
 show_files(struct show *s, const struct file *f, const char *dir)
 {
 	const char *clone = str("_w%d_%s", f->index, s->plan->id);
-	struct list names = { 0 };
-	size_t left = 0;
+	struct list names = list_left(dir);
+	int left = 0;
 
-	list_left(&names, dir);
 	for (size_t i = 0; i < names.n; i++) {
-		char *name = names.v[i];
-		int n = (int)strlen(name) - 4;
+		char *name = names.v[i], *kind = "left";
 		if (ends(name, ".log"))
-			put_line(s, str("    %-12s%s/%s", str("%.*s log", n, name), dir, name));
-		else if (!strstr(name, clone) && ++left <= LEFT_SHOWN)
-			put_line(s, str("    %-12s%s/%s", "left", dir, name));
+			kind = str("%.*s log", (int)strlen(name) - 4, name);
+		else if (strstr(name, clone) || ++left > LEFT_SHOWN)
+			continue;
+		put_line(s, str("    %-12s%s/%s", kind, dir, name));
 	}
 	if (left > LEFT_SHOWN)
-		buf_fmt(&s->out, "    and %zu more\n", left - LEFT_SHOWN);
+		buf_fmt(&s->out, "    and %d more\n", left - LEFT_SHOWN);
 	list_free(&names);
 }
 
@@ -546,7 +537,7 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 	const char *url)
 {
 	const struct outcome *o = &s->records[f->index].o;
-	struct list names = { 0 };
+	struct list names = list_left(dir);
 	struct buf b = scratch_buf();
 
 	json_file(&b, f);
@@ -557,7 +548,6 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 		o->failed, o->skipped, strrchr(dir, '/') + 1, o->slot);
 	buf_str(&b, show_phases(s->plan, o, "\"%s\":%.3f", ","));
 	fill(&b, "},'logs':[");
-	list_left(&names, dir);
 	for (size_t i = 0; i < names.n; i++)
 		if (ends(names.v[i], ".log"))
 			fill(&b, b.s[b.n - 1] == '[' ? "%s" : ",%s", names.v[i]);
@@ -628,17 +618,16 @@ read_ended(struct plan *p, struct record *records, const char *object)
 int
 show_read(struct plan *p, struct record **records, const char *dir)
 {
-	char *text;
 	struct buf b = scratch_buf();
 	size_t n = 0;
 	int r = buf_read(&b, str("%s/results.jsonl", dir));
+	char *end = strrchr(b.s, '\n'), *line = b.s;
 
-	char *end = b.n ? strrchr(b.s, '\n') : NULL;
-	if (end)
-		*end = '\0';            /* a line without an end was cut by a crash */
-	text = end ? b.s : NULL;
-	char *line = next_line(&text);
-	line = line ? line : "";
+	p->dir = real_path(dir);
+	if (r < 0 || !end || !p->dir)
+		return -1;
+	*end = '\0';                    /* a line without an end was cut by a crash */
+	next_line(&b.s);
 	snprintf(p->id, sizeof(p->id), "%s", json_value(line, "run"));
 	p->hash = (uint32_t)strtoul(json_value(line, "plan"), NULL, 16);
 	p->shard = (int)json_number(line, "shard", 1);
@@ -665,10 +654,9 @@ show_read(struct plan *p, struct record **records, const char *dir)
 		f->test = json_value(s, "file");
 		f->path = json_value(s, "path");
 	}
-	while ((line = next_line(&text)))
+	while ((line = next_line(&b.s)))
 		read_ended(p, *records, line);
-	p->dir = real_path(dir);
-	return r == 0 && p->dir && *p->id ? 0 : -1;
+	return *p->id ? 0 : -1;
 }
 
 /* ---- the page ---- */
@@ -678,7 +666,7 @@ struct row {
 	struct part is;                 /* file is NULL: such a suite */
 	char *name;
 	int64_t tests, failed;
-	double end;                     /* seconds since the run began; 0: unknown */
+	int64_t end;                    /* ms since the run began; 0: unknown */
 	int number;                     /* in the report */
 	int listed;                     /* failures, in HTML in: */
 	struct buf failures;
@@ -688,7 +676,10 @@ struct page {
 	char *dir;                      /* absolute; NULL: no links */
 	struct row *rows;
 	size_t n, cap;
+	int count[RESULTS];
 	int texts;                      /* failures listed with their text */
+	int workers;
+	int64_t end;                    /* of the longest run */
 };
 
 static const char page_head[] =
@@ -739,97 +730,82 @@ show_property(struct part *p, const struct reader *r)
 		p->ms = (int64_t)(strtod(value, NULL) * 1000 + 0.5);
 }
 
-static struct row *
-add_row(struct page *page, const char *name)
-{
-	struct row *row;
-
-	page->rows = grow(page->rows, &page->cap, page->n + 1, sizeof(*row));
-	row = &page->rows[page->n];
-	*row = (struct row){ .name = shown(name), .number = (int)page->n++ };
-	return row;
-}
-
-/* Makes sense of what its properties say, which is foreign. */
-static void
-finish_row(struct row *row)
-{
-	struct part *is = &row->is;
-
-	if (is->file)
-		row->name = shown(str("%s%s%s%s%s", is->name ? is->name : "", is->name
-			? ": " : "", is->suite ? is->suite : "", is->suite ? ": " : "",
-			is->file));
-	if (is->phases && is->run && is->worker >= 0 && is->worker < 10000)
-		row->end = strtod(strrchr(str("=%s", is->phases), '=') + 1, NULL);
-	if (!(row->end > 0 && row->end < 1e9))
-		row->end = 0;
-}
-
 /* Reads a failure of a test into its row. */
 static void
 add_failure(struct page *page, struct row *row, struct reader *r, const char *test)
 {
 	bool listed = row->listed++ < TESTS_SHOWN;
 	char *message = str("%s", xml_attr(r, "message"));
-	struct sink text = { .limit = 0 };
+	struct sink text = { .limit = PAGE_TEXT };
 	enum event e = START;
-	int depth = 1;
 
 	row->failed += !starts(xml_name(r), "flaky");
 	row->is.result = row->is.file ? row->is.result : FAIL;
-	text.limit = listed && page->texts++ < PAGE_TEXTS ? PAGE_TEXT : 0;
-	while (depth && e != EOD) {
-		e = xml_next(r, false, text.limit ? &text : NULL);
-		depth += e == START ? 1 : -1;
-	}
+	for (int depth = 1; depth && e != EOD; depth += e == START ? 1 : -1)
+		e = xml_next(r, false, &text);
 	sink_end(&text);
 	message[strcspn(message, "\n")] = '\0';
 	if (listed)
 		fill(&row->failures, "<details><summary>%h: %h</summary><pre>%h</pre>"
-			"</details>\n", shown(test), shown(message), text.b.s);
+			"</details>\n", shown(test), shown(message),
+			page->texts++ < PAGE_TEXTS ? text.b.s : NULL);
 	buf_free(&text.b);
 }
 
-/* Reads the rows of a report.  The properties of a file stand in its first suite. */
+/* Reads the rows of a report.  A row without file and tests is none.  The properties of a
+ * file stand in its first suite, its name in all cases. */
 static void
 read_rows(struct page *page, struct reader *r)
 {
 	static const char *const kinds[] = { "failure", "error", "flakyFailure", "flakyError" };
-	struct part now = { 0 };
 	struct row *row = NULL;
-	char *suite = NULL, *test = "";
-	bool fresh = true;              /* the suite has no row yet */
+	char *test = "";
 	enum event e;
 
-	while ((e = xml_next(r, !suite, NULL)) != EOD) {
-		if (e != START)
+	while ((e = xml_next(r, false, NULL)) != EOD) {
+		const char *tag = xml_name(r), *file = xml_attr(r, "file");
+		if (e != START) {
 			continue;
-		if (!strcmp(xml_name(r), "testsuite")) {
-			fresh = true;
-			suite = str("%s", xml_attr(r, "name"));
-			now = (struct part){ 0 };
-		} else if (!strcmp(xml_name(r), "property") && (fresh || !row->tests)) {
-			show_property(&now, r);
-			if (!now.file)
-				continue;
-			row = fresh ? add_row(page, "") : row;
-			row->is = now;
-			fresh = false;
-		} else if (!strcmp(xml_name(r), "testcase")) {
+		} else if (!strcmp(tag, "testsuite")) {
+			page->n += !row || row->is.file || row->tests;
+			page->rows = grow(page->rows, &page->cap, page->n, sizeof(*row));
+			row = &page->rows[page->n - 1];
+			*row = (struct row){ .number = (int)page->n - 1 };
+			row->name = shown(xml_attr(r, "name"));
+		} else if (row && !strcmp(tag, "property") && !row->tests) {
+			show_property(&row->is, r);
+		} else if (row && !strcmp(tag, "testcase")) {
 			test = str("%s", xml_attr(r, "name"));
-			if (fresh && !(row && row->is.file
-			&& !strcmp(xml_attr(r, "file"), row->is.file)))
-				row = add_row(page, suite);
-			fresh = false;
+			if (!row->tests && !row->is.file && page->n > 1 && row[-1].is.file
+			&& !strcmp(file, row[-1].is.file))
+				row = &page->rows[--page->n - 1];
 			row->tests++;
 			row->is.ms += row->is.file ? 0 : xml_time(r) / 1000;
-		} else if (row && find_word(kinds, LEN(kinds), xml_name(r)) < LEN(kinds)) {
+		} else if (row && find_word(kinds, LEN(kinds), tag) < LEN(kinds)) {
 			add_failure(page, row, r, test);
 		}
 	}
-	for (row = page->rows; row < page->rows + page->n; row++)
-		finish_row(row);
+	page->n -= row && !row->is.file && !row->tests;
+}
+
+/* Makes sense of what the properties of a row say, which is foreign, and counts it. */
+static void
+finish_row(struct page *page, struct row *row)
+{
+	struct part *is = &row->is;
+	double end = 0;
+
+	if (is->file)
+		row->name = shown(str("%s%s%s%s%s", is->name ? is->name : "", is->name
+			? ": " : "", is->suite ? is->suite : "", is->suite ? ": " : "",
+			is->file));
+	if (is->phases && is->run && is->worker >= 0 && is->worker < 10000)
+		end = strtod(strrchr(str("=%s", is->phases), '=') + 1, NULL);
+	row->end = end > 0 && end < 1e9 ? (int64_t)(end * 1000) : 0;
+	page->end = row->end > page->end ? row->end : page->end;
+	if (row->end && is->worker >= page->workers)
+		page->workers = is->worker + 1;
+	page->count[is->result]++;
 }
 
 /* What failed, what is flaky, then the slowest. */
@@ -854,7 +830,7 @@ page_files(struct buf *b, const struct page *page, const char *dir)
 	size_t k, same;
 
 	if (access(str("%s/../results.jsonl", dir), F_OK) == 0)
-		list_left(&names, dir);
+		names = list_left(dir);
 	for (size_t i = 0; i < names.n && i < TESTS_SHOWN; i++) {
 		const char *path = str("%s/%s", dir, names.v[i]);
 		const char *tail = "";
@@ -893,7 +869,7 @@ page_rows(struct buf *b, const struct page *page, size_t n, size_t most)
 
 /* Draws a bar: "clone=0.000 start=0.120 test=0.400 end=1.300" */
 static void
-draw_bar(struct buf *b, const struct row *row, double total)
+draw_bar(struct buf *b, const struct row *row, int64_t total)
 {
 	static const char *const names[] = { "clone", "start", "wait", "stop", "test" };
 	static const char *const fills[] = { "#8e6bbf", "#4f86d9", "#8884", "#888",
@@ -908,8 +884,9 @@ draw_bar(struct buf *b, const struct row *row, double total)
 	for (; sscanf(s, " %7[a-z]=%lf%n", name, &to, &n) == 2; s += n) {
 		if (colour && to > from)
 			buf_fmt(b, "<rect x='%.2f%%' y='%d' width='%.2f%%' height='14' "
-				"fill='%s'/>", from / total * 100, row->is.worker * 16,
-				(to - from) / total * 100, colour);
+				"fill='%s'/>", from / seconds(total) * 100,
+				row->is.worker * 16, (to - from) / seconds(total) * 100,
+				colour);
 		colour = fills[find_word(names, LEN(names), name)];
 		if (!strcmp(name, "test") && row->is.result != PASS)
 			colour = row->is.result < FAIL ? "#d08a00" : "#e0483e";
@@ -922,38 +899,31 @@ draw_bar(struct buf *b, const struct row *row, double total)
 static void
 page_timeline(struct buf *b, const struct page *page)
 {
-	const struct row *row = page->rows, *end = row + page->n;
 	const struct part *part = NULL;
-	double total = 0;
-	int workers = 0;
 
-	for (; row < end; row++) {
-		total = row->end > total ? row->end : total;
-		workers = row->end > 0 && row->is.worker >= workers ? row->is.worker + 1
-			: workers;
-	}
-	for (row = page->rows; row < end; row++) {
-		if (row->end <= 0)
+	for (const struct row *row = page->rows; row < page->rows + page->n; row++) {
+		if (!row->end)
 			continue;
 		if (!part || strcmp(part->run, row->is.run)) {
 			buf_str(b, part ? "</svg>\n" : "");
 			part = &row->is;
 			fill(b, "<h2>%h shard %h, started %h</h2>\n<svg width='100%%' "
 				"height='%d'>\n", part->name, part->shard, part->started,
-				workers * 16);
+				page->workers * 16);
 		}
-		draw_bar(b, row, total);
+		draw_bar(b, row, page->end);
 	}
-	if (total > 0)
+	if (part)
 		fill(b, "</svg><p>%t s from left to right. Violet: clone, blue: start of the "
-			"server, grey: wait and stop.\n", (int64_t)(total * 1000));
+			"server, grey: wait and stop.\n", page->end);
 }
 
 /* Appends what did not pass, and the five slowest, to the summary of GitHub's step. */
 static void
-write_step(const struct page *page, const int n[RESULTS], const char *path)
+write_step(const struct page *page, const char *path)
 {
 	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+	const int *n = page->count;
 	size_t rows = (size_t)(n[FLAKY] + n[FAIL] + n[TIMEOUT] + n[ERROR] + n[CANCEL] + 5);
 	struct buf b = scratch_buf();
 
@@ -973,7 +943,6 @@ show_page(const struct plan *p, const char *report)
 	const char *path = p->o.html ? p->o.html : "", *slash = strrchr(path, '/');
 	struct page page = { .n = 0 };
 	struct buf b = scratch_buf();
-	int n[RESULTS] = { 0 };
 
 	if (!*path && !step)
 		return;
@@ -985,24 +954,24 @@ show_page(const struct plan *p, const char *report)
 	read_rows(&page, r);
 	xml_close(r);
 	for (size_t i = 0; i < page.n; i++)
-		n[page.rows[i].is.result]++;
+		finish_row(&page, &page.rows[i]);
 	buf_str(&b, page_head);
 	for (int k = 0; k < RESULTS; k++)
 		fill(&b, "#%h:checked ~ * .f:not(.%h) { display: none }\n", result_name[k],
 			result_name[k]);
 	buf_str(&b, "</style><h1>");
-	put_counts(&b, n);
+	put_counts(&b, page.count);
 	fill(&b, "</h1>\n<input type=radio name=f id=all checked><label for=all>all</label>\n");
 	for (int k = 0; k < RESULTS; k++)
-		if (n[k])
+		if (page.count[k])
 			fill(&b, "<input type=radio name=f id=%h><label for=%h>%d %h</label>\n",
-				result_name[k], result_name[k], n[k], result_word[k]);
+				result_name[k], result_name[k], page.count[k], result_word[k]);
 	buf_str(&b, page_search);
 	page_timeline(&b, &page);
 	if (page.n)
 		qsort(page.rows, page.n, sizeof(*page.rows), by_weight);
 	if (step)
-		write_step(&page, n, step);
+		write_step(&page, step);
 	page.dir = real_path(str("%.*s.", (int)(slash ? slash + 1 - path : 0), path));
 	page_rows(&b, &page, page.n, PAGE_MOST);
 	if (*path && file_write(path, b.s, b.n, 0666) < 0)
@@ -1116,10 +1085,10 @@ show_copies(struct show *s, const struct file *last)
 		if (!why || told_as(told, i, why))
 			continue;
 		char *test = strstr(why, "\nx ");     /* its message, else the cause */
-		test = test ? test + 3 : why + 2;
-		test = str("%.*s", (int)strcspn(test, "\n"), test);
-		put_line(s, str("%5d x %s", told_as(told, last->copy, why), strrchr(test, '\t')
-			? strrchr(test, '\t') + 1 : test));
+		test = str("\t%s", test ? test + 3 : why + 2);
+		test[strcspn(test, "\n")] = '\0';
+		put_line(s, str("%5d x %s", told_as(told, last->copy, why),
+			strrchr(test, '\t') + 1));
 	}
 }
 
@@ -1193,55 +1162,50 @@ sum_up(const struct show *s, const struct suite *suite, int64_t wall, struct buf
 	return sums;
 }
 
-/* Tells of each suite where there are several, and warns if no test of it connected
- * to its database: all may have used the same other one.  Writes summary.json. */
-static struct sums
-show_suites(struct show *s, int status, int64_t ms)
+/* Tells of a suite where there are several, and warns if no test of it connected to its
+ * database: all may have used the same other one. */
+static void
+show_suite(struct show *s, const struct suite *suite, struct buf *b)
 {
-	const struct plan *p = s->plan;
-	const struct suite *suite = p->suites;
-	char *path = str("%s/summary.json", p->dir);
-	struct buf b = scratch_buf();
+	struct sums sums = sum_up(s, suite, 0, b);
 
-	fill(&b, "{'run':%s,'status':%d", p->id, status);
-	struct sums all = sum_up(s, NULL, ms, &b);
-	for (; suite < p->suites + p->nsuites; suite++) {
-		fill(&b, suite == p->suites ? ",'suites':[{'name':%s" : "},{'name':%s",
-			suite->name);
-		struct sums sums = sum_up(s, suite, 0, &b);
-		if (p->nsuites > 1 && !p->o.quiet) {
-			buf_fmt(&s->out, "suite %s: ", suite->name);
-			put_counts(&s->out, sums.n);
-			buf_fmt(&s->out, "   %.1fs\n", seconds(sums.wall));
-		}
-		if (sums.unused && !sums.connected)
-			buf_fmt(&s->out, "warning: %s%sno test connected to its database; "
-				"does the server read %s?\n", suite->name,
-				*suite->name ? ": " : "", suite->o.db_env.n
-				? suite->o.db_env.v[0] : "PRUN_DB_URL");
+	if (s->plan->nsuites > 1 && !s->plan->o.quiet) {
+		buf_fmt(&s->out, "suite %s: ", suite->name);
+		put_counts(&s->out, sums.n);
+		buf_fmt(&s->out, "   %.1fs\n", seconds(sums.wall));
 	}
-	buf_str(&b, "}]}\n");
-	if (file_write(path, b.s, b.n, 0666) < 0)
-		warn("%s:", path);
-	return all;
+	if (sums.unused && !sums.connected)
+		buf_fmt(&s->out, "warning: %s%sno test connected to its database; does the "
+			"server read %s?\n", suite->name, *suite->name ? ": " : "",
+			suite->o.db_env.n ? suite->o.db_env.v[0] : "PRUN_DB_URL");
 }
 
 void
 show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 {
 	const struct plan *p = s->plan;
+	char *path = str("%s/summary.json", p->dir);
+	struct buf b = scratch_buf();
 
 	erase(s);
 	if (!p->o.quiet)
 		show_table(s);
-	struct sums all = show_suites(s, status, ms);
+	fill(&b, "{'run':%s,'status':%d", p->id, status);
+	struct sums all = sum_up(s, NULL, ms, &b);
+	for (struct suite *suite = p->suites; suite < p->suites + p->nsuites; suite++) {
+		fill(&b, suite == p->suites ? ",'suites':[{'name':%s" : "},{'name':%s",
+			suite->name);
+		show_suite(s, suite, &b);
+	}
+	buf_str(&b, "}]}\n");
+	if (file_write(path, b.s, b.n, 0666) < 0)
+		warn("%s:", path);
 	buf_fmt(&s->out, "\n%zu file%s: ", p->nfiles, p->nfiles == 1 ? "" : "s");
 	put_counts(&s->out, all.n);
 	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));
 	/* It has to be split for a faster run: the others would have ended well before. */
-	if (!p->o.quiet && !cut && p->nfiles > 2 && ms >= 2000 && p->workers > 1
-	&& all.slowest && all.longest > ms * 9 / 10
-	&& all.longest * 3 / 4 > (all.ms - all.longest) / (p->workers - 1))
+	if (!p->o.quiet && !cut && p->nfiles > 2 && ms >= 2000 && all.longest > ms * 9 / 10
+	&& all.longest * 3 / 4 * (p->workers - 1) > all.ms - all.longest)
 		buf_fmt(&s->out, "the slowest file limits the run: %s, %.1fs\n",
 			title(s, all.slowest), seconds(all.longest));
 	if (report)
