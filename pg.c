@@ -153,7 +153,7 @@ lock_template(struct pg *pg, const char *function)
 	struct reply r = sql_reply(pg->db, proc_clock(pg->w) + 1000, true);
 	if (r.trouble == SQL_LATE) {
 		proc_tell(pg->w, &(struct news){ .type = NEWS_PHASE, .phase = WAITING });
-		r = sql_reply(pg->db, -1, true);
+		r = sql_reply(pg->db, NEVER, true);
 	}
 	return r;
 }
@@ -208,7 +208,7 @@ create(struct pg *pg, const char *template, const char *statement)
 	if (r.trouble == SQL_LATE) {
 		if (pg->o->db_terminate)
 			end_sessions(pg, template, false);
-		r = sql_reply(pg->db, -1, true);
+		r = sql_reply(pg->db, NEVER, true);
 	}
 	if (r.trouble == SQL_IN_USE)
 		end_sessions(pg, template, true);
@@ -424,7 +424,7 @@ sweep(struct pg *pg, enum sweep how)
 static const char *
 run_command(struct pg *pg, const char *what, char **argv, char **env, const char *out)
 {
-	int64_t deadline = out ? -1 : proc_clock(pg->w) + ANSWER_MS;
+	int64_t deadline = out ? NEVER : proc_clock(pg->w) + ANSWER_MS;
 	char *log = str("%s/db.log", pg->dir);
 	struct spawn s = { .argv = argv, .env = env, .log = log };
 	struct stat st;

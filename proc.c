@@ -4,19 +4,12 @@
  * Every child of a worker leads a session.  It waits at a gate until its process
  * id stands in prun's pipe, and only then execs; so whoever outlives the worker
  * knows whom to kill.  The leader stays a zombie until its group is dead, since
- * as long as it is one its number cannot be a stranger's.
- *
- * On Linux a worker is a subreaper: a process that leaves its session becomes the
- * worker's child when its parent dies, and is killed after the sessions.
- * Elsewhere such daemons are out of reach.
+ * as long as it is one its number cannot be a stranger's.  On Linux a worker is a
+ * subreaper: what has left its session becomes its child when its parent dies, and
+ * is killed after the sessions.  Elsewhere such daemons are out of reach.
  *
  * A worker blocks in proc_wait() and nowhere else.  Signals come through a pipe
  * to oneself, so that none is lost between a test and poll.
- *
- * A server's port is held by a socket that is bound to it and never listens:
- * the kernel gives the port to nobody who asks for any, yet a server that sets
- * SO_REUSEADDR can bind it.  Where a system does not allow that second bind,
- * the port is let go; if it is lost then, the attempt tries another.
  */
 #include "prun.h"
 #include <arpa/inet.h>
@@ -25,6 +18,8 @@
 #include <regex.h>
 #ifdef __linux__
 #include <sys/prctl.h>
+#else   /* Nowhere else do orphans come to us, or is a parent's death told. */
+#define prctl(...)
 #endif
 
 extern char **environ;
@@ -40,17 +35,6 @@ enum { CAUGHT = 8 };
 static int self[2] = { -1, -1 };
 static volatile sig_atomic_t caught[64];
 static sigset_t no_signals;             /* what is blocked, but around a fork */
-
-#ifndef __linux__
-enum { PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG };
-
-/* Nowhere else do orphans come to us, or is a parent's death told. */
-static int
-prctl(int what, ...)
-{
-	return what;
-}
-#endif
 
 static int children = -1;               /* the file that lists ours, Linux only */
 static struct pids inherited;           /* children we had: sh -c 'x & exec prun' */
@@ -268,7 +252,7 @@ proc_late(struct worker *w, int64_t deadline)
 {
 	struct pollfd p = { w->orders, POLLIN, 0 };
 
-	if (deadline < 0 || proc_clock(w) < deadline)
+	if (proc_clock(w) < deadline)
 		return false;
 	/* We may have been stopped: the order that says so comes first. */
 	while (poll(&p, 1, 0) > 0) {
@@ -283,22 +267,17 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 {
 	struct pollfd own[2], *all = fds ? fds : own;
 	struct pids orphans = { 0 };
-	int64_t left = -1;
 	bool ended = false;
 	char junk[64];
 
-	if (w && w->watch && (deadline < 0 || w->watch_at < deadline))
+	if (w && w->watch && w->watch_at < deadline)
 		deadline = w->watch_at;
-	if (deadline >= 0) {
-		left = deadline - (w ? proc_clock(w) : clock_ms());
-		if (left < 0)
-			left = 0;
-		if (left > INT_MAX)
-			left = INT_MAX;
-	}
+	int64_t left = deadline - (w ? proc_clock(w) : clock_ms());
+	if (left < 0)
+		left = 0;
 	all[n] = (struct pollfd){ w ? w->orders : -1, POLLIN, 0 };
 	all[n + 1] = (struct pollfd){ self[0], POLLIN, 0 };
-	int r = poll(all, n + 2, (int)left);
+	int r = poll(all, n + 2, left < INT_MAX ? (int)left : INT_MAX);
 	if (r < 0 && errno != EINTR)
 		fatal(EXIT_RUN, "poll of %zu descriptors:", n + 2);
 	while (read(self[0], junk, sizeof(junk)) > 0)
@@ -581,14 +560,14 @@ void
 proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, struct buf *notes)
 {
 	struct pids left = { 0 }, done = { 0 };
-	int64_t now = proc_clock(w), end = grace_ms < 0 ? -1 : now + grace_ms;
+	int64_t now = proc_clock(w), end = grace_ms < 0 ? NEVER : now + grace_ms;
 	bool ended = false, killing = false;
 
 	if (!p->pid)
 		return;
 	while (!ended) {
 		now = proc_clock(w);
-		if (!killing && w->cancelled && (end < 0 || w->cancel_by < end))
+		if (!killing && w->cancelled && w->cancel_by < end)
 			end = w->cancel_by;
 		if (proc_late(w, end)) {
 			if (killing)
@@ -605,7 +584,7 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 			ended = group_is_gone(w, p);
 		/* Only where we are the subreaper does every end tell itself. */
 		if (!ended)
-			proc_wait(w, NULL, 0, end >= 0 && end < now + 100 ? end : now + 100);
+			proc_wait(w, NULL, 0, end < now + 100 ? end : now + 100);
 	}
 	killpg(p->pid, SIGKILL);        /* where we are not told of what is left */
 	if (!proc_ended(p))
@@ -693,15 +672,6 @@ address(union address *a, int family, int port, bool any)
 	return sizeof(a->in6);
 }
 
-static int
-own_port(int fd)
-{
-	union address a;
-	socklen_t len = sizeof(a);
-
-	return getsockname(fd, &a.any, &len) < 0 ? -1 : ntohs(a.in.sin_port);
-}
-
 /* A socket bound to *port, or to a free one, which it becomes, of all of IPv6 and
  * IPv4; of IPv4 alone where there is no IPv6; -1 with errno. */
 static int
@@ -710,11 +680,12 @@ bind_any(int *port)
 	static const int families[] = { AF_INET6, AF_INET };
 	const int on = 1, off = 0;
 	union address a;
+	socklen_t len;
 	int fd = -1;
 
 	errno = 0;
 	for (int i = 0; i < 2 && fd < 0 && errno != EADDRINUSE; i++) {
-		socklen_t len = address(&a, families[i], *port, true);
+		len = address(&a, families[i], *port, true);
 		fd = socket(families[i], SOCK_STREAM, 0);
 		if (fd < 0)
 			continue;
@@ -727,11 +698,17 @@ bind_any(int *port)
 			fd = -1;
 		}
 	}
-	if (fd >= 0)
-		*port = own_port(fd);
+	if (fd >= 0 && getsockname(fd, &a.any, &len) == 0)
+		*port = ntohs(a.in.sin_port);
 	return fd;
 }
 
+/*
+ * A server's port is held by a socket that is bound to it and never listens: the kernel
+ * gives the port to nobody who asks for any, yet a server that sets SO_REUSEADDR can bind
+ * it.  Where a system does not allow that second bind, the port is let go; if it is lost
+ * then, the attempt tries another.
+ */
 int
 proc_hold(struct port *p, size_t n)
 {
@@ -828,10 +805,10 @@ http_says_yes(const struct readiness *r, int fd, struct buf *why)
 	size_t n = 0;
 	ssize_t got = 1;
 
-	if (r->deadline >= 0 && r->deadline < deadline)
+	if (r->deadline < deadline)
 		deadline = r->deadline;
 	/* A fresh socket's buffer takes so short a request whole. */
-	if (write(fd, request, strlen(request)) != (ssize_t)strlen(request))
+	if (write_all(fd, request, strlen(request)) < 0)
 		return false;
 	while (got > 0 && n < sizeof(answer) - 1 && await(r, fd, POLLIN, deadline)) {
 		got = read(fd, answer + n, sizeof(answer) - 1 - n);
@@ -870,7 +847,8 @@ try_connect(const struct readiness *r, int family, struct buf *why)
 	bool yes = fcntl(fd, F_SETFL, O_NONBLOCK) == 0
 		&& (connect(fd, &a.any, len) == 0 || errno == EINPROGRESS)
 		&& await(r, fd, POLLOUT, r->deadline)
-		&& getpeername(fd, &a.any, &len) == 0 && own_port(fd) != r->port
+		&& getpeername(fd, &a.any, &len) == 0 && getsockname(fd, &a.any, &len) == 0
+		&& ntohs(a.in.sin_port) != r->port
 		&& (r->kind == READY_TCP || http_says_yes(r, fd, why));
 	close(fd);
 	return yes;

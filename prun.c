@@ -622,7 +622,7 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 	return status;
 }
 
-/* Writes what has been printed, until the deadline (-1: none) or a signal; the
+/* Writes what has been printed, until the deadline or a signal; the
  * signal that ended it, or sig. */
 static int
 drain(struct show *show, int64_t deadline, int sig)
@@ -630,7 +630,7 @@ drain(struct show *show, int64_t deadline, int sig)
 	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
 	struct pollfd out[3] = { { .events = POLLOUT } };
 
-	while ((out->fd = show_write(show)) >= 0 && (deadline < 0 || clock_ms() < deadline)) {
+	while ((out->fd = show_write(show)) >= 0 && clock_ms() < deadline) {
 		for (size_t i = 0; i < LEN(sigs); i++)
 			if (proc_caught(sigs[i]))
 				return sig ? sig : sigs[i];
@@ -685,7 +685,7 @@ run(struct plan *p, bool aside)
 		status = finish(p, records, show, status, sig, clock_ms() - p->began);
 	else if (remove_tree(p->dir) < 0)
 		warn("%s could not be removed:", p->dir);
-	sig = drain(show, sig ? clock_ms() + 1000 : -1, sig);
+	sig = drain(show, sig ? clock_ms() + 1000 : NEVER, sig);
 	if (show_error(show) && show_error(show) != EPIPE)
 		status = EXIT_RUN;
 	if (sig && !p->o.reopen)

@@ -40,6 +40,7 @@
 
 #define PRUN_VERSION "0.1.0"
 #define LEN(a) (sizeof(a) / sizeof((a)[0]))
+#define NEVER INT64_MAX         /* a deadline */
 
 #ifdef __GNUC__
 #define NORETURN __attribute__((__noreturn__))
@@ -439,7 +440,7 @@ struct readiness {
 	size_t n;
 	enum ready_kind kind;
 	const char *arg;        /* path, expression or command */
-	int64_t deadline;       /* -1: it may take as long as it likes */
+	int64_t deadline;
 	int port;
 	int fd;                 /* read end of PRUN_READY_FD */
 	off_t log_from;         /* where the lines of this server begin, not yet read */
@@ -456,11 +457,11 @@ bool proc_caught(int sig);
 /* Makes the process a worker's.  terminal: it stays in prun's session. */
 void proc_become_worker(const char *log, bool terminal);
 /* Waits for a signal, one of fds (with room for two more), an order, which it
- * reads, or the deadline by the worker's clock (-1: none).  prun has no w. */
+ * reads, or the deadline by the worker's clock.  prun has no w. */
 void proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline);
 /* Waits until the deadline or a cancel. */
 void proc_pause(struct worker *w, int64_t deadline);
-/* Whether the deadline has passed (-1: never).  Reads orders that are there. */
+/* Whether the deadline has passed.  Reads orders that are there. */
 bool proc_late(struct worker *w, int64_t deadline);
 int64_t proc_clock(const struct worker *w);     /* stands still while prun is stopped */
 void proc_tell(struct worker *w, const struct news *n);

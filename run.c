@@ -663,7 +663,7 @@ heed_signals(struct run *r)
 
 /* ---- the loop ---- */
 
-/* Waits until the given time (-1: none) or the deadline for anything to happen,
+/* Waits until the given time or the deadline for anything to happen,
  * and sees to it. */
 static void
 await_news(struct run *r, int64_t until)
@@ -674,7 +674,7 @@ await_news(struct run *r, int64_t until)
 		*fd++ = (struct pollfd){ s->news, POLLIN, 0 };
 	*fd++ = (struct pollfd){ show_write(r->show), POLLOUT, 0 };
 	proc_wait(NULL, r->fds, (size_t)(fd - r->fds),
-		until < 0 || until > r->deadline ? r->deadline : until);
+		until < r->deadline ? until : r->deadline);
 	for (struct slot *s = r->slots; s < r->end; s++) {
 		read_news(r, s);
 		if (proc_ended(&s->worker))
@@ -707,7 +707,7 @@ kill_workers(struct run *r)
 	}
 	r->deadline = clock_ms() + 500;
 	while (goes_on(r))
-		await_news(r, -1);
+		await_news(r, NEVER);
 	for (struct slot *s = r->slots; s < r->end; s++)
 		if (s->worker.pid && s->phase != IDLE && s->order.type == ORDER_RUN)
 			lose_attempt(r, s, "could not be killed");
@@ -743,7 +743,7 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 	size_t n = (size_t)(p->workers + ahead);
 	struct run r = {
 		.p = p, .records = records, .show = show, .most = p->workers + ahead,
-		.order = plan_order(p, p->o.shuffle), .deadline = INT64_MAX,
+		.order = plan_order(p, p->o.shuffle), .deadline = NEVER,
 		.slots = scratch(n * sizeof(*r.slots)),
 		.fds = scratch((n + 3) * sizeof(*r.fds))
 	};
@@ -774,7 +774,7 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 	for (struct slot *s = r.slots; s < r.end; s++)
 		order(s, (struct order){ .type = ORDER_QUIT });
 	while (goes_on(&r))
-		await_news(&r, -1);
+		await_news(&r, NEVER);
 	kill_workers(&r);
 	proc_drain(NULL, NULL);
 	list_clones(&r);

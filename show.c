@@ -228,7 +228,7 @@ show_draw(struct show *s, const struct slot *v, int n, bool now)
 	size_t mark = scratch_mark();
 
 	if (!now && (s->plan->o.quiet || s->plan->o.interactive))
-		return -1;
+		return NEVER;
 	if (!now && t - s->drawn < pause)
 		return s->drawn + pause;
 	if (s->screen && s->out.n)

@@ -277,7 +277,9 @@ static bool
 start_member(struct attempt *a, size_t i)
 {
 	const struct service *m = &a->o->services[i];
-	struct readiness r = { .w = a->w, .stack = a->procs, .n = i + 1, .deadline = -1,
+	int64_t most = a->o->ready_timeout_ms;
+	struct readiness r = { .w = a->w, .stack = a->procs, .n = i + 1,
+		.deadline = most < 0 ? NEVER : proc_clock(a->w) + most,
 		.port = a->ports[m->port].number, .server = { .log = a->logs[i],
 		.argv = proc_argv(m->command, NULL), .env = a->env.v } };
 	struct buf reason = scratch_buf();
@@ -293,15 +295,13 @@ start_member(struct attempt *a, size_t i)
 	r.server.fd = fd[1];
 	const char *why = proc_start(a->w, &a->procs[i], &r.server);
 	close_keep(fd[1]);
-	if (a->o->ready_timeout_ms >= 0)
-		r.deadline = proc_clock(a->w) + a->o->ready_timeout_ms;
 	enum cause cause = why ? CAUSE_SPAWN : proc_ready(&r, &reason);
 	close_keep(fd[0]);
 	if (why)
 		return fails(a, cause, why);
 	if (!has_died(a, false, " before it was ready") && cause != CAUSE_NONE)
 		fails(a, cause, str("%s is not ready after %.1fs (ready-timeout): %s", m->title,
-			(double)a->o->ready_timeout_ms / 1000, reason.s));
+			(double)most / 1000, reason.s));
 	return a->out.cause == CAUSE_NONE;
 }
 
@@ -314,7 +314,7 @@ await_go(struct attempt *a, bool may_end, const char *when)
 
 	enter(a, PREPARED);
 	while (!has_died(a, may_end, when) && !a->w->go && !a->w->cancelled)
-		proc_wait(a->w, NULL, 0, -1);
+		proc_wait(a->w, NULL, 0, NEVER);
 	a->waited += proc_clock(a->w) - begin;
 	if (a->w->cancelled)
 		fails(a, CAUSE_CANCELLED, "");
@@ -445,7 +445,7 @@ static void
 await_test(struct attempt *a)
 {
 	struct worker *w = a->w;
-	int64_t end = a->f->timeout_ms < 0 ? -1 : proc_clock(w) + a->f->timeout_ms;
+	int64_t end = a->f->timeout_ms < 0 ? NEVER : proc_clock(w) + a->f->timeout_ms;
 
 	while (a->out.cause == CAUSE_NONE
 	&& !has_died(a, a->o->server_exit, " during the test")) {
@@ -461,7 +461,7 @@ await_test(struct attempt *a)
 			fails(a, CAUSE_OUTPUT_LIMIT, str("wrote more than %" PRId64
 				" bytes (log-limit)", a->o->log_limit));
 		else
-			proc_wait(w, NULL, 0, end < 0 || end > next ? next : end);
+			proc_wait(w, NULL, 0, end < next ? end : next);
 	}
 }
 
@@ -727,7 +727,7 @@ collect(struct attempt *a, const char *log)
 	a->ports = &(struct port){ .number = 1 };       /* where nobody listens */
 	make_env(a);
 	s.env = a->env.v;
-	const char *why = proc_run(a->w, &s, -1, true, a->o->grace_ms, &a->notes);
+	const char *why = proc_run(a->w, &s, NEVER, true, a->o->grace_ms, &a->notes);
 	close_keep(s.out);
 	if (why && !a->w->cancelled) {
 		buf_fmt(&a->notes, "- %s: collect failed: %s, so whole files are run\n",
@@ -755,13 +755,13 @@ setup(struct attempt *a, const struct suite *s)
 	make_env(a);
 	if (a->plan->o.clean) {
 		why = a->o->db ? pg_clean(a->pg, a->plan->o.list) : NULL;
-	} else if (s->pytest && run_command(a, ask, log, -1, true)) {
+	} else if (s->pytest && run_command(a, ask, log, NEVER, true)) {
 		fails(a, CAUSE_SPAWN, "no pytest for $PYTHON (default: python3): install it, "
 			"set PYTHON to a Python that has it, or set test");
 	} else if (!s->no_setup) {
 		why = pg_setup(a->pg, true);
 		failed = why || !a->o->setup ? NULL
-			: run_command(a, a->o->setup, log, -1, true);
+			: run_command(a, a->o->setup, log, NEVER, true);
 		proc_drain(&a->w->pids, NULL);
 		if (failed)
 			fails(a, CAUSE_EXIT, str("setup failed: %s; see %s", failed, log));
@@ -820,7 +820,7 @@ work_run(const struct plan *p, int slot, int orders, int news)
 
 	for (;;) {
 		while (!w.ordered && w.orders >= 0)
-			proc_wait(&w, NULL, 0, -1);
+			proc_wait(&w, NULL, 0, NEVER);
 		/* Without an order: prun is dead, and nothing is under way. */
 		struct order o = w.next;
 		if (!w.ordered || o.type == ORDER_QUIT)
