@@ -36,25 +36,6 @@ headline(const struct plan *p)
 }
 
 static void
-print_file(const struct plan *p, const struct file *f)
-{
-	if (*f->suite->name)
-		printf("%s: ", shown(f->suite->name));
-	fputs(shown(f->test), stdout);
-	for (size_t i = 0; i < f->more.n; i++)
-		printf(" %s", shown(f->more.v[i]));
-	if (f->copy)
-		printf(" (%d/%" PRId64 ")", f->copy, p->o.repeat);
-	if (f->expect_ms >= 0)
-		printf("  %.1fs", (double)f->expect_ms / 1000);
-	if (f->alone)
-		fputs("  alone", stdout);
-	for (size_t i = 0; i < f->nlocks; i++)
-		printf("  lock=%s", shown(p->locks.v[f->locks[i]]));
-	putchar('\n');
-}
-
-static void
 print_plan(const struct plan *p)
 {
 	int *order = plan_order(p, p->o.shuffle);
@@ -68,11 +49,23 @@ print_plan(const struct plan *p)
 			puts(shown(f->named));
 			continue;
 		}
-		print_file(p, f);
+		printf("%s%s%s", shown(f->suite->name), *f->suite->name ? ": " : "",
+			shown(f->test));
+		for (size_t k = 0; k < f->more.n; k++)
+			printf(" %s", shown(f->more.v[k]));
+		if (f->copy)
+			printf(" (%d/%" PRId64 ")", f->copy, p->o.repeat);
+		if (f->expect_ms >= 0)
+			printf("  %.1fs", (double)f->expect_ms / 1000);
+		fputs(f->alone ? "  alone" : "", stdout);
+		for (size_t k = 0; k < f->nlocks; k++)
+			printf("  lock=%s", shown(p->locks.v[f->locks[k]]));
 		const char *command = plan_command(f);
-		if (command && strcmp(command, last))
-			printf("    %s\n", shown(command));
-		last = command ? command : last;
+		if (command && strcmp(command, last)) {
+			printf("\n    %s", shown(command));
+			last = command;
+		}
+		putchar('\n');
 	}
 	if (!p->o.quiet)
 		puts(headline(p));
@@ -90,13 +83,11 @@ compare(const char *a, const char *b)
 static void
 find_setups(struct plan *p)
 {
-	struct suite *s = p->suites, *end = s + p->nsuites;
-
 	for (size_t i = 0; i < p->nsuites; i++)
-		s[i].no_setup = !p->o.clean;
+		p->suites[i].no_setup = !p->o.clean;
 	for (size_t i = 0; i < p->nfiles && !p->o.reopen; i++)
 		p->files[i].suite->no_setup = false;
-	for (; s < end; s++) {
+	for (struct suite *s = p->suites; s < p->suites + p->nsuites; s++) {
 		if (!s->o.setup && !s->o.db && !s->pytest)
 			s->no_setup = true;
 		for (struct suite *a = p->suites; a < s; a++)
@@ -128,14 +119,14 @@ lock_run(const char *path, bool empty)
 {
 	static const char begin[] = "{\"prun\":\"";
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-	char head[sizeof(begin) - 1], *name = str("%s/results.jsonl", path);
-	int fd = open_regular(name, O_RDWR | O_NOFOLLOW | (empty ? O_CREAT : 0));
-	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof(head));
-	bool ours = n == (ssize_t)sizeof(head) && !memcmp(head, begin, sizeof(head));
+	char head[sizeof(begin)] = "", *name = str("%s/results.jsonl", path);
 
+	refuse_foreign(path);
+	int fd = open_regular(name, O_RDWR | O_NOFOLLOW | (empty ? O_CREAT : 0));
+	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof(head) - 1);
 	if (fd < 0 && empty && errno != EINVAL)
 		fatal(EXIT_RUN, "%s:", name);
-	if (!ours && !(n == 0 && empty))
+	if (strcmp(head, begin) && !(n == 0 && empty))
 		bad(path, "is not a run directory");
 	if (fcntl(fd, F_SETLK, &lock) == 0)
 		return fd;
@@ -190,7 +181,6 @@ make_dir(struct plan *p, const char *path)
 		path = str("%s/prun-%s", tmp && *tmp ? tmp : "/tmp", p->id);
 	if (mkdir(path, 0700) < 0 && (errno != EEXIST || fresh))
 		fatal(EXIT_RUN, "%s:", path);
-	refuse_foreign(path);
 	p->dir = real_path(path);
 	if (!p->dir || list_dir(&names, path) < 0)
 		fatal(EXIT_RUN, "%s:", path);
@@ -262,10 +252,10 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 	part->suite = shown(f->suite->name);
 	part->attempts += c->attempts;
 	for (int k = 1; k == 1 || k <= c->attempts; k++) {
-		if (p->o.audit && k != o->attempt)
-			continue;               /* its rounds are not retries */
-		/* Nobody knows how long the report of a killed attempt takes to read. */
-		if (!part->input && o->result == CANCEL && !o->report)
+		/* The rounds of an audit are not retries.  Nobody knows how long the report
+		 * of a killed attempt takes to read. */
+		if ((p->o.audit && k != o->attempt)
+		|| (!part->input && o->result == CANCEL && !o->report))
 			continue;
 		if (f->copy) {
 			part->copies = grow(part->copies, &part->capcopies,
@@ -301,9 +291,10 @@ static bool
 merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 	struct counts *total)
 {
-	struct merge m = { .name = "prun", .ms = ms };
+	struct merge m = { .name = "prun", .ms = ms, .limit = p->o.report_limit };
 
-	m.limit = p->o.report_limit < 0 ? INT64_MAX / 2 : p->o.report_limit;
+	if (m.limit < 0)
+		m.limit = INT64_MAX / 2;
 	if (junit_merge(&m, parts->v, parts->n, path, total) < 0) {
 		warn("%s cannot be written, the previous file is unchanged:", path);
 		return false;
@@ -311,57 +302,6 @@ merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 	show_page(p, path);
 	return true;
 }
-
-/* Adds what path names: a report, a run directory, or all reports and run
- * directories below a directory (found); returns how many there were. */
-static size_t
-add_input(struct parts *parts, const char *name, const char *path, const char *out, bool found)
-{
-	struct plan *run = scratch(sizeof(*run));
-	struct list names = { 0 };
-	struct record *records;
-	struct stat st, old;
-	size_t count = 0;
-
-	if ((found ? lstat(path, &st) : stat(path, &st)) < 0 || !S_ISDIR(st.st_mode)) {
-		/* not what an earlier merge left */
-		if (found && (!xml_is_file(path) || (stat(out, &old) == 0
-		&& st.st_ino == old.st_ino && st.st_dev == old.st_dev)))
-			return 0;
-		struct part part = { .name = name, .input = path, .found = found };
-		list_add(&add_part(parts, part)->reports, path);
-		return 1;
-	}
-	if (show_read(run, &records, path) == 0) {
-		add_run(parts, run, records, name, path);
-		return 1;
-	}
-	if (access(str("%s/results.jsonl", path), F_OK) == 0)
-		warn("%s/results.jsonl cannot be read; merging only the reports", path);
-	if (list_dir(&names, path) < 0)
-		warn("%s:", path);
-	for (size_t i = 0; i < names.n; i++)
-		count += add_input(parts, name, str("%s/%s", path, names.v[i]), out, true);
-	list_free(&names);
-	return count;
-}
-
-/* The NAME of an argument NAME=PATH, or NULL; moves *arg to PATH. */
-static const char *
-input_name(const struct plan *p, const char **arg)
-{
-	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-		"0123456789._-";
-	size_t n = strspn(*arg, letters);
-
-	if (!n || (*arg)[n] != '=' || access(conf_path(p, *arg), F_OK) == 0)
-		return NULL;
-	const char *name = str("%.*s", (int)n, *arg);
-	*arg += n + 1;
-	return name;
-}
-
-/* ---- files and shards of what is merged: a pass before the merge ---- */
 
 /* Adds the files of runs that a report has.  False if it is whole XML of another kind: a
  * coverage report or a summary, but no page of HTML, which says that something went wrong.
@@ -403,6 +343,49 @@ read_report(const struct part *report, struct parts *units)
 	return known || depth || !tags; /* what is not there is told when it is merged */
 }
 
+/* Adds what path names: a report, a run directory, or all reports and run directories
+ * below a directory (found); returns how many there were. */
+static size_t
+add_input(struct parts *parts, struct parts *units, const char *name, const char *path,
+	const char *out, bool found)
+{
+	struct part part = { .name = name, .input = path, .of = parts->n };
+	struct plan *run = scratch(sizeof(*run));
+	struct list names = { 0 };
+	struct record *records;
+	struct stat st, old;
+	size_t count = 0;
+
+	if ((found ? lstat(path, &st) : stat(path, &st)) < 0 || !S_ISDIR(st.st_mode)) {
+		/* not what an earlier merge left */
+		if (found && (!xml_is_file(path) || (stat(out, &old) == 0
+		&& st.st_ino == old.st_ino && st.st_dev == old.st_dev)))
+			return 0;
+		if (!read_report(&part, units) && found)
+			warn("%s is XML, but not a test report; skipped", path);
+		else
+			list_add(&add_part(parts, part)->reports, path);
+		return 1;
+	}
+	if (show_read(run, &records, path) == 0) {
+		add_run(parts, run, records, name, path);
+		for (size_t i = part.of; i < parts->n; i++) {
+			parts->v[i].of = i;
+			add_part(units, parts->v[i]);
+		}
+		return 1;
+	}
+	if (access(str("%s/results.jsonl", path), F_OK) == 0)
+		warn("%s/results.jsonl cannot be read; merging only the reports", path);
+	if (list_dir(&names, path) < 0)
+		warn("%s:", path);
+	for (size_t i = 0; i < names.n; i++)
+		count += add_input(parts, units, name, str("%s/%s", path, names.v[i]), out,
+			true);
+	list_free(&names);
+	return count;
+}
+
 /* By file, then name; the one that counts is the last: of the later run, or else
  * the one that was named later. */
 static int
@@ -415,23 +398,6 @@ by_file(const void *a, const void *b)
 	order = order ? order : compare(s->name, t->name);
 	order = order ? order : compare(s->started, t->started);
 	return order ? order : (int)s->of - (int)t->of;
-}
-
-/* All files and shards that the parts tell of.  What was found in a directory
- * and is no report is not merged. */
-static void
-read_units(struct parts *parts, struct parts *units)
-{
-	for (size_t i = 0; i < parts->n; i++) {
-		struct part *part = &parts->v[i];
-		part->of = i;
-		if (part->synthetic)
-			add_part(units, *part);
-		else
-			part->skip = !read_report(part, units) && part->found;
-		if (part->skip)
-			warn("%s is XML, but not a test report; skipped", part->input);
-	}
 }
 
 static void
@@ -470,8 +436,8 @@ check_shards(const struct plan *p, struct parts *units)
 		bool other = a && compare(a->plan, b->plan);
 		one = one && !other;
 		if (sharded && (other || a->shards != b->shards)) {
-			warn("shard %s of plan %s (%s) does not go with shard %s of plan %s (%s): "
-				"their machines had other files or another history",
+			warn("shard %s of plan %s (%s) does not go with shard %s of plan %s "
+				"(%s): their machines had other files or another history",
 				b->shard, b->plan, b->input, a->shard, a->plan, a->input);
 			missing++;
 			break;
@@ -538,6 +504,8 @@ check_files(const struct plan *p, struct parts *parts, struct parts *units, stru
 static int
 merge_mode(const struct plan *p)
 {
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		"0123456789._-";
 	static struct parts parts, units;       /* never freed */
 	struct list history = { 0 };
 	struct counts total;
@@ -548,12 +516,15 @@ merge_mode(const struct plan *p)
 	make_parents("-o", p->o.junit);
 	make_parents("--html", p->o.html);
 	for (size_t i = 0; i < p->paths.n; i++) {
-		const char *path = p->paths.v[i];
-		const char *name = input_name(p, &path);
-		if (!add_input(&parts, name, conf_path(p, path), p->o.junit, false))
+		const char *path = p->paths.v[i], *name = NULL;
+		size_t end = strspn(path, letters);
+		if (end && path[end] == '=' && access(conf_path(p, path), F_OK) < 0) {
+			name = str("%.*s", (int)end, path);
+			path += end + 1;
+		}
+		if (!add_input(&parts, &units, name, conf_path(p, path), p->o.junit, false))
 			warn("%s: no reports found", path);
 	}
-	read_units(&parts, &units);
 	bool one_plan = check_shards(p, &units);
 	check_files(p, &parts, &units, &history);
 	for (size_t i = 0; i < parts.n; i++)
@@ -734,7 +705,6 @@ clean_mode(struct plan *p)
 		bad("--clean", "needs db in prun.conf, or a run directory to remove");
 	for (size_t i = 0; i < p->paths.n; i++) {
 		char *dir = conf_path(p, p->paths.v[i]);
-		refuse_foreign(dir);
 		int fd = lock_run(dir, false);
 		if (fd < 0 && named)
 			exit(EXIT_USAGE);
@@ -762,21 +732,6 @@ clean_mode(struct plan *p)
 	return status;
 }
 
-/* The value of a variable in an attempt's env file, or NULL. */
-static char *
-env_value(const char *env, const char *name)
-{
-	const char *s = strstr(env, str("export %s='", name));
-	char *value = scratch(strlen(env) + 1), *to = value;
-
-	if (!s)
-		return NULL;
-	s = strchr(s, '\'') + 1;
-	for (; *s && (*s != '\'' || starts(s, "'\\''")); s += *s == '\'' ? 4 : 1)
-		*to++ = *s;
-	return value;
-}
-
 /* Makes prun --reopen DIR a run of that attempt's file and suite. */
 static void
 find_attempt(struct plan *p)
@@ -792,8 +747,15 @@ find_attempt(struct plan *p)
 	refuse_foreign(dir);
 	p->o.reopen = dir;
 	for (size_t i = 0; i < LEN(names); i++) {
-		char *value = env_value(env.s, names[i]);
-		if ((value ? setenv(names[i], value, 1) : unsetenv(names[i])) < 0)
+		char *s = strstr(env.s, str("export %s='", names[i]));
+		struct buf value = scratch_buf();
+		unsetenv(names[i]);     /* cannot fail: it is a name */
+		if (!s)
+			continue;
+		s = strchr(s, '\'') + 1;
+		for (; *s && (*s != '\'' || starts(s, "'\\''")); s += *s == '\'' ? 4 : 1)
+			buf_char(&value, *s);
+		if (setenv(names[i], value.s, 1) < 0)
 			fatal(EXIT_RUN, "setenv:");
 	}
 	if (!getenv("PRUN_TEST") || !getenv("PRUN_SUITE"))

@@ -551,7 +551,6 @@ struct part {
 	struct list logs;       /* test logs, an attempt each; may be absent */
 	enum result result;
 	enum cause cause;
-	int status;
 	const char *why;        /* the cause in words, or NULL */
 	int64_t ms;
 	int attempts;
@@ -559,7 +558,6 @@ struct part {
 	size_t capcopies;
 	bool synthetic;         /* the result counts, not only the reports */
 	const char *input;      /* where it comes from; NULL: this run */
-	bool found;             /* in a directory, not named */
 	size_t of, number;      /* a unit: of which part it is which one; see prun.c */
 	bool skip;              /* it is not merged */
 	bool *replaced;         /* by number, the report's files that a rerun replaces */
