@@ -18,7 +18,7 @@
 #include <strings.h>
 
 #define WINDOW 65536
-#define HELD 32         /* bytes held back, so that no reference is cut */
+#define REFERENCE 32    /* bytes of one, at most */
 #define ATTRIBUTES 256  /* of a tag, at most */
 
 enum charset { UNKNOWN, RAW, LATIN1, UTF16LE, UTF16BE };
@@ -41,9 +41,11 @@ struct reader {
 	char window[WINDOW];
 };
 
-static const char special[] = "<>&\r\"\n\t";
+/* The first four are written as references everywhere, the others in attributes; '
+ * is only read. */
+static const char special[] = "<>&\r\"\n\t'";
 static const char *const reference[] = {
-	"&lt;", "&gt;", "&amp;", "&#13;", "&quot;", "&#10;", "&#9;"
+	"&lt;", "&gt;", "&amp;", "&#13;", "&quot;", "&#10;", "&#9;", "&apos;"
 };
 
 /* ---- text: whatever comes in, clean UTF-8 goes out ---- */
@@ -51,24 +53,21 @@ static const char *const reference[] = {
 void
 sink_begin(struct sink *t, int64_t limit, bool escape)
 {
-	t->b.n = t->head = 0;
-	t->sequence = 0;
-	t->limit = limit;
-	t->cut = 0;
-	t->escape = escape;
+	t->b.n = 0;
+	*t = (struct sink){ .b = t->b, .limit = limit, .escape = escape };
 }
 
-/* The last place up to i < n where text may be cut: between characters, and
- * not in a reference. */
+/* The last place up to i where text that goes on there may be cut: not in a character,
+ * a reference or CR LF. */
 static size_t
 boundary(const char *s, size_t i)
 {
-	while (i && ((unsigned char)s[i] & 0xc0) == 0x80)
+	for (int k = 0; k < 3 && i && ((unsigned char)s[i] & 0xc0) == 0x80; k++)
 		i--;
-	for (size_t k = 1; k < 6 && k <= i && s[i - k] != ';'; k++)
+	for (size_t k = 1; k < REFERENCE && k <= i && s[i - k] != ';'; k++)
 		if (s[i - k] == '&')
 			return i - k;
-	return i;
+	return i - (i && s[i - 1] == '\r');
 }
 
 /* Takes out the middle of a text that is too long: its head and its last lines
@@ -163,24 +162,16 @@ encode(char *s, unsigned long c)
 static size_t
 put_reference(struct sink *t, const char *s, size_t n)
 {
-	static const char *const named[] = {
-		"&lt;<", "&gt;>", "&amp;&", "&quot;\"", "&apos;'"
-	};
-	char copy[HELD], utf8[4], *end;
+	char copy[REFERENCE], utf8[4], *end;
 
-	for (size_t k = 0; n > 3 && k < LEN(named); k++) {
-		size_t i = s[1] == named[k][1] ? strlen(named[k]) - 1 : SIZE_MAX;
-		if (i <= n && !memcmp(s, named[k], i)) {
-			if (t->escape && !t->sequence && k < 3)
-				emit(t, s, i);          /* as it is to be written */
-			else
-				put_char(t, named[k] + i, 1);
-			return i;
+	snprintf(copy, sizeof(copy), "%.*s", n < REFERENCE ? (int)n : REFERENCE, s);
+	for (size_t k = 0; k < LEN(reference); k++)
+		if (starts(copy, reference[k])) {
+			put_char(t, &special[k], 1);
+			return strlen(reference[k]);
 		}
-	}
-	if (n < 4 || s[1] != '#')
+	if (copy[1] != '#')
 		return 0;
-	snprintf(copy, sizeof(copy), "%.*s", n < HELD ? (int)n : HELD, s);
 	bool hex = copy[2] == 'x';
 	unsigned long code = strtoul(copy + 2 + hex, &end, hex ? 16 : 10);
 	if (!isxdigit((unsigned char)copy[2 + hex]) || *end != ';')
@@ -209,7 +200,7 @@ sink_text(struct sink *t, const char *s, size_t n, bool raw)
 	size_t k;
 	unsigned c;
 
-	for (size_t i = 0; i < n; i += k) {
+	for (size_t i = 0; t && i < n; i += k) {
 		k = t->sequence ? 0 : plain(s + i, n - i);
 		if (k) {
 			emit(t, s + i, k);
@@ -250,7 +241,7 @@ xml_escape(struct buf *b, const char *s, bool attribute)
 	size_t n;
 
 	for (; *s; s += n) {
-		n = strcspn(s, attribute ? special : "<>&\r");
+		n = strcspn(s, attribute ? "<>&\r\"\n\t" : "<>&\r");
 		buf_add(b, s, n);
 		if (s[n])
 			buf_str(b, reference[strchr(special, s[n++]) - special]);
@@ -352,7 +343,6 @@ fill(struct reader *r)
 {
 	size_t left = (size_t)(r->end - r->s), room = WINDOW - left;
 	bool direct = r->charset == RAW;
-	unsigned char raw[WINDOW / 16];
 	ssize_t n;
 
 	if (r->eof || room < WINDOW / 4)
@@ -360,9 +350,11 @@ fill(struct reader *r)
 	memmove(r->window, r->s, left);
 	r->s = r->window;
 	r->end = r->window + left;
+	/* A byte is three in UTF-8 at most, which do not overtake it at the window's end. */
+	size_t want = direct ? room : WINDOW / 16;
+	char *from = r->end + room - want;
 	do
-		/* cppcheck-suppress legacyUninitvar */
-		n = read(r->fd, direct ? r->end : (char *)raw, direct ? room : sizeof(raw));
+		n = read(r->fd, from, want);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		xml_breaks(r, "cannot be read");
@@ -372,9 +364,9 @@ fill(struct reader *r)
 	n = r->eof ? 0 : n;
 	r->at += n;
 	if (r->charset == UNKNOWN)
-		r->charset = find_charset(raw, (size_t)n);
+		r->charset = find_charset((unsigned char *)from, (size_t)n);
 	for (ssize_t i = 0; i < n && !direct; i++)
-		convert(r, raw[i]);
+		convert(r, (unsigned char)from[i]);
 	r->end += direct ? n : 0;
 	return !r->eof;
 }
@@ -445,22 +437,6 @@ skip_space(struct reader *r)
 		r->s++;
 }
 
-/* Where text that goes on behind end may be cut: not in the middle of a
- * reference, a character or CR LF.  There are more than HELD bytes. */
-static char *
-safe_end(char *end)
-{
-	char *p;
-
-	for (p = end - 1; p > end - HELD && *p != '&'; p--)
-		;
-	end = *p == '&' ? p : end;
-	for (int k = 0; k < 3 && ((unsigned char)end[-1] & 0xc0) == 0x80; k++)
-		end--;
-	end -= (unsigned char)end[-1] >= 0xc0;
-	return end - (end[-1] == '\r');
-}
-
 /* Reads up to the byte stop into t (NULL: nowhere), and leaves that byte. */
 static void
 read_until(struct reader *r, struct sink *t, int stop, bool raw)
@@ -468,14 +444,13 @@ read_until(struct reader *r, struct sink *t, int stop, bool raw)
 	char *hit;
 
 	do {
-		if (r->end - r->s <= HELD)
+		if (r->end - r->s <= 2 * REFERENCE)
 			fill(r);
 		hit = memchr(r->s, stop, (size_t)(r->end - r->s));
 		char *to = hit ? hit : r->end;
-		if (!hit && !r->eof && to - r->s > HELD)
-			to = safe_end(to);
-		if (t)
-			sink_text(t, r->s, (size_t)(to - r->s), raw);
+		if (!hit && !r->eof && to - r->s > 2 * REFERENCE)
+			to = r->s + boundary(r->s, (size_t)(to - r->s) - 1);
+		sink_text(t, r->s, (size_t)(to - r->s), raw);
 		r->s = to;
 	} while (!hit && (!r->eof || r->s < r->end));
 }
@@ -688,9 +663,7 @@ read_past(struct reader *r, struct sink *t, const char *word)
 			xml_breaks(r, "ends in a comment or in CDATA");
 			return;
 		}
-		if (t)
-			sink_text(t, r->s, 1, true);
-		r->s++;
+		sink_text(t, r->s++, 1, true);
 	}
 	r->s += strlen(word);
 }
@@ -717,9 +690,7 @@ xml_next(struct reader *r, bool top, struct sink *t)
 		} else if (at_tag(r, top)) {
 			return read_tag(r);
 		} else {
-			if (t)          /* a bare < */
-				sink_text(t, "<", 1, true);
-			r->s++;
+			sink_text(t, r->s++, 1, true);          /* a bare < */
 		}
 	}
 }
