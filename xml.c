@@ -767,11 +767,10 @@ trim(const char *s, size_t n)
 static const char *
 find_directive(const char *s, bool *todo)
 {
-	const char *mark;
-	bool first = true;
+	const char *mark = s;
 
-	for (mark = s; *mark; mark++) {
-		if (*mark != '#' || (mark > s && mark[-1] == '\\'))
+	for (bool first = true; (mark = strchr(mark, '#')); mark++) {
+		if (mark > s && mark[-1] == '\\')
 			continue;
 		const char *word = mark + 1 + strspn(mark + 1, " \t");
 		*todo = first && !strncasecmp(word, "todo", 4)
@@ -782,7 +781,7 @@ find_directive(const char *s, bool *todo)
 		first = false;
 	}
 	*todo = false;
-	return mark;
+	return s + strlen(s);
 }
 
 /* Takes how long the test took from the end of its name: "# time=12.3ms", of
@@ -806,19 +805,11 @@ take_time(char *name)
 }
 
 static void
-add_point(struct tap *t, const struct point *p)
+add_point(struct tap *t, struct point p)
 {
-	t->v = grow(t->v, &t->cap, t->n + 1, sizeof(*t->v));
-	t->v[t->n++] = *p;
-	t->bytes += sizeof(*p);
-}
-
-static void
-add_error(struct tap *t, int level, const char *message)
-{
-	struct point p = { BROKEN, level, "[plan]", message, NULL, 0 };
-
-	add_point(t, &p);
+	t->v = grow(t->v, &t->cap, t->n + 1, sizeof(p));
+	t->v[t->n++] = p;
+	t->bytes += sizeof(p);
 }
 
 /* The text since the last point is about that one. */
@@ -836,28 +827,31 @@ static void
 end_level(struct tap *t, int level)
 {
 	struct level *l = &t->at[level];
+	struct point p = { .verdict = BROKEN, .level = level, .title = "[plan]" };
 
 	if (l->planned >= 0 && l->planned != l->seen)
-		add_error(t, level, str("%" PRId64 " tests were planned, %" PRId64 " were run",
-			l->planned, l->seen));
+		p.message = str("%" PRId64 " tests were planned, %" PRId64 " were run",
+			l->planned, l->seen);
 	else if (l->odd)
-		add_error(t, level, l->odd);
+		p.message = l->odd;
 	else if (l->planned >= 0 && l->last > l->planned)
-		add_error(t, level, str("test %" PRId64 " is beyond the plan, 1..%" PRId64,
-			l->last, l->planned));
+		p.message = str("test %" PRId64 " is beyond the plan, 1..%" PRId64, l->last,
+			l->planned);
 	else if (l->planned < 0 && l->seen && level == 0)
-		add_error(t, level, "there is no plan");
+		p.message = "there is no plan";
+	if (p.message)
+		add_point(t, p);
 	*l = (struct level){ .planned = -1 };
 }
 
-/* Names the points of a subtest, from first on, after it; whether one is bad. */
+/* Names the points of a subtest after it; whether one is bad. */
 static bool
-name_subtest(struct tap *t, size_t first, const struct point *parent)
+name_subtest(struct tap *t, const struct point *parent)
 {
 	bool is_bad = false;
 
-	for (; first < t->n; first++) {
-		struct point *p = &t->v[first];
+	for (size_t i = t->n; i && t->v[i - 1].level > parent->level; i--) {
+		struct point *p = &t->v[i - 1];
 		if (strlen(p->title) < TITLE)
 			p->title = str("%s/%s", parent->title, p->title);
 		t->bytes += strlen(p->title);
@@ -915,7 +909,6 @@ read_point(struct tap *t, const char *s, int level, bool ok)
 {
 	struct point p = { .level = level, .verdict = ok ? PASSED : FAILED };
 	bool todo;
-	size_t first;
 
 	end_text(t);
 	for (int i = LEVELS; i > level; i--)
@@ -933,12 +926,10 @@ read_point(struct tap *t, const char *s, int level, bool ok)
 		p.message = keep(t, why, strlen(why));
 	}
 	read_title(t, &p, s, (size_t)(mark - s));
-	for (first = t->n; first && t->v[first - 1].level > level; first--)
-		;
-	bool is_bad = name_subtest(t, first, &p);
+	bool alone = !t->n || t->v[t->n - 1].level <= level;
 	/* The children stand for it, unless it failed and they did not. */
-	if (first == t->n || (p.verdict == FAILED && !is_bad)) {
-		add_point(t, &p);
+	if (!name_subtest(t, &p) && (alone || p.verdict == FAILED)) {
+		add_point(t, p);
 		t->takes_text = true;
 	}
 }
@@ -1063,15 +1054,17 @@ read_log(struct tap *t, FILE *f)
 	buf_free(&clean.b);
 	end_text(t);
 	t->is_tap = t->is_tap || (t->plan && t->n);
-	for (size_t i = LEVELS; i > 0; i--)
-		end_level(t, (int)i);
-	for (size_t i = t->n; i && t->v[i - 1].level > 0; i--)
-		if (t->subtest && *t->subtest)
-			t->v[i - 1].title = str("%s/%s", t->subtest, t->v[i - 1].title);
-	if (t->bytes > TAP_MAX || t->bail)
-		add_error(t, 0, t->bail ? t->bail : "too much TAP; the rest was not read");
-	else if (!t->n && t->at[0].planned < 0)
-		add_error(t, 0, "there is neither a plan nor a test");
+	for (int i = LEVELS; i > 0; i--)
+		end_level(t, i);
+	if (t->subtest && *t->subtest)
+		name_subtest(t, &(struct point){ .verdict = FAILED, .title = t->subtest });
+	struct point p = { .verdict = BROKEN, .title = "[plan]", .message = t->bail };
+	if (t->bytes > TAP_MAX && !t->bail)
+		p.message = "too much TAP; the rest was not read";
+	else if (!t->n && t->at[0].planned < 0 && !t->bail)
+		p.message = "there is neither a plan nor a test";
+	if (p.message)
+		add_point(t, p);
 	else if (!t->n || t->at[0].planned <= 0 || t->at[0].seen)
 		end_level(t, 0);        /* else a number behind the last result */
 }
