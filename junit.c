@@ -14,7 +14,6 @@
  * elsewhere as flaky or rerun elements.
  */
 #include "prun.h"
-#include <dirent.h>
 
 #define TOTALS 150              /* columns kept free in a start tag */
 #define CHUNK 65536             /* bytes written at once */
@@ -40,6 +39,8 @@ static const char *const kind_name[KINDS] = {
 
 static const char *const roots[] = { "testsuites", "testsuite", NULL };
 
+#define NO_LOG SIZE_MAX         /* a case is not of an attempt that has one */
+
 /* The case for what no report tells, by cause. */
 static const char *const synthetic[CAUSES] = {
 	"[exit]", "[exit]", "[signal]", "[timeout]", "[leak]", "[output]", "[server]",
@@ -54,13 +55,18 @@ struct output {
 	off_t flushed;
 };
 
+/* How many there were so far; bad: failing cases. */
+struct seen {
+	int64_t suites, cases, bad;
+};
+
 struct frame {
 	enum kind kind;
 	size_t path, head;      /* lengths of place.path and .heads before it */
-	size_t suite;           /* frames up to the innermost suite; 0: there is none */
+	size_t suite;           /* frames up to the innermost suite, with it; 0: there is none */
 	int64_t us;             /* its own time, until it is used */
 	int64_t declared;       /* failures and errors, by its attributes */
-	int64_t nsuites, nbad, ncases;  /* those of the merger when it began */
+	struct seen before;
 };
 
 /* Where in a report we are: the elements that are open. */
@@ -71,22 +77,20 @@ struct place {
 	struct buf sibling;     /* those of one without cases: the next have its file (Cypress) */
 };
 
-/* The children of a case, or of a suite beside its cases. */
-struct body {
-	struct buf child[K_ERR + 1];
-	bool full;              /* there was no room for an element */
+/* Behind the children of a case: what else there is in it.  BAD_ is of its first failure or
+ * error. */
+enum {
+	CLASS = K_ERR + 1, NAME, PATH, LINE, ATTRS, BAD_ATTRS, BAD_TEXT, CASE_BUFS
 };
 
-/* Of a case; what begins with BAD_ is of its first failure or error. */
-enum { CLASS, NAME, PATH, LINE, ATTRS, BAD_ATTRS, BAD_TEXT, CASE_BUFS };
-
+/* A case, or what a suite has beside its cases. */
 struct testcase {
 	bool open, not_run;     /* not_run: its attributes say so */
 	bool used;              /* of another attempt: it is written */
 	bool todo;              /* its failure is known, and skipped */
 	bool hanging;           /* it has no name in a report that a time-out cut */
+	bool full;              /* there was no room for an element */
 	struct buf b[CASE_BUFS];
-	struct body body;
 	int64_t us;
 };
 
@@ -108,14 +112,14 @@ struct merger {
 	struct testcase c;
 	struct text t;
 
-	int64_t nsuites, nbad, ncases;  /* suites, failing cases, cases so far */
+	struct seen seen;
 	bool open, first;       /* a suite is; none of this part was yet */
 	bool told;              /* a case tells of the part's time-out */
 	int id;                 /* of the next suite */
 	off_t suite_at;
 	struct counts total, suite;
 	int64_t total_us, suite_us, own_us;     /* own: as the suite itself says */
-	struct body body;       /* of the suite */
+	struct testcase beside; /* the suite's cases */
 
 	bool collect;           /* failing cases go to retries */
 	bool promote;           /* one of those takes the place of a case that passed */
@@ -164,12 +168,11 @@ leave_room(struct output *o)
 static void
 fill_room(struct output *o, off_t at, const struct counts *c, int64_t us)
 {
-	char s[2 * TOTALS];
-	int n = snprintf(s, sizeof(s), " tests=\"%" PRId64 "\" failures=\"%" PRId64 "\" "
-		"errors=\"%" PRId64 "\" skipped=\"%" PRId64 "\" time=\"%.3f\"", c->tests,
-		c->failures, c->errors, c->skipped, (double)us / 1e6);
+	char s[2 * TOTALS];             /* of which TOTALS are used */
 
-	memset(s + n, ' ', sizeof(s) - (size_t)n);      /* TOTALS are used */
+	snprintf(s, sizeof(s), " tests=\"%" PRId64 "\" failures=\"%" PRId64 "\" "
+		"errors=\"%" PRId64 "\" skipped=\"%" PRId64 "\" time=\"%.3f\"%*s", c->tests,
+		c->failures, c->errors, c->skipped, (double)us / 1e6, TOTALS, "");
 	errno = ENOSPC;                 /* of a short write */
 	if (at >= o->flushed)
 		memcpy(o->b.s + (at - o->flushed), s, TOTALS);
@@ -225,30 +228,38 @@ has_room(const struct merger *m, size_t used, int texts)
 	return (int64_t)used / texts < m->o->limit;
 }
 
-/* Where one more element goes, to the case or outside of one to the suite; NULL
- * where there is no room, as its output says then. */
-static struct body *
-find_room(struct merger *m)
+/* How long the children are. */
+static size_t
+children(const struct testcase *c)
 {
-	struct body *b = m->c.open ? &m->c.body : &m->body;
-	size_t used = 0;
+	size_t n = 0;
 
 	for (int k = 0; k <= K_ERR; k++)
-		used += b->child[k].n;
-	if (has_room(m, used, CASE_TEXTS))
-		return b;
-	if (!b->full)
-		add_output(&b->child[K_OUT], left_out, "");
-	b->full = true;
+		n += c->b[k].n;
+	return n;
+}
+
+/* Where one more element goes, to the case or outside of one to the suite; NULL
+ * where there is no room, as its output says then. */
+static struct testcase *
+find_room(struct merger *m)
+{
+	struct testcase *c = m->c.open ? &m->c : &m->beside;
+
+	if (has_room(m, children(c), CASE_TEXTS))
+		return c;
+	if (!c->full)
+		add_output(&c->b[K_OUT], left_out, "");
+	c->full = true;
 	return NULL;
 }
 
 static void
-clear(struct body *b)
+clear(struct testcase *c)
 {
 	for (int k = 0; k <= K_ERR; k++)
-		b->child[k].n = 0;
-	b->full = false;
+		c->b[k].n = 0;
+	c->full = false;
 }
 
 /* ---- suites ---- */
@@ -257,7 +268,7 @@ static void
 add_own_properties(struct merger *m)
 {
 	const struct part *p = m->part;
-	struct buf *b = &m->body.child[K_PROPS];
+	struct buf *b = &m->beside.b[K_PROPS];
 
 	if (p->file) {          /* else of an empty shard */
 		add_property(b, "prun.file", p->file);
@@ -299,7 +310,7 @@ is_silent(const struct merger *m)
 static void
 write_properties(struct merger *m)
 {
-	struct buf *b = &m->body.child[K_PROPS];
+	struct buf *b = &m->beside.b[K_PROPS];
 
 	if (b->n)
 		buf_fmt(&m->out.b, "  <properties>\n%s  </properties>\n", b->s);
@@ -311,8 +322,9 @@ static void
 open_suite(struct merger *m)
 {
 	size_t i = m->at.n ? m->at.v[m->at.n - 1].suite : 0;
-	struct buf *b = &m->out.b, *properties = &m->body.child[K_PROPS];
-	const char *own = i ? m->at.heads.s + m->at.v[i - 1].head : "";
+	struct frame *f = i ? &m->at.v[i - 1] : NULL;   /* of the innermost one */
+	struct buf *b = &m->out.b, *properties = &m->beside.b[K_PROPS];
+	const char *own = f ? m->at.heads.s + f->head : "";
 	const struct part *p = m->part;
 
 	if (m->open || is_silent(m))
@@ -322,9 +334,9 @@ open_suite(struct merger *m)
 	xml_escape(b, here(m), true);
 	buf_fmt(b, "\" id=\"%d\"", m->id++);
 	m->suite_at = leave_room(&m->out);
-	m->own_us = i ? m->at.v[i - 1].us : 0;
-	if (i)
-		m->at.v[i - 1].us = 0;  /* once, should it go on after another one */
+	m->own_us = f ? f->us : 0;
+	if (f)
+		f->us = 0;              /* once, should it go on after another one */
 	buf_str(b, own);
 	if (p->file && !strstr(own, " file=\""))
 		xml_attribute(b, "file", p->file);
@@ -342,19 +354,19 @@ open_suite(struct merger *m)
 static void
 close_suite(struct merger *m)
 {
-	struct buf *child = m->body.child;
+	struct buf *b = m->beside.b;
 
 	if (is_silent(m))
-		clear(&m->body);
-	if (child[K_PROPS].n || child[K_OUT].n || child[K_ERR].n)
+		clear(&m->beside);
+	if (b[K_PROPS].n || b[K_OUT].n || b[K_ERR].n)
 		open_suite(m);
 	if (!m->open)
 		return;
 	m->open = false;
 	write_properties(m);            /* those that came after a case */
-	add_element(&m->out.b, K_OUT, &child[K_OUT]);
-	add_element(&m->out.b, K_ERR, &child[K_ERR]);
-	clear(&m->body);
+	add_element(&m->out.b, K_OUT, &b[K_OUT]);
+	add_element(&m->out.b, K_ERR, &b[K_ERR]);
+	clear(&m->beside);
 	buf_str(&m->out.b, " </testsuite>\n");
 	if (m->own_us && m->suite.tests)        /* setup and teardown count */
 		m->suite_us = m->own_us;
@@ -364,10 +376,20 @@ close_suite(struct merger *m)
 
 /* ---- cases ---- */
 
+static struct testcase
+new_case(void)
+{
+	struct testcase c = { .us = 0 };
+
+	for (size_t i = 0; i < CASE_BUFS; i++)
+		c.b[i] = scratch_buf();
+	return c;
+}
+
 static bool
 is_bad(const struct testcase *c)
 {
-	return c->body.child[K_FAILURE].n || c->body.child[K_ERROR].n;
+	return c->b[K_FAILURE].n || c->b[K_ERROR].n;
 }
 
 /* A failure or its like: attributes, then text that begins with the message.  The
@@ -377,7 +399,7 @@ add_result(struct testcase *c, enum kind kind, const char *attrs, const char *me
 	const char *text)
 {
 	bool first = !is_bad(c) && (kind == K_FAILURE || kind == K_ERROR);
-	struct buf *to = &c->body.child[kind];
+	struct buf *to = &c->b[kind];
 
 	buf_fmt(to, "<%s%s>", kind_name[kind], attrs);
 	size_t from = to->n;
@@ -399,7 +421,7 @@ static void
 add_rerun(struct testcase *c, enum kind kind, const char *attrs, const char *text,
 	const char *outputs)
 {
-	buf_fmt(&c->body.child[kind], "<%s%s><stackTrace>%s</stackTrace>%s</%s>\n",
+	buf_fmt(&c->b[kind], "<%s%s><stackTrace>%s</stackTrace>%s</%s>\n",
 		kind_name[kind], attrs, text, outputs, kind_name[kind]);
 }
 
@@ -410,7 +432,6 @@ add_retries(struct merger *m)
 {
 	static const enum kind as[] = { K_FLAKY, K_FLAKY_ERROR, K_RERUN, K_RERUN_ERROR };
 	struct testcase *c = &m->c;
-	struct buf outputs = scratch_buf();
 
 	for (size_t i = 0; i < m->nretries; i++) {
 		struct testcase *t = &m->retries[i];
@@ -427,10 +448,10 @@ add_retries(struct merger *m)
 		t->used = true;
 		if (t->us >= 0 && !strstr(t->b[BAD_ATTRS].s, " time=\""))
 			buf_fmt(&t->b[BAD_ATTRS], " time=\"%.3f\"", (double)t->us / 1e6);
-		set(&outputs, "");
+		struct buf outputs = scratch_buf();
 		for (int k = K_OUT; k <= K_ERR; k++)
-			add_element(&outputs, (enum kind)k, &t->body.child[k]);
-		add_rerun(c, as[2 * is_bad(c) + !t->body.child[K_FAILURE].n], t->b[BAD_ATTRS].s,
+			add_element(&outputs, (enum kind)k, &t->b[k]);
+		add_rerun(c, as[2 * is_bad(c) + !t->b[K_FAILURE].n], t->b[BAD_ATTRS].s,
 			t->b[BAD_TEXT].s, outputs.s);
 	}
 }
@@ -443,17 +464,15 @@ collect_case(struct merger *m)
 		return;
 	m->retries = grow(m->retries, &m->capretries, m->nretries + 1, sizeof(m->c));
 	m->retries[m->nretries++] = m->c;
-	m->retry_bytes += sizeof(m->c) + m->c.b[BAD_TEXT].n;
-	for (int k = 0; k <= K_ERR; k++)
-		m->retry_bytes += m->c.body.child[k].n;
-	memset(&m->c, 0, sizeof(m->c));
+	m->retry_bytes += sizeof(m->c) + m->c.b[BAD_TEXT].n + children(&m->c);
+	m->c = new_case();
 }
 
 static void
 write_case(struct merger *m)
 {
 	struct testcase *c = &m->c;
-	struct buf *b = &m->out.b, *child = c->body.child;
+	struct buf *b = &m->out.b;
 
 	buf_str(b, "  <testcase");
 	xml_attribute(b, "name", c->b[NAME].s);
@@ -462,9 +481,9 @@ write_case(struct merger *m)
 		c->b[ATTRS].s);
 	for (int k = 0; k <= K_ERR; k++)
 		if (k == K_PROPS || k >= K_OUT)
-			add_element(b, (enum kind)k, &child[k]);
+			add_element(b, (enum kind)k, &c->b[k]);
 		else
-			buf_add(b, child[k].s, child[k].n);
+			buf_add(b, c->b[k].s, c->b[k].n);
 	buf_str(b, "</testcase>\n");
 	if (b->n > CHUNK)
 		out_flush(&m->out);
@@ -483,34 +502,40 @@ add_field(struct buf *b, const char *s, char end)
 	buf_char(b, end);
 }
 
-/* Finds the line of file that failed in the failure's text.  A trace has it behind the
- * name; YAML, as node-tap writes it, has it under a key of its own. */
+/* The number of a line behind what says that it is one; 0: s does not begin so.  A trace
+ * has it behind the file; YAML, as node-tap writes it, under a key of its own. */
+static int
+read_line_number(const char *s)
+{
+	static const char *const before[] = { ":", " line ", ", line ", "line: ", "lineNumber: " };
+
+	for (size_t i = 0; i < LEN(before); i++) {
+		const char *number = s + strlen(before[i]);
+		if (starts(s, before[i]) && *number > '0' && *number <= '9')
+			return atoi(number);
+	}
+	return 0;
+}
+
+/* Finds the line of file that failed in the failure's text. */
 static void
 find_line(struct testcase *c, const char *file)
 {
-	static const char *const before[] = { ":", " line ", ", line " };
-	static const char *const keys[] = { "line: ", "lineNumber: " };
-	const char *text = c->b[BAD_TEXT].s;
+	const char *text = c->b[BAD_TEXT].s, *first = strstr(text, file);
 
-	for (const char *at = strstr(text, file); at; at = strstr(at + 1, file))
-		for (size_t i = 0; i < LEN(before); i++) {
-			const char *line = at + strlen(file) + strlen(before[i]);
-			/* Attributes have the line of the test. */
-			if (starts(at + strlen(file), before[i]) && *line > '0' && *line <= '9'
-			&& (at == text || at[-1] == '\n' || !*c->b[LINE].s)) {
-				set(&c->b[PATH], file);
-				set(&c->b[LINE], str("%d", atoi(line)));
-			}
+	for (const char *at = first; at; at = strstr(at + 1, file)) {
+		int line = read_line_number(at + strlen(file));
+		/* Attributes have the line of the test. */
+		if (line > 0 && (at == text || at[-1] == '\n' || !*c->b[LINE].s)) {
+			set(&c->b[PATH], file);
+			set(&c->b[LINE], str("%d", line));
 		}
-	if (*c->b[LINE].s || !strstr(text, file))
-		return;
-	for (const char *line = text; line; line = strchr(line, '\n')) {
-		line += strspn(line, " \n");
-		for (size_t i = 0; i < LEN(keys); i++)
-			if (starts(line, keys[i]) && atoi(line + strlen(keys[i])) > 0) {
-				set(&c->b[LINE], str("%d", atoi(line + strlen(keys[i]))));
-				return;
-			}
+	}
+	for (const char *s = first ? text : NULL; s && !*c->b[LINE].s; s = strchr(s, '\n')) {
+		s += strspn(s, " \n");
+		int line = read_line_number(s);
+		if (line > 0)
+			set(&c->b[LINE], str("%d", line));
 	}
 }
 
@@ -530,19 +555,24 @@ note_failure(struct merger *m)
 	sink_begin(said, m->o->limit, false);
 	sink_text(said, c->b[BAD_TEXT].s, c->b[BAD_TEXT].n, false);
 	sink_end(said);
+	const char *reason = said->b.s;
+	if (starts(reason, "collection failure") || starts(reason, "failed on setup with"))
+		/* pytest, which marks the reason */
+		for (const char *s = strstr(reason, "\nE "); s; s = strstr(s + 1, "\nE "))
+			reason = s + 2;
 	buf_str(m->notes, "x ");
 	for (size_t i = CLASS; i <= LINE; i++)
 		add_field(m->notes, c->b[i].s, '\t');
-	add_field(m->notes, said->b.s, '\n');
+	add_field(m->notes, reason, '\n');
 }
 
 static void
 count_case(struct counts *n, const struct testcase *c)
 {
 	n->tests++;
-	n->failures += c->body.child[K_FAILURE].n > 0;
-	n->errors += is_bad(c) && !c->body.child[K_FAILURE].n;
-	n->skipped += c->body.child[K_SKIPPED].n > 0;
+	n->failures += c->b[K_FAILURE].n > 0;
+	n->errors += is_bad(c) && !c->b[K_FAILURE].n;
+	n->skipped += c->b[K_SKIPPED].n > 0;
 }
 
 /* The case is over: counts and writes it, or collects it. */
@@ -550,22 +580,21 @@ static void
 end_case(struct merger *m)
 {
 	struct testcase *c = &m->c;
-	struct buf *child = c->body.child;
 
-	m->ncases++;
-	m->nbad += is_bad(c);
+	m->seen.cases++;
+	m->seen.bad += is_bad(c);
 	c->open = false;
 	if (is_bad(c) && c->todo) {     /* it is known, and told in the output */
-		add_output(&child[K_OUT], c->b[BAD_TEXT].s, "");
-		child[K_FAILURE].n = child[K_ERROR].n = 0;
+		add_output(&c->b[K_OUT], c->b[BAD_TEXT].s, "");
+		c->b[K_FAILURE].n = c->b[K_ERROR].n = 0;
 	}
 	if (m->collect && is_bad(c))
 		collect_case(m);
 	if (!is_silent(m)) {
 		add_retries(m);
 		if (is_bad(c))
-			child[K_SKIPPED].n = 0;
-		else if (c->not_run && !child[K_SKIPPED].n)
+			c->b[K_SKIPPED].n = 0;
+		else if (c->not_run && !c->b[K_SKIPPED].n)
 			add_result(c, K_SKIPPED, "", "", "");
 		open_suite(m);
 		count_case(&m->suite, c);
@@ -575,7 +604,7 @@ end_case(struct merger *m)
 		m->suite_us += c->us;
 		write_case(m);
 	}
-	clear(&c->body);
+	clear(c);
 }
 
 /* Begins a case of our own. */
@@ -629,10 +658,12 @@ read_case(struct merger *m, const struct reader *r)
 	xml_attributes(&c->b[ATTRS], r, " name classname time type file ");
 }
 
-/* A failure or an error of our own. */
+/* A failure or an error of our own, which ends as the attempt's log does, if it is of one. */
 static void
-add_own_result(struct merger *m, enum cause cause, const char *message, const char *text)
+add_own_result(struct merger *m, enum cause cause, const char *message, size_t attempt)
 {
+	const struct list *logs = &m->part->logs;
+	const char *text = attempt < logs->n ? file_tail(logs->v[attempt], 50) : "";
 	struct text *t = &m->t;
 	char *said = shown(message);
 
@@ -647,15 +678,17 @@ add_own_result(struct merger *m, enum cause cause, const char *message, const ch
 		t->outer_text.b.s);
 }
 
-/* A case of our own; without a cause it passed. */
+/* A case of our own; without a cause it passed, or was skipped. */
 static void
-add_case(struct merger *m, const char *name, enum cause cause, const char *message,
-	const char *text, int64_t us)
+add_case(struct merger *m, const char *name, enum cause cause, const char *why, size_t attempt,
+	int64_t us)
 {
 	begin_case(m, name);
 	m->c.us = us;
 	if (cause)
-		add_own_result(m, cause, message, text);
+		add_own_result(m, cause, why, attempt);
+	else if (m->part->result == SKIP)
+		add_result(&m->c, K_SKIPPED, " message=\"exit status 77\"", "exit status 77", "");
 	end_case(m);
 }
 
@@ -703,11 +736,11 @@ end_leaf(struct merger *m)
 			add_element(&t->nested, kind, text);
 		return;
 	}
-	struct body *to = find_room(m);
+	struct testcase *to = find_room(m);
 	if (to && kind == K_PROP)
-		add_property(&to->child[K_PROPS], t->property.s, text->s);
+		add_property(&to->b[K_PROPS], t->property.s, text->s);
 	else if (to)
-		add_output(&to->child[kind], text->s, m->where);
+		add_output(&to->b[kind], text->s, m->where);
 }
 
 /* What a tag is where it stands; K_OTHER: nothing to us. */
@@ -768,12 +801,12 @@ read_property(struct merger *m, const struct reader *r)
 		m->in_unit = m->after_unit = true;
 		m->dropping = m->unit < p->nreplaced && p->replaced[m->unit];
 		m->unit++;
-		add_property(&m->body.child[K_PROPS], "prun.name", p->name);
+		add_property(&m->beside.b[K_PROPS], "prun.name", p->name);
 	}
 	set(&m->t.property, name);
-	struct body *to = *value ? find_room(m) : NULL;
+	struct testcase *to = *value ? find_room(m) : NULL;
 	if (to)
-		add_property(&to->child[K_PROPS], name, value);
+		add_property(&to->b[K_PROPS], name, value);
 	return !*value;
 }
 
@@ -818,18 +851,18 @@ static void
 end_suite(struct merger *m, const struct frame *f, bool forced)
 {
 	struct place *at = &m->at;
-	bool inner = m->nsuites > f->nsuites;
+	bool inner = m->seen.suites > f->before.suites;
 
-	if (f->declared && m->nbad == f->nbad && !forced && (f->kind == K_SUITE || !inner))
+	if (f->declared && m->seen.bad == f->before.bad && !forced && (f->kind == K_SUITE || !inner))
 		add_case(m, "[suite error]", CAUSE_REPORT, str("%" PRId64
 			" failures or errors are declared, and no case failed", f->declared),
-			"", 0);
+			NO_LOG, 0);
 	if (f->kind == K_SUITES)
 		return;
 	const char *head = at->heads.s + f->head;
 	if (inner)
 		at->sibling.n = 0;
-	if (m->ncases == f->ncases && !inner && (strstr(head, " file=\"")
+	if (m->seen.cases == f->before.cases && !inner && (strstr(head, " file=\"")
 	|| strstr(head, " timestamp=\"") || strstr(head, " hostname=\""))) {
 		open_suite(m);          /* nobody else says so */
 		set(&at->sibling, head);
@@ -839,13 +872,6 @@ end_suite(struct merger *m, const struct frame *f, bool forced)
 	at->heads.n = f->head;
 	buf_add(&at->path, "", 0);
 	buf_add(&at->heads, "", 0);
-}
-
-/* The end of an attempt's log. */
-static char *
-log_end(const struct part *p, size_t attempt)
-{
-	return attempt < p->logs.n ? file_tail(p->logs.v[attempt], 50) : "";
 }
 
 /* Ends the innermost element; forced: its end tag never came. */
@@ -861,7 +887,7 @@ pop(struct merger *m, bool forced)
 	if (f.kind == K_CASE) {
 		if ((forced || m->c.hanging) && !is_bad(&m->c)) {
 			add_own_result(m, late ? CAUSE_TIMEOUT : CAUSE_REPORT, why,
-				late ? log_end(m->part, m->part->logs.n - 1) : "");
+				late ? m->part->logs.n - 1 : NO_LOG);
 			m->told = m->told || late;
 		}
 		end_case(m);
@@ -893,14 +919,12 @@ start_tag(struct merger *m, const struct reader *r)
 		m->in_unit = false;
 		close_suite(m);
 		begin_suite(m, r);
-		m->nsuites++;
+		m->seen.suites++;
 		/* FALLTHROUGH */
 	case K_SUITES:
 		f.us = xml_time(r);
 		f.declared = xml_number(r, "failures") + xml_number(r, "errors");
-		f.nsuites = m->nsuites;
-		f.nbad = m->nbad;
-		f.ncases = m->ncases;
+		f.before = m->seen;
 		break;
 	case K_CASE:
 		read_case(m, r);
@@ -980,22 +1004,22 @@ where(const char *path)
 	return slash ? str("%.*s/", (int)(slash - from), from) : "";
 }
 
-/* Reads one report; false when it is broken, with the reason in why. */
+/* Reads one report; false when it is broken, and why. */
 static bool
-read_report(struct merger *m, const char *path, struct buf *why)
+read_report(struct merger *m, const char *path, const char **why)
 {
 	/* What the user names may be as long as it is; a test's may not. */
 	bool limited = m->part->file && m->o->limit < INT64_MAX / REPORT_TEXTS;
 	int64_t most = limited ? REPORT_TEXTS * m->o->limit : INT64_MAX;
 	struct reader *r = xml_open(path, roots, m->o->limit, most);
+	const char *broken = NULL;
 	int64_t byte;
 
 	m->at.sibling.n = 0;
 	set(&m->at.heads, "");
 	m->where = where(path);
-	why->n = 0;
 	if (!r) {
-		buf_fmt(why, "the report %s cannot be read: %s", path, strerror(errno));
+		broken = str("the report %s cannot be read: %s", path, strerror(errno));
 	} else {
 		if (!read_events(m, r))
 			xml_breaks(r, "has no testsuite element");
@@ -1003,104 +1027,77 @@ read_report(struct merger *m, const char *path, struct buf *why)
 			xml_breaks(r, "ends too early");
 		while (m->at.n)
 			pop(m, true);
-		const char *broken = xml_broken(r, &byte);
+		broken = xml_broken(r, &byte);
 		if (broken)
-			buf_fmt(why, "the report %s %s (byte %" PRId64 ")", path, broken, byte);
+			broken = str("the report %s %s (byte %" PRId64 ")", path, broken, byte);
 		xml_close(r);
 	}
-	if (why->n && !m->collect && !is_late(m))
-		add_case(m, "[report]", CAUSE_REPORT, why->s, "", 0);
+	if (broken && !m->collect && !is_late(m))
+		add_case(m, "[report]", CAUSE_REPORT, broken, NO_LOG, 0);
 	close_suite(m);
-	return !why->n;
-}
-
-static int
-is_xml(const struct dirent *e)
-{
-	return *e->d_name != '.' && xml_is_file(e->d_name);
+	*why = broken ? broken : *why;
+	return !broken;
 }
 
 /* Reads a report or all in a directory; their number, -1 if one is broken. */
 static int
-read_reports(struct merger *m, const char *path, struct buf *why)
+read_reports(struct merger *m, const char *path, const char **why)
 {
-	struct dirent **e;
-	struct stat st;
+	struct list names = { 0 };
 	bool good = true;
+	int n = 0;
 
-	if (stat(path, &st) < 0)
-		return 0;
-	if (!S_ISDIR(st.st_mode))
+	if (list_dir(&names, path) < 0 && errno == ENOTDIR)
 		return read_report(m, path, why) ? 1 : -1;
-	int n = scandir(path, &e, is_xml, alphasort);
-	if (n < 0)
-		return 0;
-	for (int i = 0; i < n; i++) {
-		good = read_report(m, str("%s/%s", path, e[i]->d_name), why) && good;
-		free(e[i]);
+	for (size_t i = 0; i < names.n; i++) {
+		if (*names.v[i] == '.' || !xml_is_file(names.v[i]))
+			continue;
+		good = read_report(m, str("%s/%s", path, names.v[i]), why) && good;
+		n++;
 	}
-	free(e);
+	list_free(&names);
 	return good ? n : -1;
 }
 
 /* ---- the merger ---- */
 
-static void
-free_case(struct testcase *c)
+/* A merger whose memory, but for two arrays, is scratch. */
+static struct merger
+new_merger(const struct merge *o, int fd)
 {
-	for (size_t i = 0; i < CASE_BUFS; i++)
-		buf_free(&c->b[i]);
-	for (size_t i = 0; i <= K_ERR; i++)
-		buf_free(&c->body.child[i]);
-}
-
-static void
-free_retries(struct merger *m)
-{
-	for (; m->nretries; m->nretries--)
-		free_case(&m->retries[m->nretries - 1]);
-	m->retry_bytes = 0;
+	return (struct merger){
+		.o = o, .out = { .fd = fd, .b = scratch_buf() }, .c = new_case(), .beside = new_case(),
+		.at = { .path = scratch_buf(), .heads = scratch_buf(), .sibling = scratch_buf() },
+		.t = { .outer = K_OTHER, .inner = K_OTHER, .outer_text.b = scratch_buf(),
+			.inner_text.b = scratch_buf(), .attrs = scratch_buf(), .message = scratch_buf(),
+			.property = scratch_buf(), .nested = scratch_buf() }
+	};
 }
 
 static void
 merger_free(struct merger *m)
 {
-	struct text *t = &m->t;
-	struct buf *all[] = { &m->out.b, &m->at.path, &m->at.heads, &m->at.sibling,
-		&t->outer_text.b, &t->inner_text.b, &t->attrs, &t->message, &t->property,
-		&t->nested };
-
-	for (size_t i = 0; i < LEN(all); i++)
-		buf_free(all[i]);
-	for (size_t i = 0; i <= K_ERR; i++)
-		buf_free(&m->body.child[i]);
-	free_case(&m->c);
 	free(m->retries);
 	free(m->at.v);
 }
 
 int
 junit_count(const char *path, const char *file, struct counts *c, struct buf *notes,
-	struct buf *why)
+	const char **why)
 {
 	struct part part = { .file = file };
 	struct merge o = { .limit = 1 << 20 };
-	struct merger m = { .o = &o, .part = &part, .notes = notes, .first = true, .out.fd = -1,
-		.t.outer = K_OTHER, .t.inner = K_OTHER };
+	struct merger m = new_merger(&o, -1);
 
+	m.part = &part;
+	m.notes = notes;
+	m.first = true;
 	int n = read_reports(&m, path, why);
 	*c = m.total;
 	c->failures += c->errors;
 	c->errors = 0;
 	merger_free(&m);
 	return n;
-}
-
-/* Adds a case for what the reports of an attempt do not tell. */
-static void
-add_missing(struct merger *m, enum cause cause, size_t attempt, const char *why, int64_t us)
-{
-	add_case(m, synthetic[cause], cause, why, cause ? log_end(m->part, attempt) : "", us);
 }
 
 /* Makes the reports of the base agree with the file's result.  reports: how many
@@ -1113,20 +1110,13 @@ synthesise(struct merger *m, int reports, size_t attempt, bool failed)
 	if (m->told || p->result == NONE || (p->cause == CAUSE_EXIT && failed)
 	|| (p->cause == CAUSE_NONE && reports) || (p->cause == CAUSE_REPORT && reports < 0))
 		return;
-	if (p->result == SKIP) {
-		begin_case(m, synthetic[CAUSE_NONE]);
-		m->c.us = p->ms * 1000;
-		add_result(&m->c, K_SKIPPED, " message=\"exit status 77\"", "exit status 77", "");
-		end_case(m);
-		return;
-	}
-	add_missing(m, p->cause, attempt, p->why ? p->why : cause_name[p->cause],
-		p->ms * 1000);
+	add_case(m, synthetic[p->cause], p->cause, p->why ? p->why : cause_name[p->cause],
+		attempt, p->ms * 1000);
 }
 
 /* Collects the failing cases of all attempts, or copies, but the base's. */
 static void
-collect_attempts(struct merger *m, size_t base, struct buf *why)
+collect_attempts(struct merger *m, size_t base, const char **why)
 {
 	const struct part *p = m->part;
 	/* The last attempt's cause and time are known; the others failed somehow. */
@@ -1145,8 +1135,8 @@ collect_attempts(struct merger *m, size_t base, struct buf *why)
 			ms = p->copies[i]->ms;
 		}
 		if (cause)
-			add_missing(m, cause, i, str("%s %zu failed",
-				p->copies ? "copy" : "attempt", i + 1), ms < 0 ? ms : ms * 1000);
+			add_case(m, synthetic[cause], cause, str("%s %zu failed",
+				p->copies ? "copy" : "attempt", i + 1), i, ms < 0 ? ms : ms * 1000);
 	}
 	m->collect = false;
 }
@@ -1173,13 +1163,14 @@ merge_part(struct merger *m, const struct part *p)
 {
 	size_t base = 0;
 	size_t mark = scratch_mark();
-	struct buf why = scratch_buf();
+	const char *why = "";
 	int reports = 0;
 
 	m->part = p;
 	m->first = true;
 	m->told = m->dropping = false;
-	m->unit = 0;
+	m->unit = m->nretries = m->retry_bytes = 0;
+	m->c = new_case();              /* those that are collected end with the part */
 	if (p->result < FAIL && p->reports.n)
 		base = p->reports.n - 1;
 	if (p->copies)          /* what the part says is of the first one like it */
@@ -1191,7 +1182,7 @@ merge_part(struct merger *m, const struct part *p)
 	int64_t before = m->total.failures + m->total.errors;
 	if (!p->synthetic) {
 		if (!read_report(m, p->reports.v[base], &why))
-			warn("%s", why.s);
+			warn("%s", why);
 	} else {
 		if (p->reports.n)
 			reports = read_reports(m, p->reports.v[base], &why);
@@ -1202,10 +1193,9 @@ merge_part(struct merger *m, const struct part *p)
 		close_suite(m);
 	}
 	if (!has_room(m, m->retry_bytes, RETRY_TEXTS))
-		add_output(&m->body.child[K_OUT], left_out, "");
+		add_output(&m->beside.b[K_OUT], left_out, "");
 	write_unused(m);
 	close_suite(m);
-	free_retries(m);
 	scratch_release(mark);
 }
 
@@ -1215,7 +1205,7 @@ junit_merge(const struct merge *o, const struct part *parts, size_t n, const cha
 {
 	char *aside;
 	int fd = file_begin(out, 0666, &aside);
-	struct merger m = { .o = o, .out.fd = fd, .t.outer = K_OTHER, .t.inner = K_OTHER };
+	struct merger m = new_merger(o, fd);
 
 	*total = (struct counts){ 0 };
 	if (fd < 0)

@@ -571,9 +571,9 @@ struct merge {
 };
 
 /* Counts the cases of the reports at path, a file or a directory, and notes
- * those that failed.  The number of reports, or -1 and why one is broken. */
+ * those that failed.  The number of reports, or -1 and why (scratch) one is broken. */
 int junit_count(const char *path, const char *file, struct counts *c, struct buf *notes,
-	struct buf *why);
+	const char **why);
 /* Merges parts into out ("-": standard output), replacing it as a whole. */
 int junit_merge(const struct merge *m, const struct part *parts, size_t n,
 	const char *out, struct counts *total);
