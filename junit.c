@@ -1,17 +1,14 @@
 /*
  * junit.c: merges the reports that tools wrote into one that all can read.
  *
- * The meaning of a tag depends on where it stands (kind_here).  A report that
- * is not well-formed is read as far as it goes; then it gets a case [report]
- * that says where it broke.  The merger keeps one test case in memory, its
- * children sorted into buffers as the dialect orders them, and writes it when it
- * ends.  A start tag leaves room for totals, which are filled in when its suite
- * is over.  Nested suites become suites of their own, named outer/inner.
+ * The meaning of a tag depends on where it stands (kind_here).  A report that is not
+ * well-formed is read as far as it goes; a case [report] says where it broke.  One
+ * case is in memory, its children in the order of the dialect.  A start tag leaves
+ * room for its totals.  Nested suites become suites of their own, named outer/inner.
  *
- * Of a file with several attempts one report is the base: the last if it passed
- * at last, else the first.  A first pass collects the failures of the other
- * attempts; then the base's cases are written, and each carries its failures
- * elsewhere as flaky or rerun elements.
+ * Of a file with several attempts one report is the base: the last if it passed at
+ * last, else the first.  A first pass collects the failures of the other attempts,
+ * which the base's cases carry as flaky or rerun elements.
  */
 #include "prun.h"
 
@@ -36,8 +33,6 @@ static const char *const kind_name[KINDS] = {
 	"rerunError", "flakyError", "system-out", "system-err", "property", "stackTrace",
 	"testcase", "testsuite", "testsuites", ""
 };
-
-static const char *const roots[] = { "testsuites", "testsuite", NULL };
 
 #define NO_LOG SIZE_MAX         /* a case is not of an attempt that has one */
 
@@ -780,16 +775,6 @@ begin_result(struct merger *m, const struct reader *r, enum kind kind)
 	xml_escape(&t->message, xml_attr(r, "message"), false);
 }
 
-/* A stack trace is the text of its rerun, after what text there is. */
-static void
-begin_stack(struct sink *t)
-{
-	if (t->b.n && *unless_blank(t->b.s))
-		sink_text(t, "\n", 1, true);
-	else
-		sink_begin(t, t->limit, true);
-}
-
 /* A property; true if its text is the value. */
 static bool
 read_property(struct merger *m, const struct reader *r)
@@ -907,6 +892,7 @@ start_tag(struct merger *m, const struct reader *r)
 {
 	struct place *at = &m->at;
 	struct frame f = { .kind = kind_here(m, xml_name(r)) };
+	struct sink *text = &m->t.outer_text;
 
 	while (m->c.open && f.kind >= K_CASE && f.kind <= K_SUITES)
 		pop(m, true);           /* whose end tag never came */
@@ -941,7 +927,11 @@ start_tag(struct merger *m, const struct reader *r)
 		sink_begin(&m->t.inner_text, m->o->limit, f.kind != K_PROP);
 		break;
 	case K_STACK:
-		begin_stack(&m->t.outer_text);
+		/* The text of its rerun, after what text there is. */
+		if (text->b.n && *unless_blank(text->b.s))
+			sink_text(text, "\n", 1, true);
+		else
+			sink_begin(text, m->o->limit, true);
 		break;
 	case K_PROPS:
 	case K_OTHER:
@@ -971,8 +961,8 @@ end_tag(struct merger *m, struct reader *r)
 	pop(m, false);
 }
 
-/* Reads all events of a report; false if there is no suite in it. */
-static bool
+/* Reads all events of a report, and whatever is still open at its end. */
+static void
 read_events(struct merger *m, struct reader *r)
 {
 	struct text *t = &m->t;
@@ -989,7 +979,10 @@ read_events(struct merger *m, struct reader *r)
 		else if (e == END)
 			end_tag(m, r);
 	} while (e != EOD);
-	return seen;
+	if (!seen || m->at.n)
+		xml_breaks(r, seen ? "ends too early" : "has no testsuite element");
+	while (m->at.n)
+		pop(m, true);
 }
 
 /* The directory of a report, with a slash; "" for the current one. */
@@ -1011,9 +1004,8 @@ read_report(struct merger *m, const char *path, const char **why)
 	/* What the user names may be as long as it is; a test's may not. */
 	bool limited = m->part->file && m->o->limit < INT64_MAX / REPORT_TEXTS;
 	int64_t most = limited ? REPORT_TEXTS * m->o->limit : INT64_MAX;
-	struct reader *r = xml_open(path, roots, m->o->limit, most);
-	const char *broken = NULL;
-	int64_t byte;
+	struct reader *r = xml_open(path, true, m->o->limit, most);
+	const char *broken;
 
 	m->at.sibling.n = 0;
 	set(&m->at.heads, "");
@@ -1021,15 +1013,9 @@ read_report(struct merger *m, const char *path, const char **why)
 	if (!r) {
 		broken = str("the report %s cannot be read: %s", path, strerror(errno));
 	} else {
-		if (!read_events(m, r))
-			xml_breaks(r, "has no testsuite element");
-		else if (m->at.n)
-			xml_breaks(r, "ends too early");
-		while (m->at.n)
-			pop(m, true);
-		broken = xml_broken(r, &byte);
-		if (broken)
-			broken = str("the report %s %s (byte %" PRId64 ")", path, broken, byte);
+		read_events(m, r);
+		broken = xml_broken(r);
+		broken = broken ? str("the report %s %s", path, broken) : NULL;
 		xml_close(r);
 	}
 	if (broken && !m->collect && !is_late(m))

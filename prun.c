@@ -309,7 +309,7 @@ merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 static bool
 read_report(const struct part *report, struct parts *units)
 {
-	struct reader *r = xml_open(report->input, NULL, PROPERTY, INT64_MAX);
+	struct reader *r = xml_open(report->input, false, PROPERTY, INT64_MAX);
 	bool known = false, ours = false, past = false; /* past: the suite's properties */
 	struct part *now = NULL;
 	size_t number = 0, tags = 0;

@@ -601,11 +601,10 @@ void sink_end(struct sink *t);
 void xml_escape(struct buf *b, const char *s, bool attribute);
 void xml_attribute(struct buf *b, const char *name, const char *value);
 bool xml_is_file(const char *name);
-/* Opens a regular file or /dev/stdin; NULL with errno.  roots (NULL: any):
- * where reading begins, NULL at their end.  Attributes are cut at limit; a file
- * of more than most bytes is broken. */
-struct reader *xml_open(const char *path, const char *const *roots, int64_t limit,
-	int64_t most);
+/* Opens a regular file or /dev/stdin; NULL with errno.  report: only testsuites
+ * or testsuite begins it.  Attributes are cut at limit; a file of more than most
+ * bytes is broken. */
+struct reader *xml_open(const char *path, bool report, int64_t limit, int64_t most);
 void xml_close(struct reader *r);
 /* Reads to the next tag, the text before it into t (NULL: nowhere); top:
  * outside of all roots. */
@@ -618,9 +617,9 @@ int64_t xml_number(const struct reader *r, const char *name);
 int64_t xml_time(const struct reader *r);
 /* Appends the tag's attributes, less those of the list skip: " name id ". */
 void xml_attributes(struct buf *b, const struct reader *r, const char *skip);
-/* Notes what is wrong; what was wrong first, or NULL, and at which byte. */
+/* Notes what is wrong; what was wrong first (scratch), or NULL. */
 void xml_breaks(struct reader *r, const char *what);
-const char *xml_broken(const struct reader *r, int64_t *at);
+const char *xml_broken(const struct reader *r);
 /* Writes a TAP log's JUnit report to path: 1; 0: it is no TAP; -1: failed. */
 int xml_from_tap(const char *log, const char *path, const char *name, int64_t ms);
 

@@ -946,7 +946,7 @@ show_page(const struct plan *p, const char *report)
 
 	if (!*path && !step)
 		return;
-	struct reader *r = xml_open(report, NULL, PAGE_TEXT, INT64_MAX);
+	struct reader *r = xml_open(report, false, PAGE_TEXT, INT64_MAX);
 	if (!r && *path)
 		warn("a page needs a report in a file; %s:", report);
 	if (!r)

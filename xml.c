@@ -1,15 +1,12 @@
 /*
  * xml.c: reads XML as tools write it, and text as tests print it.
  *
- * The reader pulls: xml_next() gives a start tag, an end tag or text, out of a
- * window of the file that slides along.  It is iterative and forgiving: no
- * entity is expanded, nothing is fetched, an unknown byte becomes \xNN.  A file
- * that is not well-formed is read as far as it goes, and the first thing that
- * was wrong is remembered.
+ * The reader pulls: xml_next() gives a start tag, an end tag or text, out of a window of
+ * the file that slides along.  It is iterative and forgiving: no entity is expanded,
+ * nothing is fetched.  The first thing that was not well-formed is remembered.
  *
- * Text goes into a sink, which cleans it: UTF-8 that XML 1.0 can hold, without
- * the escape sequences of terminals, escaped where the caller wants it, and cut
- * at a limit.
+ * Text goes into a sink, which cleans it: UTF-8 that XML 1.0 can hold (else \xNN), less
+ * the escape sequences of terminals, escaped where wanted, and cut at a limit.
  *
  * The last section makes a report of TAP.
  */
@@ -28,7 +25,7 @@ struct reader {
 	enum charset charset;
 	unsigned unit, high;    /* of UTF-16: bytes of a unit, and 1 before them; half a pair */
 	bool eof, empty;        /* empty: the END of an empty tag is due */
-	const char *const *roots;
+	bool report;            /* only testsuites and testsuite begin it */
 	int64_t limit, most;    /* bytes: of an attribute; of the file */
 	int64_t at;             /* bytes read */
 	char name[64];          /* of the tag, without its prefix */
@@ -36,7 +33,6 @@ struct reader {
 	struct buf attrs;       /* name NUL value NUL ... */
 	struct sink value;
 	const char *broken;     /* the first thing that was wrong, or NULL */
-	int64_t broken_at;
 	char *s, *end;          /* what is left of the window */
 	char window[WINDOW];
 };
@@ -298,10 +294,8 @@ convert(struct reader *r, unsigned char byte)
 void
 xml_breaks(struct reader *r, const char *what)
 {
-	if (r->broken)
-		return;
-	r->broken = what;
-	r->broken_at = r->at - (r->end - r->s);
+	if (!r->broken)
+		r->broken = str("%s (byte %" PRId64 ")", what, r->at - (r->end - r->s));
 }
 
 bool
@@ -372,18 +366,17 @@ fill(struct reader *r)
 }
 
 struct reader *
-xml_open(const char *path, const char *const *roots, int64_t limit, int64_t most)
+xml_open(const char *path, bool report, int64_t limit, int64_t most)
 {
 	/* Another file that is not regular might never end, or never begin. */
 	int fd = !strcmp(path, "/dev/stdin") ? open(path, O_RDONLY | O_CLOEXEC)
 		: open_regular(path, O_RDONLY);
-	struct reader *r;
 
 	if (fd < 0)
 		return NULL;
-	r = xcalloc(1, sizeof(*r));
+	struct reader *r = xcalloc(1, sizeof(*r));
 	r->fd = fd;
-	r->roots = roots;
+	r->report = report;
 	r->limit = limit;
 	r->most = most;
 	r->s = r->end = r->window;
@@ -397,9 +390,8 @@ xml_name(const struct reader *r)
 }
 
 const char *
-xml_broken(const struct reader *r, int64_t *at)
+xml_broken(const struct reader *r)
 {
-	*at = r->broken_at;
 	return r->broken;
 }
 
@@ -617,15 +609,14 @@ read_name(struct reader *r)
 	return s;
 }
 
-/* Whether a tag begins at <, one of a root where only those count. */
+/* Whether a tag begins at <; at the top one that may. */
 static bool
 at_tag(struct reader *r, bool top)
 {
 	read_name(r);
-	for (size_t i = 0; top && r->roots && r->roots[i]; i++)
-		if (!strcmp(r->roots[i], r->name))
-			return true;
-	return *r->name && (!top || !r->roots);
+	if (top && r->report)
+		return !strcmp(r->name, "testsuites") || !strcmp(r->name, "testsuite");
+	return *r->name;
 }
 
 /* A start or end tag at '<'; what comes of it. */
