@@ -58,7 +58,7 @@ struct seen {
 struct frame {
 	enum kind kind;
 	size_t path, head;      /* lengths of place.path and .heads before it */
-	size_t suite;           /* frames up to the innermost suite, with it; 0: there is none */
+	size_t suite;           /* frames up to the innermost suite; 0: there is none */
 	int64_t us;             /* its own time, until it is used */
 	int64_t declared;       /* failures and errors, by its attributes */
 	struct seen before;
@@ -69,7 +69,7 @@ struct place {
 	struct frame *v;
 	size_t n, cap, nkind[KINDS];
 	struct buf path, heads; /* suites' names; their other attributes */
-	struct buf sibling;     /* those of one without cases: the next have its file (Cypress) */
+	struct buf sibling;     /* of one without cases: the next have its file (Cypress) */
 };
 
 /* Behind the children of a case: what else there is in it.  BAD_ is of its first failure or
@@ -502,7 +502,9 @@ add_field(struct buf *b, const char *s, char end)
 static int
 read_line_number(const char *s)
 {
-	static const char *const before[] = { ":", " line ", ", line ", "line: ", "lineNumber: " };
+	static const char *const before[] = {
+		":", " line ", ", line ", "line: ", "lineNumber: "
+	};
 
 	for (size_t i = 0; i < LEN(before); i++) {
 		const char *number = s + strlen(before[i]);
@@ -683,7 +685,8 @@ add_case(struct merger *m, const char *name, enum cause cause, const char *why, 
 	if (cause)
 		add_own_result(m, cause, why, attempt);
 	else if (m->part->result == SKIP)
-		add_result(&m->c, K_SKIPPED, " message=\"exit status 77\"", "exit status 77", "");
+		add_result(&m->c, K_SKIPPED, " message=\"exit status 77\"", "exit status 77",
+			"");
 	end_case(m);
 }
 
@@ -838,7 +841,8 @@ end_suite(struct merger *m, const struct frame *f, bool forced)
 	struct place *at = &m->at;
 	bool inner = m->seen.suites > f->before.suites;
 
-	if (f->declared && m->seen.bad == f->before.bad && !forced && (f->kind == K_SUITE || !inner))
+	if (f->declared && m->seen.bad == f->before.bad && !forced
+	&& (f->kind == K_SUITE || !inner))
 		add_case(m, "[suite error]", CAUSE_REPORT, str("%" PRId64
 			" failures or errors are declared, and no case failed", f->declared),
 			NO_LOG, 0);
@@ -855,8 +859,8 @@ end_suite(struct merger *m, const struct frame *f, bool forced)
 	close_suite(m);
 	at->path.n = f->path;
 	at->heads.n = f->head;
-	buf_add(&at->path, "", 0);
-	buf_add(&at->heads, "", 0);
+	at->path.s[f->path] = '\0';
+	at->heads.s[f->head] = '\0';
 }
 
 /* Ends the innermost element; forced: its end tag never came. */
@@ -1008,7 +1012,6 @@ read_report(struct merger *m, const char *path, const char **why)
 	const char *broken;
 
 	m->at.sibling.n = 0;
-	set(&m->at.heads, "");
 	m->where = where(path);
 	if (!r) {
 		broken = str("the report %s cannot be read: %s", path, strerror(errno));
@@ -1047,17 +1050,19 @@ read_reports(struct merger *m, const char *path, const char **why)
 
 /* ---- the merger ---- */
 
-/* A merger whose memory, but for two arrays, is scratch. */
+/* A merger; its memory is scratch, but for two arrays. */
 static struct merger
 new_merger(const struct merge *o, int fd)
 {
-	return (struct merger){
-		.o = o, .out = { .fd = fd, .b = scratch_buf() }, .c = new_case(), .beside = new_case(),
-		.at = { .path = scratch_buf(), .heads = scratch_buf(), .sibling = scratch_buf() },
-		.t = { .outer = K_OTHER, .inner = K_OTHER, .outer_text.b = scratch_buf(),
-			.inner_text.b = scratch_buf(), .attrs = scratch_buf(), .message = scratch_buf(),
-			.property = scratch_buf(), .nested = scratch_buf() }
-	};
+	struct merger m = { .o = o, .out.fd = fd, .c = new_case(), .beside = new_case(),
+		.t.outer = K_OTHER, .t.inner = K_OTHER };
+	struct buf *all[] = { &m.out.b, &m.at.path, &m.at.heads, &m.at.sibling,
+		&m.t.outer_text.b, &m.t.inner_text.b, &m.t.attrs, &m.t.message, &m.t.property,
+		&m.t.nested };
+
+	for (size_t i = 0; i < LEN(all); i++)
+		*all[i] = scratch_buf();
+	return m;
 }
 
 static void
@@ -1122,7 +1127,8 @@ collect_attempts(struct merger *m, size_t base, const char **why)
 		}
 		if (cause)
 			add_case(m, synthetic[cause], cause, str("%s %zu failed",
-				p->copies ? "copy" : "attempt", i + 1), i, ms < 0 ? ms : ms * 1000);
+				p->copies ? "copy" : "attempt", i + 1), i,
+				ms < 0 ? ms : ms * 1000);
 	}
 	m->collect = false;
 }

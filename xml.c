@@ -44,6 +44,8 @@ static const char *const reference[] = {
 	"&lt;", "&gt;", "&amp;", "&#13;", "&quot;", "&#10;", "&#9;", "&apos;"
 };
 
+static const char absent[] = "";        /* an attribute that is not there */
+
 /* ---- text: whatever comes in, clean UTF-8 goes out ---- */
 
 void
@@ -278,7 +280,8 @@ convert(struct reader *r, unsigned char byte)
 		r->unit = 0x100 | c;
 		return;
 	} else {
-		c = r->charset == UTF16LE ? c << 8 | (r->unit & 0xff) : (r->unit & 0xff) << 8 | c;
+		unsigned first = r->unit & 0xff;
+		c = r->charset == UTF16LE ? c << 8 | first : first << 8 | c;
 		r->unit = 0;
 		if (r->high && c >= 0xdc00 && c < 0xe000)
 			c = 0x10000 + ((r->high - 0xd800) << 10) + (c - 0xdc00);
@@ -429,22 +432,21 @@ skip_space(struct reader *r)
 		r->s++;
 }
 
-/* Reads up to the byte stop into t (NULL: nowhere), and leaves that byte. */
-static void
-read_until(struct reader *r, struct sink *t, int stop, bool raw)
+/* Reads up to the word stop into t (NULL: nowhere), and leaves that; false at the end. */
+static bool
+read_until(struct reader *r, struct sink *t, const char *stop, bool raw)
 {
-	char *hit;
-
-	do {
+	while (!ahead(r, stop) && peek(r) >= 0) {
 		if (r->end - r->s <= 2 * REFERENCE)
 			fill(r);
-		hit = memchr(r->s, stop, (size_t)(r->end - r->s));
+		char *hit = memchr(r->s + 1, *stop, (size_t)(r->end - r->s) - 1);
 		char *to = hit ? hit : r->end;
 		if (!hit && !r->eof && to - r->s > 2 * REFERENCE)
 			to = r->s + boundary(r->s, (size_t)(to - r->s) - 1);
 		sink_text(t, r->s, (size_t)(to - r->s), raw);
 		r->s = to;
-	} while (!hit && (!r->eof || r->s < r->end));
+	}
+	return peek(r) >= 0;
 }
 
 /* Whether the tag under way goes on: no end of it is ahead. */
@@ -462,28 +464,27 @@ read_value(struct reader *r)
 {
 	r->s++;
 	skip_space(r);
-	int quote = peek(r);
-	if (quote == '"' || quote == '\'') {
-		r->s++;
-		read_until(r, &r->value, quote, false);
-		r->s += peek(r) == quote;
+	if (ahead(r, "\"") || ahead(r, "'")) {
+		char quote[] = { *r->s++, '\0' };
+		r->s += read_until(r, &r->value, quote, false);
 		return;
 	}
 	while (in_tag(r) && !isspace((unsigned char)*r->s))
 		sink_text(&r->value, r->s++, 1, true);
 }
 
-static const char *
-find_attribute(const struct reader *r, const char *name)
+const char *
+xml_attr(const struct reader *r, const char *name)
 {
 	const char *s = r->attrs.s;
 
 	for (size_t i = 0; i < r->nattrs; i++, s += strlen(s) + 1) {
-		if (!strcmp(s, name))
-			return s + strlen(s) + 1;
+		bool hit = !strcmp(s, name);
 		s += strlen(s) + 1;
+		if (hit)
+			return s;
 	}
-	return NULL;
+	return absent;
 }
 
 /* Reads name="value" into attrs; false at the end of the tag. */
@@ -518,20 +519,12 @@ read_attribute(struct reader *r)
 	if (r->nattrs == ATTRIBUTES)
 		xml_breaks(r, "has a tag with too many attributes");
 	else if (n && good && !strchr("-.0123456789", *name) && !starts(name, "xmlns")
-	&& !find_attribute(r, name)) {
+	&& xml_attr(r, name) == absent) {
 		buf_add(&r->attrs, name, n + 1);
 		buf_add(&r->attrs, r->value.b.s, r->value.b.n + 1);
 		r->nattrs++;
 	}
 	return true;
-}
-
-const char *
-xml_attr(const struct reader *r, const char *name)
-{
-	const char *value = find_attribute(r, name);
-
-	return value ? value : "";
 }
 
 int64_t
@@ -548,14 +541,14 @@ int64_t
 xml_time(const struct reader *r)
 {
 	const char *s = xml_attr(r, "time");
-	const char *point = strrchr(s, '.'), *comma = strrchr(s, ',');
+	const char *point = NULL;
 	char text[64], *end, *part = text;
 	size_t n = 0;
 	double v;
 
 	/* The last of these is the decimal point, unless it is there twice. */
-	if (comma && (!point || comma > point))
-		point = comma;
+	for (const char *p = s; (p = strpbrk(p, ".,")); p++)
+		point = p;
 	if (point && strchr(s, *point) != point)
 		point = NULL;
 	for (; *s && n < sizeof(text) - 1; s++)
@@ -649,14 +642,10 @@ read_tag(struct reader *r)
 static void
 read_past(struct reader *r, struct sink *t, const char *word)
 {
-	for (read_until(r, t, *word, true); !ahead(r, word); read_until(r, t, *word, true)) {
-		if (peek(r) < 0) {
-			xml_breaks(r, "ends in a comment or in CDATA");
-			return;
-		}
-		sink_text(t, r->s++, 1, true);
-	}
-	r->s += strlen(word);
+	if (read_until(r, t, word, true))
+		r->s += strlen(word);
+	else
+		xml_breaks(r, "ends in a comment or in CDATA");
 }
 
 enum event
@@ -668,8 +657,7 @@ xml_next(struct reader *r, bool top, struct sink *t)
 	}
 	t = top ? NULL : t;             /* log lines, blanks, another's tags */
 	for (;;) {
-		read_until(r, t, '<', top);
-		if (peek(r) < 0)
+		if (!read_until(r, t, "<", top))
 			return EOD;
 		if (ahead(r, "<!--")) {
 			read_past(r, NULL, "-->");

@@ -51,6 +51,20 @@ else
 	skip 'no xmllint' 'it is well-formed'
 fi
 
+mkdir broken
+printf 'import no_such_module\n' >broken/test_import.py
+cat >broken/test_setup.py <<'END'
+import pytest
+@pytest.fixture
+def door():
+    raise RuntimeError("the door is closed")
+def test_house(door): pass
+END
+run broken
+has 'a file that pytest cannot collect is told with the reason' out \
+	"^    .*: ModuleNotFoundError: No module named 'no_such_module'"
+has 'so is a fixture that fails' out '^    .*test_house.*: RuntimeError: the door is closed'
+
 run t/test_three.py -- --junitxml=mine.xml --junitxml mine.xml --junit-xml=mine.xml --junit-xml mine.xml -q
 is '--junitxml and --junit-xml are dropped, in both forms' "$status $(ls mine.xml 2>/dev/null)" '0 '
 is 'with a notice each' "$(grep -c "is ignored: each attempt writes its own report" err)" 4

@@ -39,6 +39,26 @@ while read -r name wanted; do
 	is "$name" "$(sed -n "s/^$name //p" got)" "$wanted"
 done <all
 ok 'a text of 12 MB is cut' test "$(wc -c <out.xml)" -lt 3000000
+# Text is read in pieces, which end with a character and a reference: at 4096 at first.
+for n in 28 29 30 31 32 33 34 35 36; do
+	awk -v n="$n" 'BEGIN {
+		printf "<testsuite><testcase name=\"%d\"><failure>", n
+		for (i = 44; i < 4096 - n - 2; i++)
+			printf "x"
+		printf "\303\251&amp;"
+		for (i = 0; i < 100; i++)
+			printf "y"
+		printf "</failure></testcase></testsuite>\n"
+	}' >pieces.$n.xml
+done
+"$PRUN" --merge -o pieces.xml pieces.*.xml &
+pid=$!
+for i in 1 2 3 4 5 6 7 8 9 10; do
+	[ -e pieces.xml ] || sleep 0.5
+done
+kill -9 $pid 2>/dev/null
+wait $pid
+is 'a reference behind a letter may stand anywhere' "$(grep -c 'xé&amp;y' pieces.xml)" 9
 if have xmllint; then
 	ok 'what was written is well-formed' xmllint --noout out.xml
 else
