@@ -4,9 +4,10 @@
  * Every child of a worker leads a session.  It waits at a gate until its process
  * id stands in prun's pipe, and only then execs; so whoever outlives the worker
  * knows whom to kill.  The leader stays a zombie until its group is dead, since
- * as long as it is one its number cannot be a stranger's.  On Linux a worker is a
- * subreaper: what has left its session becomes its child when its parent dies, and
- * is killed after the sessions.  Elsewhere such daemons are out of reach.
+ * as long as it is one its number cannot be a stranger's.
+ *
+ * On Linux a worker is a subreaper: what has left its session becomes its child
+ * when its parent dies, and is killed.  Elsewhere such daemons are out of reach.
  *
  * A worker blocks in proc_wait() and nowhere else.  Signals come through a pipe
  * to oneself, so that none is lost between a test and poll.
@@ -110,11 +111,11 @@ open_self(void)
 	fcntl(self[1], F_SETFL, O_NONBLOCK);
 }
 
-/* Lists our children, but for the known and those that we had from the start,
- * and reaps the dead among them, each by its number: waitpid(-1) would take a
- * leader.  False where the system does not tell. */
+/* Lists our children, of one session if it is given, but for the known and those
+ * that we had from the start, and reaps the dead among them, each by its number:
+ * waitpid(-1) would take a leader.  False where the system does not tell. */
 static bool
-list_children(struct pids *c, const struct pids *known)
+list_children(struct pids *c, const struct pids *known, pid_t session)
 {
 	char text[4096], *end;
 	ssize_t n = 0;
@@ -131,7 +132,8 @@ list_children(struct pids *c, const struct pids *known)
 		for (char *s = text; (end = strchr(s, ' ')); s = end + 1) {
 			pid_t pid = (pid_t)strtol(s, NULL, 10);
 			if (!among(pid, known) && !among(pid, &inherited)
-			&& waitpid(pid, NULL, WNOHANG) != pid)
+			&& waitpid(pid, NULL, WNOHANG) != pid
+			&& (!session || getsid(pid) == session))
 				proc_add(c, pid);
 		}
 	}
@@ -167,7 +169,7 @@ proc_catch(void)
 	}
 	handle(SIGPIPE, SIG_IGN);       /* writes say EPIPE instead */
 	handle(SIGXFSZ, SIG_IGN);       /* and EFBIG */
-	list_children(&inherited, NULL);
+	list_children(&inherited, NULL, 0);
 	/* Fails before Linux 3.4 only; then daemons escape as elsewhere. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 }
@@ -231,8 +233,7 @@ read_order(struct worker *w)
 		/* End of file without QUIT: prun is dead.  No grace. */
 		close(w->orders);
 		w->orders = -1;
-		o.type = ORDER_CANCEL;
-		o.ms = 0;
+		o = (struct order){ .type = ORDER_CANCEL };
 	}
 	if (o.type == ORDER_CANCEL) {
 		w->cancelled = true;
@@ -284,7 +285,7 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 		ended = true;
 	/* The test may be waiting, by kill -0, for the end of a daemon that came to us. */
 	if (w && ended)
-		list_children(&orphans, &w->pids);
+		list_children(&orphans, &w->pids, 0);
 	free(orphans.v);
 	if (r > 0 && all[n].revents)
 		read_order(w);
@@ -485,6 +486,16 @@ proc_ended(struct proc *p)
 	return true;
 }
 
+size_t
+proc_dead(struct proc *v, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n && (!v[i].pid || !proc_ended(&v[i])); i++)
+		;
+	return i;
+}
+
 /* Appends a line with a process's id and arguments. */
 static void
 name_process(struct buf *b, pid_t pid)
@@ -499,26 +510,11 @@ name_process(struct buf *b, pid_t pid)
 	buf_fmt(b, "%ld %.200s\n", (long)pid, shown(args.s));
 }
 
-/* What is left of p's session besides its leader, as far as it is our child:
- * orphans come to us, the subreaper.  False where the system does not tell. */
-static bool
-list_session(struct worker *w, const struct proc *p, struct pids *c)
-{
-	bool told = list_children(c, &w->pids);
-	size_t n = 0;
-
-	for (size_t i = 0; i < c->n; i++)
-		if (getsid(c->v[i]) == p->pid)
-			c->v[n++] = c->v[i];
-	c->n = n;
-	return told;
-}
-
 int
 proc_left(struct worker *w, const struct proc *p, struct buf *names)
 {
 	struct pids c = { 0 };
-	bool told = list_session(w, p, &c);
+	bool told = list_children(&c, &w->pids, p->pid);
 
 	for (size_t i = 0; names && i < c.n; i++)
 		name_process(names, c.v[i]);
@@ -576,7 +572,7 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 			end = now + 5000;
 		}
 		ended = proc_ended(p);  /* asked first: its children are ours from then on */
-		bool told = list_session(w, p, &left);
+		bool told = list_children(&left, &w->pids, p->pid);
 		signal_session(p, &left, &done, killing ? SIGKILL : SIGTERM);
 		if (ended && (told || killing))
 			ended = !left.n;
@@ -603,7 +599,7 @@ proc_drain(const struct pids *keep, struct buf *names)
 	struct pids c = { 0 }, named = { 0 };
 	int64_t begin = clock_ms();
 
-	while (list_children(&c, keep) && c.n && clock_ms() < begin + 5000) {
+	while (list_children(&c, keep, 0) && c.n && clock_ms() < begin + 5000) {
 		/* Who is about to end by himself has left nothing. */
 		for (size_t i = 0; i < c.n && (!names || clock_ms() >= begin + 100); i++) {
 			if (named.n < 20 && proc_add(&named, c.v[i]) && names)
@@ -703,12 +699,9 @@ bind_any(int *port)
 	return fd;
 }
 
-/*
- * A server's port is held by a socket that is bound to it and never listens: the kernel
- * gives the port to nobody who asks for any, yet a server that sets SO_REUSEADDR can bind
- * it.  Where a system does not allow that second bind, the port is let go; if it is lost
- * then, the attempt tries another.
- */
+/* A port is held by a socket that is bound to it and never listens: the kernel gives
+ * it to nobody who asks for any, yet a server that sets SO_REUSEADDR can bind it.
+ * Where a system forbids that, it is let go, and may be lost. */
 int
 proc_hold(struct port *p, size_t n)
 {
@@ -770,16 +763,6 @@ proc_ready_kind(const char *value, const char **arg)
 	return kind;
 }
 
-static bool
-some_ended(const struct readiness *r)
-{
-	size_t i;
-
-	for (i = 0; i < r->n && !proc_ended(&r->stack[i]); i++)
-		;
-	return i < r->n;
-}
-
 /* Waits for events on fd; false when the deadline, a cancel or the end of one of
  * the stack came first. */
 static bool
@@ -787,7 +770,8 @@ await(const struct readiness *r, int fd, short events, int64_t deadline)
 {
 	struct pollfd p[3] = { { fd, events, 0 } };
 
-	while (!p->revents && !r->w->cancelled && !some_ended(r) && !proc_late(r->w, deadline))
+	while (!p->revents && !r->w->cancelled && proc_dead(r->stack, r->n) == r->n
+	&& !proc_late(r->w, deadline))
 		proc_wait(r->w, p, 1, deadline);
 	return p->revents;
 }
@@ -839,10 +823,8 @@ try_connect(const struct readiness *r, int family, struct buf *why)
 {
 	union address a;
 	socklen_t len = address(&a, family, r->port, false);
-	int fd = socket(family, SOCK_STREAM, 0);
+	int fd = socket(family, SOCK_STREAM, 0);        /* fails where there is no IPv6 */
 
-	if (fd < 0)
-		return false;   /* no IPv6 here, say */
 	set_cloexec(fd);
 	bool yes = fcntl(fd, F_SETFL, O_NONBLOCK) == 0
 		&& (connect(fd, &a.any, len) == 0 || errno == EINPROGRESS)
@@ -850,7 +832,7 @@ try_connect(const struct readiness *r, int family, struct buf *why)
 		&& getpeername(fd, &a.any, &len) == 0 && getsockname(fd, &a.any, &len) == 0
 		&& ntohs(a.in.sin_port) != r->port
 		&& (r->kind == READY_TCP || http_says_yes(r, fd, why));
-	close(fd);
+	close_keep(fd);
 	return yes;
 }
 
@@ -910,7 +892,8 @@ proc_ready(struct readiness *r, struct buf *why)
 	int64_t begin = proc_clock(r->w);
 	bool yes = r->kind == READY_NONE || ask(r, why);
 
-	while (!yes && !r->w->cancelled && !some_ended(r) && !proc_late(r->w, r->deadline)) {
+	while (!yes && !r->w->cancelled && proc_dead(r->stack, r->n) == r->n
+	&& !proc_late(r->w, r->deadline)) {
 		/* a fiftieth of the time so far, 1 to 25 ms */
 		int64_t wait = 1 + (proc_clock(r->w) - begin) / 50;
 		await(r, -1, 0, proc_clock(r->w) + (wait < 25 ? wait : 25));
@@ -919,7 +902,7 @@ proc_ready(struct readiness *r, struct buf *why)
 	if (r->w->cancelled)
 		return CAUSE_CANCELLED;
 	/* An answer for a dead server is not its own. */
-	if (some_ended(r))
+	if (proc_dead(r->stack, r->n) < r->n)
 		return CAUSE_SERVER_DIED;
 	if (yes)
 		return CAUSE_NONE;

@@ -472,6 +472,7 @@ const char *proc_start(struct worker *w, struct proc *p, const struct spawn *s);
 void proc_take_terminal(void);  /* back, from what was started with it */
 /* Whether the leader is dead; fills status.  Leaves the zombie. */
 bool proc_ended(struct proc *p);
+size_t proc_dead(struct proc *v, size_t n);      /* index of the first such, or n */
 /* TERM, up to grace_ms (-1: no limit), KILL; then the session is gone, its
  * leader reaped.  notes: what could not be killed.  patient: it gets the grace
  * where the system does not tell whether it is empty. */

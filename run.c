@@ -4,15 +4,12 @@
  * The loop gives every idle worker the next file that may run, draws, waits for
  * news, and notes them down.  It never blocks and touches no database: what
  * takes time is done by the workers (work.c), which are forked here, once each,
- * and talked to through a pair of pipes.  A worker that dies is noticed by
- * waitid; its news are read to the end, the sessions it had announced are
- * killed, and another worker takes its place.
+ * and talked to through a pair of pipes.
  *
- * Files have their turn in the plan's order, as locks allow.  A worker whose stack is
- * ready waits for GO, for there may be more workers than tests at once (ahead).
- * Retries follow when all have had their turn.  An audit gives them all another, in
- * another order, as often as it was asked for: its rounds are attempts, the first
- * one alone.
+ * Files have their turn in the plan's order, as locks allow.  A worker whose
+ * stack is ready waits for GO, for there may be more workers than tests at once
+ * (ahead).  Retries follow when all have had their turn.  An audit's rounds are
+ * attempts, the first one alone, each in an order of its own.
  */
 #include "prun.h"
 
@@ -47,15 +44,12 @@ order(struct slot *s, struct order o)
 {
 	static const enum phase first[] = { SETUP, CLONING, STOPPING };
 
-	if (!s->worker.pid)
-		return;
 	if (o.type < ORDER_CANCEL) {
 		s->order = o;
 		s->phase = first[o.type];
 		s->since = clock_ms();
 	}
-	/* EPIPE: it has died, which waitid will say.  EAGAIN: it has long stopped
-	 * reading; we do not wait for it. */
+	/* It has died, which waitid will say, or long stopped reading. */
 	if (write(s->orders, &o, sizeof(o)) < 0)
 		errno = 0;
 }
@@ -136,9 +130,8 @@ most_ahead(const struct plan *p)
 	return n < 0 || p->o.audit ? 0 : (int)n;
 }
 
-/* Lets a test begin, if fewer than jobs run: that whose turn came first.  It says so,
- * and the next may begin.  With ahead = auto there is another worker when a place
- * was left free. */
+/* Lets the test begin whose turn came first, if fewer than jobs run.  With ahead =
+ * auto there is another worker when a place was left free. */
 static void
 begin_test(struct run *r)
 {
@@ -189,8 +182,7 @@ clone_url(const struct run *r, const struct file *f, int attempt)
 	return url_masked(url_clone(o->db, name, plan_dir(r->p, f, attempt)));
 }
 
-/* Tells of an attempt that is over; again: another will follow.  A clone is
- * named once it is known to stay. */
+/* Tells of an attempt, and of a clone that will stay.  again: another follows. */
 static void
 tell(struct run *r, const struct file *f, bool again)
 {
@@ -204,8 +196,7 @@ tell(struct run *r, const struct file *f, bool again)
 	scratch_release(mark);
 }
 
-/* Lists the kept clones that were not named before: those of files that passed,
- * or wait for a retry. */
+/* Lists the kept clones that were not named with a failure. */
 static void
 list_clones(struct run *r)
 {
@@ -237,8 +228,7 @@ give_back(struct run *r, struct slot *s, const struct outcome *o)
 	return true;
 }
 
-/* Whether a file is to run with nothing beside it: also a retry, and what an audit
- * begins with. */
+/* Whether nothing may run beside f: in a retry, too, and an audit's first round. */
 static bool
 wants_alone(const struct run *r, const struct file *f)
 {
@@ -259,8 +249,8 @@ wants_another(const struct run *r, const struct file *f, const struct outcome *o
 		&& o->attempt <= f->retries;
 }
 
-/* Notes an attempt's outcome in the file's record.  Of its kept clones that of
- * its last failure stays, in an audit of its first; the others are dropped. */
+/* Notes an attempt's outcome.  Of a file's kept clones that of its last failure
+ * stays, in an audit of its first; the others are dropped. */
 static void
 record(struct run *r, struct record *c, const struct outcome *o)
 {
@@ -328,14 +318,13 @@ lose_attempt(struct run *r, struct slot *s, const char *why)
 		.cause = r->killed ? CAUSE_CANCELLED : CAUSE_WORKER_DIED
 	};
 	char *clone = plan_clone(r->p, f, o.attempt);
-	const char *left = r->killed && clone ? str("; its database %s may be left", clone) : "";
 
-	snprintf(o.why, sizeof(o.why), "! %s%s", why, left);
+	snprintf(o.why, sizeof(o.why), "! %s%s", why, r->killed && clone
+		? str("; its database %s may be left", clone) : "");
 	take_result(r, s, &o);
 }
 
-/* An order is done: shows what its worker has to say of it.  A setup that failed
- * ends the run. */
+/* Shows what a worker says of its order.  A setup that failed ends the run. */
 static void
 take_done(struct run *r, const struct slot *s, bool failed)
 {
@@ -377,7 +366,7 @@ take_news(struct run *r, struct slot *s, const struct news *n)
 	switch (n->type) {
 	case NEWS_PHASE:
 		s->phase = n->phase;
-		/* Another may begin; with -x when it is known that this one passed. */
+		/* Another may begin; with -x once this one is known to have passed. */
 		if (n->phase == STOPPING && !r->p->o.fail_fast)
 			s->testing = false;
 		if (n->phase == WAITING)
@@ -393,7 +382,7 @@ take_news(struct run *r, struct slot *s, const struct news *n)
 		tell_reopened(r, n->o.why);
 		return false;
 	case NEWS_RESULT:
-		/* Without a test there is only ERROR or CANCEL, whatever a worker says. */
+		/* What was not tested has not passed, whatever a worker says. */
 		if (n->o.tested || n->o.result >= ERROR || r->p->o.reopen)
 			take_result(r, s, &n->o);
 		else
@@ -425,8 +414,7 @@ read_news(struct run *r, struct slot *s)
 
 /* ---- a worker's death ---- */
 
-/* A worker is dead: its file is an error, its clone is dropped, and another
- * worker takes its place. */
+/* A worker is dead: its file is an error, and another worker takes its place. */
 static void
 replace_worker(struct run *r, struct slot *s)
 {
@@ -436,8 +424,8 @@ replace_worker(struct run *r, struct slot *s)
 	read_news(r, s);
 	/* As long as it is a zombie its children are ours. */
 	for (; s->sessions.n; s->sessions.n--) {
-		kill(s->sessions.v[s->sessions.n - 1], SIGKILL);
 		/* Right after fork there is no group yet. */
+		kill(s->sessions.v[s->sessions.n - 1], SIGKILL);
 		killpg(s->sessions.v[s->sessions.n - 1], SIGKILL);
 	}
 	for (struct slot *t = r->slots; t < r->end; t++)
@@ -454,7 +442,7 @@ replace_worker(struct run *r, struct slot *s)
 	if (lost == ORDER_RUN)
 		lose_attempt(r, s, r->killed ? "did not stop in time and was killed"
 			: str("the worker died: %s", how));
-	if (r->killed || r->quits)
+	if (r->quits)
 		return;
 	show_say(r->show, "prun: worker %d died: %s; see %s/worker.log",
 		(int)(s - r->slots), how, r->p->dir);
@@ -493,7 +481,7 @@ may_run(const struct run *r, const struct file *f)
 }
 
 /* All have had their turn: those that have not ended get another, for a retry or
- * in the next round of an audit, which has an order of its own. */
+ * in the next round of an audit. */
 static bool
 begin_round(struct run *r)
 {
@@ -512,20 +500,24 @@ begin_round(struct run *r)
 	return r->first < p->nfiles;
 }
 
-/* The next file that may run now, or NULL. */
-static const struct file *
-next_file(struct run *r)
+/* Gives a worker the next file that may run now, or false if there is none. */
+static bool
+give_file(struct run *r, struct slot *s)
 {
-	for (size_t i = r->first; i < r->p->nfiles; i++) {
-		const struct file *f = &r->p->files[r->order[i]];
-		if (may_run(r, f)) {
-			memmove(&r->order[r->first + 1], &r->order[r->first],
-				(i - r->first) * sizeof(*r->order));
-			r->first++;
-			return f;
-		}
+	int *next = &r->order[r->first], *end = &r->order[r->p->nfiles];
+
+	for (int *o = next; o < end; o++) {
+		int file = *o;
+		if (!may_run(r, &r->p->files[file]))
+			continue;
+		memmove(next + 1, next, (size_t)(o - next) * sizeof(*o));
+		r->first++;
+		r->running++;
+		s->turn = ++r->turns;
+		order(s, (struct order){ ORDER_RUN, file, r->records[file].attempts + 1, 0 });
+		return true;
 	}
-	return NULL;
+	return false;
 }
 
 /* Gives an idle worker something to do, or false if there is nothing.  Setups are
@@ -546,14 +538,8 @@ give_work(struct run *r, struct slot *s)
 		return true;
 	}
 	/* The first stacks come before any that are ahead. */
-	const struct file *f = r->stopping || (r->running >= r->p->workers
-		&& r->begun < r->p->workers) ? NULL : next_file(r);
-	if (!f)
-		return false;
-	r->running++;
-	s->turn = ++r->turns;
-	order(s, (struct order){ ORDER_RUN, f->index, r->records[f->index].attempts + 1, 0 });
-	return true;
+	return !r->stopping && (r->running < r->p->workers || r->begun >= r->p->workers)
+		&& give_file(r, s);
 }
 
 /* Gives every idle worker something to do; false when the run is over. */
@@ -623,8 +609,7 @@ end_within(struct run *r, int64_t ms)
 }
 
 /* Ends the run because of a signal, a second one without grace.  Whatever the
- * workers do, be it a command that does not end or a database that does not
- * answer, they are killed when the deadline comes. */
+ * workers wait for, they are killed when the deadline comes. */
 static void
 stop_for_signal(struct run *r, int sig)
 {
@@ -663,8 +648,7 @@ heed_signals(struct run *r)
 
 /* ---- the loop ---- */
 
-/* Waits until the given time or the deadline for anything to happen,
- * and sees to it. */
+/* Waits until then, or the deadline, for anything to happen, and sees to it. */
 static void
 await_news(struct run *r, int64_t until)
 {
@@ -693,9 +677,8 @@ goes_on(const struct run *r)
 	return false;
 }
 
-/* The workers that have not ended by the deadline are killed with all that they
- * have started; what cannot be killed within half a second, in the middle of a
- * system call, is given up. */
+/* Kills the workers that have not ended by the deadline, with all that they have
+ * started.  What hangs in a system call for half a second is given up. */
 static void
 kill_workers(struct run *r)
 {
@@ -831,7 +814,7 @@ add_lines(struct buf *b, const struct plan *p, const struct record *records,
 			if (group[k] != i)
 				continue;
 			buf_str(&names, n++ ? " " : "");
-			for (const char *s = p->files[k].path; *s; s++) /* a glob for no other */
+			for (const char *s = p->files[k].path; *s; s++) /* as a glob */
 				buf_str(&names, str(strchr("*?[\\", *s) ? "\\%c" : "%c", *s));
 		}
 		if (n > 1)

@@ -254,22 +254,20 @@ clone(struct attempt *a)
 	return !why && !a->w->cancelled;
 }
 
-/* Notes it if one of the stack has died, when.  may_end: the server may exit with 0. */
+/* Notes it if one of the stack has died.  may_end: the server may exit with 0. */
 static bool
 has_died(struct attempt *a, bool may_end, const char *when)
 {
-	for (size_t i = 0; i < a->nstack; i++) {
-		struct proc *p = &a->procs[i];
-		bool may = may_end && i == a->o->service.n;
-		if (!p->pid || !proc_ended(p) || (may && p->status == 0))
-			continue;
-		a->out.service = (int)i;
-		fails(a, CAUSE_SERVER_DIED, str("%s died%s: %s%s", a->o->services[i].title,
-			when, proc_how_ended(p), p->status || a->w->go ? ""
-			: ": it must stay in the foreground"));
-		return true;
-	}
-	return false;
+	size_t i = proc_dead(a->procs, a->nstack);
+	const struct proc *p = &a->procs[i];
+
+	if (i == a->nstack || (may_end && i == a->o->service.n && p->status == 0))
+		return false;
+	a->out.service = (int)i;
+	fails(a, CAUSE_SERVER_DIED, str("%s died%s: %s%s", a->o->services[i].title, when,
+		proc_how_ended(p), p->status || a->w->go ? ""
+		: ": it must stay in the foreground"));
+	return true;
 }
 
 /* Starts one of the stack and waits until it is ready. */
@@ -305,8 +303,7 @@ start_member(struct attempt *a, size_t i)
 	return a->out.cause == CAUSE_NONE;
 }
 
-/* The stack is ready: waits until prun says that the test may begin.  The others are for
- * has_died(). */
+/* The stack is ready: waits until prun says that the test may begin. */
 static bool
 await_go(struct attempt *a, bool may_end, const char *when)
 {
@@ -589,8 +586,7 @@ add_lines(struct buf *to, const char *what, char *lines)
 		buf_fmt(to, "- %s: %s\n", what, line);
 }
 
-/* Stops the test and the server.  What runs on when the test has ended by itself
- * is a leak, if it takes longer to go than it takes to go. */
+/* Stops the test and the stack.  What outlives the test by 100 ms is a leak. */
 static void
 stop(struct attempt *a)
 {
@@ -647,8 +643,8 @@ keep_or_drop(struct attempt *a)
 		a->out.kept = pg_drop(a->pg, a->env.v) < 0 && a->o->db_clone;
 }
 
-/* Tells prun that an order is done, and in a file what there is to say of it.  With
- * --reopen there is no directory for the file: it goes up the pipe. */
+/* Tells prun that an order is done.  What there is to say of it goes into a file,
+ * or up the pipe if there is no directory for that (--reopen). */
 static void
 tell(struct attempt *a, enum news_type type)
 {
@@ -738,9 +734,8 @@ collect(struct attempt *a, const char *log)
 	}
 }
 
-/* Before a suite's first clone: looks for pytest, sweeps, and runs the setup command
- * with the template locked; then asks for the tests of its files.  With --clean it sweeps
- * all that there is of it. */
+/* Before a suite's first clone: looks for pytest, sweeps, runs the setup command
+ * with the template locked, and asks for the tests of its files. */
 static void
 setup(struct attempt *a, const struct suite *s)
 {
