@@ -35,7 +35,6 @@ struct option {
 };
 
 #define AT(field) offsetof(struct opts, field)
-#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 
 static const struct option table[] = {
 	{ "jobs", JOBS, TOP | LIMITED | 'j', AT(jobs), "N|max",
@@ -233,7 +232,7 @@ one_of(const struct setting *s)
 static bool
 is_free_name(const char *name)
 {
-	size_t n = strspn(name, LETTERS);
+	size_t n = strspn(name, WORD);
 
 	return n && !name[n] && !isdigit((unsigned char)*name) && !starts(name, "PRUN_");
 }
@@ -304,7 +303,7 @@ mentions(const char *command, const char *name)
 
 	while ((s = strchr(s, '$'))) {
 		s += s[1] == '{' ? 2 : 1;
-		if (!strncmp(s, name, n) && !strspn(s + n, LETTERS))
+		if (!strncmp(s, name, n) && !strspn(s + n, WORD))
 			return true;
 	}
 	return false;

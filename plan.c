@@ -16,6 +16,7 @@
 #include <fnmatch.h>
 #include <glob.h>
 #include <libgen.h>
+#include <search.h>
 
 /* ---- an attempt's names, and its command ---- */
 
@@ -471,22 +472,18 @@ static const char *
 token_end(const char *s)
 {
 	const char *quote = s;
+	size_t n = strspn(s, WORD "."), quotes = s[0] == s[1] && s[1] == s[2] ? 3 : 1;
 
 	if (*s == '#')
 		return s + strcspn(s, "\n");
-	if (*s != '"' && *s != '\'') {
-		size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-			"0123456789_.");
+	if (*s != '"' && *s != '\'')
 		return s + (n ? n : 1);
-	}
-	size_t n = s[1] == *s && s[2] == *s ? 3 : 1;
-	for (s += n; *s && strncmp(s, quote, n); s++) {
-		if (n == 1 && *s == '\n')
+	for (s += quotes; *s && strncmp(s, quote, quotes); s++) {
+		if (quotes == 1 && *s == '\n')
 			return s;
-		if (*s == '\\' && s[1])
-			s++;
+		s += *s == '\\' && s[1];
 	}
-	return *s ? s + n : s;
+	return *s ? s + quotes : s;
 }
 
 /* The function whose decorator ends at s, or NULL where it is a class's. */
@@ -702,43 +699,30 @@ plan_history_line(int64_t ms, enum result result, const char *suite, const char 
 		suite && *suite ? shown(suite) : "-", shown(test));
 }
 
+/* What a line is about, its suite and path: all that follows seconds and result. */
+static const char *
+subject(const char *line)
+{
+	line += strcspn(line, " ");
+	line += *line == ' ';
+	return line + strcspn(line, " ");
+}
+
 static int
-by_line(const void *a, const void *b)
+by_subject(const void *a, const void *b)
 {
-	const char *s = *(char *const *)a, *t = *(char *const *)b;
-
-	/* read_history() takes no line with fewer blanks */
-	return strcmp(strchr(strchr(s, ' ') + 1, ' '), strchr(strchr(t, ' ') + 1, ' '));
+	return strcmp(subject(a), subject(b));
 }
 
-static void
-sort_lines(struct list *l)
+/* All lines, or "". */
+static char *
+read_history(const struct plan *p)
 {
-	if (l->n)
-		qsort(l->v, l->n, sizeof(*l->v), by_line);
-}
-
-static void
-read_history(const struct plan *p, struct list *lines)
-{
-	char *path = history_path(p), *line;
 	struct buf text = scratch_buf();
 
-	if (path && buf_read(&text, path) == 0)
-		for (char *rest = text.s; (line = next_line(&rest));)
-			if (strchr(line, ' ') && strchr(strchr(line, ' ') + 1, ' '))
-				list_add(lines, line);
-	sort_lines(lines);
-}
-
-static char *
-find_line(const struct list *lines, const char *like)
-{
-	char **hit = NULL;
-
-	if (lines->n)
-		hit = bsearch(&like, lines->v, lines->n, sizeof(*lines->v), by_line);
-	return hit ? *hit : NULL;
+	if (history_path(p))
+		buf_read(&text, history_path(p));
+	return text.s;
 }
 
 struct turn {
@@ -762,18 +746,20 @@ by_turn(const void *a, const void *b)
 static void
 use_history(struct plan *p)
 {
-	struct list lines = { 0 };
+	static void *lines;     /* a tree */
 	struct turn *t = scratch(p->nfiles * sizeof(*t));
 	size_t n = 0, known = 0;
+	char *line;
 
-	read_history(p, &lines);
+	for (char *text = read_history(p); (line = next_line(&text));)
+		tsearch(line, &lines, by_subject);
 	for (size_t i = 0; i < p->nfiles; i++) {
 		struct file *f = &p->files[i];
-		char *line = find_line(&lines, plan_history_line(0, PASS, f->suite->name,
-			f->test)), result[8] = "PASS";
-		if (line) {
-			sscanf(line, "%*s %7s", result);
-			f->expect_ms = (int64_t)(strtod(line, NULL) * 1000 + 0.5);
+		line = plan_history_line(0, PASS, f->suite->name, f->test);
+		char **old = tfind(line, &lines, by_subject), result[8] = "PASS";
+		if (old) {
+			sscanf(*old, "%*s %7s", result);
+			f->expect_ms = (int64_t)(strtod(*old, NULL) * 1000 + 0.5);
 			t[known++].ms = f->expect_ms;
 		}
 		/* with -n the tests of a file are not known */
@@ -785,34 +771,30 @@ use_history(struct plan *p)
 	if (p->o.last_failed && !history_path(p))
 		bad("--last-failed", "there is no history; set junit or history, and run once");
 	if (p->o.last_failed && !n)
-		warn("--last-failed: %s", lines.n ? "the history has no file that did not pass"
+		warn("--last-failed: %s", lines ? "the history has no file that did not pass"
 			: str("%s has no results yet; run once without --last-failed",
 			shown(history_path(p))));
 	p->incomplete = p->incomplete || !n;
 	qsort(t, known, sizeof(*t), by_turn);
 	p->median_ms = known ? t[(known - 1) / 2].ms : 0;
-	list_free(&lines);
 }
 
 void
-plan_history_write(const struct plan *p, struct list *fresh)
+plan_history_write(const struct plan *p, const struct list *fresh)
 {
-	char *path = history_path(p);
-	struct list old = { 0 };
+	static void *lines;     /* the fresh ones, as a tree */
+	char *path = history_path(p), *line;
 	struct buf b = scratch_buf();
 
-	if (!path)
-		return;
-	sort_lines(fresh);
-	for (size_t i = 0; i < fresh->n; i++)
+	for (size_t i = 0; i < fresh->n; i++) {
+		tsearch(fresh->v[i], &lines, by_subject);
 		buf_fmt(&b, "%s\n", fresh->v[i]);
-	read_history(p, &old);
-	for (size_t i = 0; i < old.n; i++)
-		if (!find_line(fresh, old.v[i]))
-			buf_fmt(&b, "%s\n", old.v[i]);
-	if (b.n && file_write(path, b.s, b.n, 0666) < 0)
+	}
+	for (char *text = read_history(p); (line = next_line(&text));)
+		if (!tfind(line, &lines, by_subject))
+			buf_fmt(&b, "%s\n", line);
+	if (path && b.n && file_write(path, b.s, b.n, 0666) < 0)
 		warn("%s:", path);
-	list_free(&old);
 }
 
 /* ---- order and shards ---- */
@@ -909,20 +891,6 @@ choose_suites(struct plan *p)
 	p->nsuites = n;
 }
 
-/* Warns of a playwright.config that starts or names a server of its own: its tests
- * would not be on the file's. */
-static void
-check_playwright(void)
-{
-	const char *config = playwright_config();
-	struct buf text = scratch_buf();
-
-	if (config && buf_read(&text, config) == 0 && !strstr(text.s, "process.env.")
-	&& (strstr(text.s, "webServer") || strstr(text.s, "baseURL")))
-		warn("%s has a webServer or baseURL without PRUN_URL, so tests may use "
-			"another server than prun's; see KINDS OF PROJECT in prun(1)", config);
-}
-
 void
 plan_find(struct plan *p)
 {
@@ -969,6 +937,7 @@ repeat(struct plan *p)
 void
 plan_make(struct plan *p)
 {
+	struct buf text = scratch_buf();
 	bool scripts = false;
 
 	if (p->o.clean)
@@ -986,7 +955,10 @@ plan_make(struct plan *p)
 		if (!plan_command(f) && access(f->path, X_OK) < 0)
 			bad(shown(f->path), "no command to run it: %s", how_to_run(f->path));
 	}
-	if (scripts)
-		check_playwright();
+	const char *config = scripts ? playwright_config() : NULL;
+	if (config && buf_read(&text, config) == 0 && !strstr(text.s, "process.env.")
+	&& (strstr(text.s, "webServer") || strstr(text.s, "baseURL")))
+		warn("%s has a webServer or baseURL without PRUN_URL, so tests may use "
+			"another server than prun's; see KINDS OF PROJECT in prun(1)", config);
 	repeat(p);
 }

@@ -41,6 +41,8 @@
 #define PRUN_VERSION "0.1.0"
 #define LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define NEVER INT64_MAX         /* a deadline */
+/* The bytes of a name in C, Python, the shell. */
+#define WORD "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 
 #ifdef __GNUC__
 #define NORETURN __attribute__((__noreturn__))
@@ -231,7 +233,7 @@ void plan_make(struct plan *p);
 int *plan_order(const struct plan *p, const char *seed);
 /* A line of the history; writes such lines, and leaves those of other files. */
 char *plan_history_line(int64_t ms, enum result result, const char *suite, const char *test);
-void plan_history_write(const struct plan *p, struct list *fresh);
+void plan_history_write(const struct plan *p, const struct list *fresh);
 /* Directory of an attempt; name of its clone, <template>_w<index>_<run>[r<n>],
  * or NULL.  Scratch memory. */
 char *plan_dir(const struct plan *p, const struct file *f, int attempt);
