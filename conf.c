@@ -6,14 +6,14 @@
  * defaults, prun.conf above the first suite, the suite, PRUNFLAGS, command line.
  * The last one wins; a list is replaced by the next level and grows within one.
  *
- * prun.conf is searched upwards from the first path, else from the current
- * directory.  Commands run where it is found, and names are relative to that,
- * the base; paths in words are relative to where the user stands.
+ * Commands run where prun.conf is found, and names are relative to that, the base;
+ * paths on the command line are relative to where the user stands.
  *
  * Every mistake ends prun with one line, which names the place, and status 2.
  */
 #include "prun.h"
 #include <ctype.h>
+#include <fnmatch.h>
 
 enum type { BOOL, INT, COUNT, JOBS, STR, LIST, BLANKS, TIME, SIZE, ENUM, PATH, READY };
 /* Where a setting holds, from less than 0: in the suite of that number. */
@@ -21,8 +21,6 @@ enum { NOWHERE = -5, DEFAULT, FILE_GLOBAL, PRUNFLAGS, COMMAND_LINE };
 /* ARGV: for the command line only; TOP: not in a suite; MAYBE: its value may be left
  * out; LIMITED: not none.  Below them: its letter. */
 enum { ARGV = 256, TOP = 512, MAYBE = 1024, LIMITED = 2048, LETTER = 255 };
-/* Milliseconds and bytes are less: sums of several of them are numbers, too. */
-#define NO_LIMIT 1e17
 
 struct option {
 	const char *name;       /* --name, and the key in prun.conf */
@@ -55,8 +53,7 @@ static const struct option table[] = {
 		"First signal to a test that has timed out", NULL },
 	{ "suite", BLANKS, ARGV | 's', AT(suite), "NAME,...", "Run only these suites", NULL },
 	{ "list", BOOL, ARGV | 'n', AT(list), NULL, "Print the plan and run nothing", NULL },
-	{ "interactive", BOOL, ARGV | 'i', AT(interactive), NULL,
-		"Run one file, its test on the terminal", NULL },
+	{ "interactive", BOOL, ARGV | 'i', AT(interactive), NULL, "Run on the terminal", NULL },
 	{ "quiet", BOOL, TOP | 'q', AT(quiet), NULL, "Print only failures and totals", NULL },
 	{ "verbose", BOOL, TOP | 'v', AT(verbose), NULL, "Print cancelled files, too", NULL },
 	{ "help", BOOL, ARGV | 'h', AT(help), NULL, "Print this help", NULL },
@@ -95,8 +92,7 @@ static const struct option table[] = {
 	{ "grace", TIME, LIMITED, AT(grace_ms), "TIME", "Time between TERM and KILL", "5s" },
 	{ "server-failure", ENUM, 0, AT(server_failure), "stop, continue",
 		"What to do when a server cannot start", NULL },
-	{ "server-exit", ENUM, 0, AT(server_exit), "fail, pass",
-		"Server that exits with 0 during the test", NULL },
+	{ "server-exit", ENUM, 0, AT(server_exit), "fail, pass", "Server that exits 0", NULL },
 	{ "url-env", BLANKS, 0, AT(url_env), "NAME", "NAME gets the server's URL", NULL },
 	{ "port-env", BLANKS, 0, AT(port_env), "NAME", "NAME gets the port", NULL },
 	{ "env", LIST, 0, AT(env), "NAME=VALUE", "Set a variable for server and test", NULL },
@@ -208,7 +204,8 @@ number(const struct setting *s)
 		if (units[i].type == o->type && !strcmp(end, units[i].name))
 			factor = units[i].factor;
 	n *= factor;
-	if (!factor || n > (whole ? INT_MAX : NO_LIMIT)
+	/* sums of several milliseconds or bytes are numbers, too */
+	if (!factor || n > (whole ? INT_MAX : 1e17)
 	|| (whole && (n > (double)(int)n || n < (o->type != INT))))
 		unfit(s);
 	return (int64_t)(n + 0.5);
@@ -228,15 +225,6 @@ one_of(const struct setting *s)
 	return (int)i;
 }
 
-/* Whether a variable may be called so: PRUN_... are ours. */
-static bool
-is_free_name(const char *name)
-{
-	size_t n = strspn(name, WORD);
-
-	return n && !name[n] && !isdigit((unsigned char)*name) && !starts(name, "PRUN_");
-}
-
 static void
 add_items(struct list *l, const struct setting *s)
 {
@@ -249,7 +237,8 @@ add_items(struct list *l, const struct setting *s)
 	else
 		list_words(l, s->value, !strcmp(s->opt->name, "suite") ? ", \t" : " \t");
 	for (size_t i = 0; i < l->n && !strcmp(s->opt->arg, "NAME"); i++)
-		if (!is_free_name(l->v[i]))
+		if (l->v[i][strspn(l->v[i], WORD)] || isdigit((unsigned char)*l->v[i])
+		|| starts(l->v[i], "PRUN_"))
 			bad(s->where, "%s must be names of variables other than PRUN_..., "
 				"not \"%s\"", s->opt->name, l->v[i]);
 }
@@ -278,9 +267,8 @@ apply(struct opts *o, const struct setting *s, bool again)
 		break;
 	case READY:
 		if (proc_ready_kind(s->value, &arg) == READIES)
-			bad(s->where, "ready = %s: http needs a path (http /), log an extended "
-				"regular expression, command a command; tcp, fd and none need "
-				"nothing", s->value);
+			bad(s->where, "ready = %s: http needs a path (http /), log an ERE, "
+				"command a command, others nothing", s->value);
 		*(const char **)at = s->value;
 		break;
 	case STR:
@@ -298,15 +286,10 @@ apply(struct opts *o, const struct setting *s, bool again)
 static bool
 mentions(const char *command, const char *name)
 {
-	const char *s = command;
-	size_t n = strlen(name);
+	char *text = str("%s ", command);
 
-	while ((s = strchr(s, '$'))) {
-		s += s[1] == '{' ? 2 : 1;
-		if (!strncmp(s, name, n) && !strspn(s + n, WORD))
-			return true;
-	}
-	return false;
+	return fnmatch(str("*$%s[!a-zA-Z0-9_]*", name), text, 0) == 0
+		|| fnmatch(str("*${%s[!a-zA-Z0-9_]*", name), text, 0) == 0;
 }
 
 /* Reads service n, "NAME[@PORT] COMMAND"; those before it have been read. */
@@ -315,34 +298,31 @@ read_service(const struct opts *o, size_t n, const char *where)
 {
 	static const char logs[] = " test server after db setup reopen worker ";
 	struct service *v = o->services;
-	const char *s = o->service.v[n];
-	const char *port = s + strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-");
-	const char *command = port + strcspn(port, " \t");
-	size_t k;
+	char *s = o->service.v[n];
+	size_t len = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-"), end = strcspn(s, " \t");
+	char *name = str("%.*s", (int)len, s), *port = str("%.*s", (int)(end - len), s + len);
+	char *command = s + end + strspn(s + end, " \t");
+	bool *taken = scratch(o->ports.n + 1);
+	int number = 0;
 
-	v[n].name = str("%.*s", (int)(port - s), s);
-	port = str("%.*s", (int)(command - port), port);
-	v[n].command = str("%s", command + strspn(command, " \t"));
-	v[n].title = str("service %s", v[n].name);
-	v[n].port = 0;
-	if (!*v[n].name || !*v[n].command || (*port && *port != '@'))
+	if (!*name || !*command || (*port && *port != '@'))
 		bad(where, "service = %s: needs NAME, of a-z, 0-9, _ and -, and COMMAND", s);
-	if (strstr(logs, str(" %s ", v[n].name)))
-		bad(where, "service = %s: the name is taken", v[n].name);
-	for (size_t i = 0; i < n; i++)
-		if (!strcmp(v[i].name, v[n].name))
-			bad(where, "service = %s is there twice", v[n].name);
-	/* What is not said is the first port that it mentions and nobody is awaited on. */
-	for (size_t i = 0; i < o->ports.n && !v[n].port; i++) {
-		for (k = 0; k < n && v[k].port != (int)i + 1; k++)
-			;
-		if (*port ? !strcmp(o->ports.v[i], port + 1)
-		: k == n && mentions(v[n].command, o->ports.v[i]))
-			v[n].port = (int)i + 1;
+	if (strstr(logs, str(" %s ", name)))
+		bad(where, "service = %s: the name is taken", name);
+	for (size_t k = 0; k < n; k++) {
+		taken[v[k].port] = true;
+		if (!strcmp(v[k].name, name))
+			bad(where, "service = %s is there twice", name);
 	}
-	v[n].ready = v[n].port ? "tcp" : "none";
-	if (*port && !v[n].port)
-		bad(where, "service = %s%s: ports = has no %s", v[n].name, port, port + 1);
+	/* What is not said is the first port that it mentions and nobody is awaited on. */
+	for (int i = 0; i < (int)o->ports.n && !number; i++)
+		if (*port ? !strcmp(o->ports.v[i], port + 1)
+		: !taken[i + 1] && mentions(command, o->ports.v[i]))
+			number = i + 1;
+	if (*port && !number)
+		bad(where, "service = %s%s: ports = has no %s", name, port, port + 1);
+	v[n] = (struct service){ name, command, str("service %s", name),
+		number ? "tcp" : "none", number };
 }
 
 /* What holds in a suite, or NOWHERE. */
@@ -386,10 +366,8 @@ resolve(const struct reading *r, struct opts *o, int suite)
 static void
 add_setting(struct reading *r, const struct option *opt, const char *value, const char *where)
 {
-	struct setting s = { opt, value, r->level, where };
-
-	r->v = grow(r->v, &r->cap, r->n + 1, sizeof(s));
-	r->v[r->n++] = s;
+	r->v = grow(r->v, &r->cap, r->n + 1, sizeof(*r->v));
+	r->v[r->n++] = (struct setting){ opt, value, r->level, where };
 }
 
 /* Reads --name, --name=VALUE, --name VALUE, -xyz, -jN or -j N; returns the last word
@@ -607,9 +585,7 @@ real_name(const struct plan *p, char *path)
 		return path;
 	full = str("%s%s", strcmp(dir, "/") || !*last ? dir : "", last);
 	const char *name = conf_below(p->base, full);
-	if (!name)
-		return full;
-	return str("%s", *name ? name : ".");
+	return name ? str("%s", *name ? name : ".") : full;
 }
 
 char *
@@ -651,20 +627,6 @@ conf_named(const struct plan *p, char *name)
 	return str("%s%s", up, name);
 }
 
-/* The directory that the first path names or is in, without symbolic links. */
-static char *
-first_dir(const struct plan *p)
-{
-	char *dir;
-
-	if (!p->paths.n || p->o.merge || p->o.clean || p->o.reopen)
-		return p->cwd;
-	char *path = rooted(p, p->paths.v[0]);
-	while (!(dir = real_path(str("%s/.", path))))
-		*strrchr(path, '/') = '\0';
-	return dir;
-}
-
 /* Whether path is there and we may take orders from it: it is ours, root's, or of the
  * owner of the directory that we stand in (a container's root on a user's files); a link
  * as well as what it leads to. */
@@ -685,8 +647,9 @@ is_trusted(const struct plan *p, const char *path)
 	return false;
 }
 
-/* Finds where we are, the file to read, upwards as far as the first directory that holds
- * .git, and the base, and goes there; the file's path from there, or NULL. */
+/* Finds where we are, the file to read, from the first path upwards as far as the first
+ * directory that holds .git, and the base, and goes there; the file's path from there, or
+ * NULL. */
 static char *
 find_base(struct plan *p)
 {
@@ -699,7 +662,12 @@ find_base(struct plan *p)
 		bad("current directory", "%s", strerror(errno));
 	if (p->o.config)
 		return p->o.config;
-	char *dir = first_dir(p);
+	char *dir = p->cwd;
+	if (p->paths.n && !p->o.merge && !p->o.clean && !p->o.reopen) {
+		char *path = rooted(p, p->paths.v[0]);
+		while (!(dir = real_path(str("%s/.", path))))
+			*strrchr(path, '/') = '\0';
+	}
 	dir = strcmp(dir, "/") ? dir : "";
 	while (!is_trusted(p, str("%s/prun.conf", dir))) {
 		if (!*dir || access(str("%s/.git", dir), F_OK) == 0)

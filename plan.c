@@ -3,14 +3,11 @@
  *
  * The chosen suites are searched for files; paths on the command line select
  * among them.  A file's name is its path from the base, whatever the user typed.
- * With split = test a command is then asked for the tests of the files.  At last,
- * marks are read in the files that are ours.
- *
- * What is not there, cannot be run or is not known is said, never dropped.
+ * With split = test a command is then asked for the tests of the files.  With shards,
+ * all files are dealt out, the same on every machine.  At last, marks are read in the
+ * files that are ours.  What is not there or cannot be run is said, never dropped.
  *
  * The history is a text file, a line a file: seconds, result, suite, path.
- * With shards, all files are dealt out, the same on every machine, before the
- * others' are dropped; the plan's hash covers every file and its shard.
  */
 #include "prun.h"
 #include <fnmatch.h>
@@ -163,17 +160,6 @@ push_file(struct plan *p, struct file f)
 	p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(f));
 	p->files[p->nfiles] = f;
 	return &p->files[p->nfiles++];
-}
-
-/* Takes the files out of the plan, to be put back in another way. */
-static struct plan
-take_files(struct plan *p)
-{
-	struct plan all = *p;
-
-	p->files = NULL;
-	p->nfiles = p->capfiles = 0;
-	return all;
 }
 
 /* The name of what is given, a path, FILE::NODE or FILE:LINE; *test is the same with
@@ -392,8 +378,10 @@ static void
 select_paths(struct plan *p)
 {
 	struct target *t = scratch(p->paths.n * sizeof(*t));
-	struct plan all = take_files(p);
+	struct plan all = *p;
 
+	p->files = NULL;
+	p->nfiles = p->capfiles = 0;
 	for (size_t k = 0; k < p->paths.n; k++)
 		t[k].path = plain_path(p, p->paths.v[k], true, &t[k].test);
 	for (size_t i = 0; i < all.nfiles; i++) {
@@ -551,11 +539,11 @@ read_python(struct plan *p, struct file *f, const char *text, bool first)
 static void
 read_marks(struct plan *p, struct file *f, bool first)
 {
+	size_t mark = scratch_mark();
 	struct buf text = scratch_buf();
 	int fd = open_regular(f->path, O_RDONLY), number = 0;
 	char head[4097], *rest = head, *line;
 	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof(head) - 1);
-	size_t mark = scratch_mark();
 
 	close_keep(fd);
 	head[n < 0 ? 0 : n] = '\0';     /* running it will say why */
@@ -599,15 +587,14 @@ is_whole(const struct file *f, const struct suite *s)
 static size_t
 find_named(const struct plan *p, const struct suite *s, const char *name)
 {
-	size_t best = p->nfiles, most = 0;
+	size_t best = p->nfiles, most = 0, k = strlen(name);
 
 	for (size_t i = 0; i < p->nfiles; i++) {
 		const char *path = p->files[i].path;
-		size_t len = strlen(path) < strlen(name) ? strlen(path) : strlen(name);
-		size_t more = strlen(path) + strlen(name) - 2 * len;    /* of the longer one */
-		const char *longer = strlen(path) > len ? path : name;
-		if (len > most && is_whole(&p->files[i], s) && ends(name, path + strlen(path) - len)
-		&& (!more || longer[more - 1] == '/')) {
+		size_t n = strlen(path), len = n < k ? n : k;
+		const char *end = n > k ? path + n - len : name + k - len;      /* of the longer */
+		if (len > most && is_whole(&p->files[i], s) && !strcmp(end, n > k ? name : path)
+		&& (n == k || end[-1] == '/')) {
 			most = len;
 			best = i;
 		}
@@ -670,7 +657,9 @@ plan_collect(struct plan *p)
 		read_tests(p, &p->suites[i], tests);
 		list_free(&p->suites[i].whole);
 	}
-	struct plan all = take_files(p);
+	struct plan all = *p;
+	p->files = NULL;
+	p->nfiles = p->capfiles = 0;
 	for (size_t i = 0; i < all.nfiles; i++) {
 		if (!tests[i].n)
 			push_file(p, all.files[i]);
@@ -894,21 +883,19 @@ choose_suites(struct plan *p)
 void
 plan_find(struct plan *p)
 {
-	bool in_suites = p->nsuites && p->suites[0].where;
+	bool typed = p->paths.n && !(p->nsuites && p->suites->where);
 
 	conf_shard(p);
 	choose_suites(p);
 	if (p->o.clean)
 		return;
-	for (size_t i = 0; i < p->nsuites; i++) {
-		struct suite *s = &p->suites[i];
-		if (!in_suites && p->paths.n) {
-			list_free(&s->o.files);
-			s->o.files = p->paths;
-		}
-		find_files(p, s, !in_suites && p->paths.n);
+	if (typed && p->nsuites) {
+		list_free(&p->suites->o.files);
+		p->suites->o.files = p->paths;
 	}
-	if (in_suites && p->paths.n)
+	for (size_t i = 0; i < p->nsuites; i++)
+		find_files(p, &p->suites[i], typed);
+	if (p->paths.n && !typed)
 		select_paths(p);
 	if (!p->nfiles && !p->incomplete)       /* else that is said already */
 		warn("no test files found");
