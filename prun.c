@@ -504,8 +504,6 @@ check_files(const struct plan *p, struct parts *parts, struct parts *units, stru
 static int
 merge_mode(const struct plan *p)
 {
-	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-		"0123456789._-";
 	static struct parts parts, units;       /* never freed */
 	struct list history = { 0 };
 	struct counts total;
@@ -517,7 +515,7 @@ merge_mode(const struct plan *p)
 	make_parents("--html", p->o.html);
 	for (size_t i = 0; i < p->paths.n; i++) {
 		const char *path = p->paths.v[i], *name = NULL;
-		size_t end = strspn(path, letters);
+		size_t end = strspn(path, WORD ".-");
 		if (end && path[end] == '=' && access(conf_path(p, path), F_OK) < 0) {
 			name = str("%.*s", (int)end, path);
 			path += end + 1;
