@@ -3,16 +3,11 @@
  *
  * A worker has one session with a server for its life (sql.c); it holds the run's
  * advisory lock, shared, by which a later run tells the clones of the dead from those
- * of the living.  While a clone is in use the session is watched, and opened again
- * when it was lost: a run drops only what it has found without a lock twice, five
- * seconds apart.
+ * of the living: it drops only what it has found without a lock twice, five seconds
+ * apart.  While a clone is in use its session is watched, and opened again.
  *
- * CREATE DATABASE ... TEMPLATE waits five seconds for the sessions on the template and
- * then fails; meanwhile a second session ends them.  A CREATE that is no longer wanted
- * loses its connection; whoever drops the clone first ends what still creates it.
- *
- * What a run made is found by its name, <template>_w<index>_<run>, and by the check in
- * which a run's id ends.
+ * A CREATE DATABASE that is no longer wanted loses its connection; whoever drops the
+ * clone first ends what still creates it.
  */
 #include "prun.h"
 
@@ -28,7 +23,6 @@ struct pg {
 	const struct plan *plan;
 	struct session *sessions;
 	/* what pg_begin() was told; db is NULL where it is not PostgreSQL's */
-	const struct suite *suite;
 	const struct opts *o;
 	const char *name, *dir;
 	struct buf *notes;
@@ -41,26 +35,10 @@ struct pg {
 
 /* ---- sessions ---- */
 
-/* What sessions for a suite connect with. */
-static char *
-admin_url(const struct opts *o)
-{
-	char *name = o->db_admin ? url_param(o->db_admin, "dbname") : NULL;
-
-	/* A session on the template would be in the way of its clones. */
-	if (!name || !strcmp(name, url_template(o->db)))
-		name = "postgres";
-	return url_admin(o->db_admin ? o->db_admin : o->db, name, NULL);
-}
-
 void
-pg_begin(struct pg *pg, const struct suite *s, const char *name, const char *dir,
+pg_begin(struct pg *pg, const struct opts *o, const char *name, const char *dir,
 	struct buf *notes)
 {
-	const struct opts *o = &s->o;
-	struct session *db;
-
-	pg->suite = s;
 	pg->o = o;
 	pg->name = name;
 	pg->dir = dir;
@@ -68,16 +46,20 @@ pg_begin(struct pg *pg, const struct suite *s, const char *name, const char *dir
 	pg->db = NULL;
 	if (!o->db || o->db_clone || url_kind(o->db) == URL_FILE)
 		return;
-	char *url = admin_url(o);
-	for (db = pg->sessions; db && strcmp(db->url, url); db = db->next)
-		;
-	if (!db) {
-		db = xcalloc(1, sizeof(*db));
-		*db = (struct session){ .w = pg->w, .url = xstrdup(url),
+	const char *url = o->db_admin ? o->db_admin : o->db, *base = url_param(url, "dbname");
+	/* A session on the template would be in the way of its clones. */
+	if (!base || !strcmp(base, url_template(o->db)))
+		base = "postgres";
+	url = url_admin(url, base, NULL);
+	pg->db = pg->sessions;
+	while (pg->db && strcmp(pg->db->url, url))
+		pg->db = pg->db->next;
+	if (!pg->db) {
+		pg->db = xcalloc(1, sizeof(*pg->db));
+		*pg->db = (struct session){ .w = pg->w, .url = xstrdup(url),
 			.answer_ms = ANSWER_MS, .next = pg->sessions };
-		pg->sessions = db;
+		pg->sessions = pg->db;
 	}
-	pg->db = db;
 }
 
 /* Calls a function for the advisory lock of a run; the key is the id less its check. */
@@ -114,11 +96,9 @@ ask(struct pg *pg, const char *statement)
 		r = attach(pg, false);
 		if (!r.trouble)
 			r = sql_do(pg->db, statement);
-		if (r.trouble < SQL_NOT_YET || tries == 5)
+		if (r.trouble < SQL_NOT_YET || tries == 5 || pg->w->cancelled)
 			break;
 		proc_pause(pg->w, proc_clock(pg->w) + (100 << tries));
-		if (pg->w->cancelled)
-			break;
 	}
 	pg->w->watch = watching;
 	return r;
@@ -198,23 +178,6 @@ end_sessions(struct pg *pg, const char *name, bool only_name)
 	sql_close(&second);
 }
 
-/* CREATE waits five seconds for the sessions on the template; meanwhile they are
- * ended from aside, since whoever reconnects then waits for CREATE. */
-static struct reply
-create(struct pg *pg, const char *template, const char *statement)
-{
-	sql_send(pg->db, statement);
-	struct reply r = sql_reply(pg->db, proc_clock(pg->w) + 250, true);
-	if (r.trouble == SQL_LATE) {
-		if (pg->o->db_terminate)
-			end_sessions(pg, template, false);
-		r = sql_reply(pg->db, NEVER, true);
-	}
-	if (r.trouble == SQL_IN_USE)
-		end_sessions(pg, template, true);
-	return r;
-}
-
 /* Statements for the template's owner and settings, which CREATE does not copy, and for
  * its privileges, where they are not those that a new database has. */
 static const char settings[] =
@@ -235,18 +198,27 @@ static const char settings[] =
 	"CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) "
 	"FROM d, aclexplode(datacl)";
 
-/* Creates name as a copy of from, for its owner where that may be. */
+/* Creates name as a copy of from, for its owner where that may be.  CREATE waits five
+ * seconds for the sessions on the template; meanwhile they are ended from aside, since
+ * whoever reconnects then waits for CREATE. */
 static struct reply
 copy_database(struct pg *pg, const char *from, const char *name)
 {
 	static const char *const words[] = { "", " STRATEGY wal_log", " STRATEGY file_copy" };
 	int strategy = pg->db->version < 150000 ? STRATEGY_AUTO : pg->o->db_strategy;
-	struct reply r;
 
 	if (pg->o->db_strategy == STRATEGY_AUTO && pg->db->reflinks)
 		strategy = STRATEGY_FILE_COPY;
-	r = create(pg, from, sql_fmt("CREATE DATABASE %I TEMPLATE %I%s", name, from,
+	sql_send(pg->db, sql_fmt("CREATE DATABASE %I TEMPLATE %I%s", name, from,
 		words[strategy]));
+	struct reply r = sql_reply(pg->db, proc_clock(pg->w) + 250, true);
+	if (r.trouble == SQL_LATE) {
+		if (pg->o->db_terminate)
+			end_sessions(pg, from, false);
+		r = sql_reply(pg->db, NEVER, true);
+	}
+	if (r.trouble == SQL_IN_USE)
+		end_sessions(pg, from, true);
 	if (r.trouble)
 		return r;
 	r = sql_do(pg->db, sql_fmt(settings, sql_fmt("DATABASE %I", name), from));
@@ -290,22 +262,9 @@ clone_postgres(struct pg *pg)
 	return r;
 }
 
-/* Drops a database of ours, whatever stands in the way but what must not be touched:
- * prepared transactions and subscriptions. */
-static struct reply
-drop_one(struct pg *pg, const char *name)
-{
-	struct reply r = ask(pg, sql_fmt("DROP DATABASE IF EXISTS %I WITH (FORCE)", name));
-
-	if (r.trouble == SQL_IS_TEMPLATE)
-		ask(pg, sql_fmt("ALTER DATABASE %I IS_TEMPLATE false", name));
-	if (r.trouble == SQL_IS_TEMPLATE || r.trouble == SQL_FORBIDDEN)
-		r = ask(pg, sql_fmt("DROP DATABASE IF EXISTS %I", name));
-	return r;
-}
-
 /* Drops a clone and what pytest-django and Django's own runner have made of it and
- * left: test_NAME, test_NAME_gw1, test_NAME_1. */
+ * left: test_NAME, test_NAME_gw1, test_NAME_1.  Prepared transactions and subscriptions
+ * must not be touched. */
 static struct reply
 drop_clone(struct pg *pg, const char *name)
 {
@@ -313,16 +272,22 @@ drop_clone(struct pg *pg, const char *name)
 	char *end_creation = sql_fmt("SELECT pg_terminate_backend(pid), pg_sleep(0.05) "
 		"FROM pg_stat_activity WHERE state = 'active' AND position(%L in query) = 1",
 		sql_fmt("CREATE DATABASE %I ", name));
-	struct reply r = { .n = 1 }, names;
+	struct reply r = { .n = 1 };
 
 	for (int tries = 0; r.n && tries < 100; tries++)
 		r = ask(pg, end_creation);
-	names = ask(pg, sql_fmt("SELECT datname FROM pg_database WHERE datname = %L OR "
-		"(datname ~ %L AND pg_has_role(datdba, 'USAGE'))", name,
+	struct reply all = ask(pg, sql_fmt("SELECT datname FROM pg_database WHERE datname = %L "
+		"OR (datname ~ %L AND pg_has_role(datdba, 'USAGE'))", name,
 		str("^test_%s(_(gw)?[0-9]+)?$", name)));
-	r = names;
-	for (size_t i = 0; i < names.n; i++) {
-		struct reply one = drop_one(pg, names.v[i]);
+	r = all;
+	for (size_t i = 0; i < all.n; i++) {
+		struct reply one = ask(pg, sql_fmt("DROP DATABASE IF EXISTS %I WITH (FORCE)",
+			all.v[i]));
+		/* It was marked as a template, or somebody sits on it whom we may not end. */
+		if (one.trouble == SQL_FORBIDDEN) {
+			ask(pg, sql_fmt("ALTER DATABASE %I IS_TEMPLATE false", all.v[i]));
+			one = ask(pg, sql_fmt("DROP DATABASE IF EXISTS %I", all.v[i]));
+		}
 		r = one.trouble ? one : r;
 	}
 	return r;
@@ -334,55 +299,28 @@ drop_clone(struct pg *pg, const char *name)
  * which kept clones are leftovers, too. */
 enum sweep { NOTE, DROP, CLEAN, LIST };
 
-/* The clones of this template that are ours to drop: name, run, whether somebody
+/* The clones of this template that are ours to drop: name, run, why it stays if somebody
  * uses it, and in words why it is there, its size, and how old it is if kept. */
 static const char clones[] =
-	"SELECT datname, run, EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid), "
+	"SELECT datname, run, (SELECT max('it is in use') FROM pg_stat_activity a "
+	"WHERE a.datid = d.oid), "
 	"concat_ws(', ', coalesce('kept for ' || substring(c from '^prun keep \\S+ (.*)'), "
-	"'left by a dead run'), "
-	"CASE WHEN datconnlimit = -2 THEN 'invalid' ELSE "
-	"pg_size_pretty(pg_database_size(d.oid)) END, "
-	"CASE WHEN c ~ '^prun keep [0-9]{4}-[0-9-]{5}T[0-9:]{8}Z ' THEN "
-	"date_trunc('minute', now() - substr(c, 11, 20)::timestamptz) || ' old' END) "
+	"'left by a dead run'), pg_size_pretty(pg_database_size(d.oid)), "
+	"date_trunc('minute', now() - substring(c from '^prun keep "
+	"([0-9]{4}-[0-9-]{5}T[0-9:]{8}Z) ')::timestamptz) || ' old') "
 	"FROM (SELECT *, coalesce(shobj_description(oid, 'pg_database'), '') AS c, "
 	"substring(datname from '^(?:test_)?' || %L || '_[sw][0-9]+_([0-9a-z]{8})"
 	"(?:r[0-9]+)?(?:_(?:gw)?[0-9]+)?$') AS run FROM pg_database) d WHERE run IS NOT NULL "
 	"AND pg_has_role(current_user, datdba, 'USAGE') %s %s ORDER BY datname";
-enum { C_NAME, C_RUN, C_USED, C_WORDS, C_FIELDS };
+enum { C_NAME, C_RUN, C_STAYS, C_WORDS, C_FIELDS };
 
 /* Asks for them; name: only for this one. */
 static struct reply
 find_clones(struct pg *pg, enum sweep how, const char *name)
 {
-	return sql_do(pg->db, sql_fmt(clones, url_stem(pg->o->db),
+	return ask(pg, sql_fmt(clones, url_stem(pg->o->db),
 		how < CLEAN ? "AND c NOT LIKE 'prun keep%'" : "",
 		name ? sql_fmt("AND datname = %L", name) : ""));
-}
-
-/* Deals with a clone whose run is locked out now. */
-static struct reply
-sweep_one(struct pg *pg, char *name, enum sweep how)
-{
-	/* Since we looked, it may have been kept, or somebody looks at it. */
-	struct reply f = find_clones(pg, how, name), r = f;
-
-	if (f.n != C_FIELDS)
-		return r;
-	name = str("%s (%s)", name, f.v[C_WORDS]);
-	if (*f.v[C_USED] == 't') {
-		if (how >= CLEAN)
-			buf_fmt(pg->notes, "- %s: not dropped, it is in use\n", name);
-	} else if (how == LIST) {
-		buf_fmt(pg->notes, "- %s\n", name);
-	} else if (how == NOTE) {
-		list_add(&pg->noted, f.v[C_NAME]);
-		pg->noted_at = proc_clock(pg->w);
-	} else {
-		r = drop_clone(pg, f.v[C_NAME]);
-		if (!r.trouble)
-			buf_fmt(pg->notes, "- dropped %s\n", name);
-	}
-	return r;
 }
 
 /* Looks for clones of dead runs: whose run holds no lock, that nobody uses, and that
@@ -391,26 +329,40 @@ static int
 sweep(struct pg *pg, enum sweep how)
 {
 	struct reply all = find_clones(pg, how, NULL);
-	int failed = all.trouble ? -1 : 0;
 
 	if (all.trouble)
 		buf_fmt(pg->notes, "- cannot look for leftovers of other runs: %s\n",
 			all.message);
+	int failed = all.trouble ? -1 : 0;
 	for (char **f = all.v; f < all.v + all.n && !pg->w->cancelled; f += C_FIELDS) {
+		char *name = str("%s (%s)", *f, f[C_WORDS]);
 		/* A database of the user's own may have such a name, but not a valid id. */
 		if (!id_valid(f[C_RUN]) || (how == DROP && find_word(
 		(const char *const *)pg->noted.v, pg->noted.n, *f) == pg->noted.n))
 			continue;
 		struct reply r = lock_run(pg, "try_advisory_lock", f[C_RUN]);
-		if (!r.trouble && *r.v[0] == 't') {
-			r = sweep_one(pg, f[C_NAME], how);
-			lock_run(pg, "advisory_unlock", f[C_RUN]);
-		} else if (!r.trouble && how >= CLEAN) {
-			buf_fmt(pg->notes, "- %s: not dropped, its run is in progress\n", *f);
+		bool locked = r.n && *r.v[0] == 't';
+		/* Since we looked, it may have been kept, or somebody looks at it. */
+		if (locked)
+			r = find_clones(pg, how, *f);
+		if (r.n && (!locked || *r.v[C_STAYS])) {
+			if (how >= CLEAN)
+				buf_fmt(pg->notes, "- %s: not dropped, %s\n", *f,
+					locked ? r.v[C_STAYS] : "its run is in progress");
+		} else if (r.n && how == LIST) {
+			buf_fmt(pg->notes, "- %s\n", name);
+		} else if (r.n && how == NOTE) {
+			list_add(&pg->noted, *f);
+			pg->noted_at = proc_clock(pg->w);
+		} else if (r.n) {
+			r = drop_clone(pg, *f);
+			if (!r.trouble)
+				buf_fmt(pg->notes, "- dropped %s\n", name);
 		}
+		if (locked)
+			lock_run(pg, "advisory_unlock", f[C_RUN]);
 		if (r.trouble) {
-			buf_fmt(pg->notes, "- cannot drop %s (%s): %s\n", *f, f[C_WORDS],
-				r.message);
+			buf_fmt(pg->notes, "- cannot drop %s: %s\n", name, r.message);
 			failed = -1;
 		}
 	}
@@ -429,7 +381,8 @@ run_command(struct pg *pg, const char *what, char **argv, char **env, const char
 	struct spawn s = { .argv = argv, .env = env, .log = log };
 	struct stat st;
 
-	s.out = open(out ? out : log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (out)
+		s.out = open(out, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	const char *why = s.out < 0 ? strerror(errno)
 		: proc_run(pg->w, &s, deadline, out != NULL, pg->o->grace_ms, pg->notes);
 	close_keep(s.out);
@@ -443,7 +396,7 @@ clone_file(struct pg *pg, char **env)
 {
 	static const char *const sides[] = { "-wal", "-journal" };
 	/* Of a symlink cp -R would copy the link. */
-	char *from = url_file(pg->o->db), *real = real_path(from), *side;
+	char *from = url_file(pg->o->db), *real = real_path(from);
 	char *argv[] = { "cp", "-R", "--", real,
 		url_clone_file(pg->o->db, pg->name, pg->dir), NULL };
 	struct stat st;
@@ -452,7 +405,7 @@ clone_file(struct pg *pg, char **env)
 		return str("cannot clone %s: %s; create it, or let setup create it", from,
 			strerror(errno));
 	for (size_t i = 0; i < LEN(sides); i++) {
-		side = str("%s%s", real, sides[i]);
+		char *side = str("%s%s", real, sides[i]);
 		if (stat(side, &st) == 0 && st.st_size > 0)
 			return str("cannot clone %s: %s is not empty, so the database is "
 				"open or was not closed; close it, or let setup close it",
@@ -467,22 +420,20 @@ static const char *
 run_db_clone(struct pg *pg, char **env, char **url)
 {
 	char *what = str("db-clone: %s", pg->o->db_clone), *out = str("%s/db.out", pg->dir);
-	char **argv = proc_argv(pg->o->db_clone, NULL);
-	const char *why = run_command(pg, what, argv, env, out);
+	const char *why = run_command(pg, what, proc_argv(pg->o->db_clone, NULL), env, out);
 
 	if (why)
 		return why;
 	char *line = file_tail(out, 1);
 	if (truncate(out, 0) < 0)       /* only env has its password */
 		unlink(out);
-	if (*line)
-		*url = next_line(&line);
+	*url = next_line(&line);
 	return *url ? NULL : str("%s printed no URL", what);
 }
 
 /* Runs db-drop for what db-clone has made in the run directories that --clean got. */
 static const char *
-clean_commands(struct pg *pg, bool list)
+clean_commands(struct pg *pg, const char *suite, bool list)
 {
 	static const char script[] =
 		"for run; do for out in \"$run\"/*/db.out; do (dir=${out%%/*}\n"
@@ -493,10 +444,10 @@ clean_commands(struct pg *pg, bool list)
 		"echo \"- cannot drop $db: db-drop failed, see $dir/db.log\"; exit 1\n"
 		") || status=1; done; done; exit ${status-0}";
 	char *out = str("%s/db.out", pg->dir);
-	char *command = str(script, pg->suite->name, list ? "true" : "false",
+	char *command = str(script, suite, list ? "true" : "false",
 		pg->o->db_drop ? pg->o->db_drop : ":");
-	char **argv = proc_argv(command, &pg->plan->paths);
-	const char *why = run_command(pg, "db-drop", argv, environ, out);
+	const char *why = run_command(pg, "db-drop", proc_argv(command, &pg->plan->paths),
+		environ, out);
 
 	buf_read(pg->notes, out);
 	return why ? "" : NULL;         /* the notes say more */
@@ -527,13 +478,13 @@ pg_end(struct pg *pg, struct buf *notes)
 	if (pg->noted.n)
 		proc_pause(pg->w, pg->noted_at + SWEEP_MS);
 	for (size_t i = 0; i < pg->plan->nsuites; i++) {
-		pg_begin(pg, &pg->plan->suites[i], NULL, NULL, notes);
+		pg_begin(pg, &pg->plan->suites[i].o, NULL, NULL, notes);
 		pg->name = copy_name(pg);
 		if (!pg->db || !pg->db->seen)
 			continue;
 		if (pg->name && pg->w->slot == 0)
 			pg_drop(pg, NULL);
-		if (pg->noted.n && !pg->w->cancelled && !attach(pg, true).trouble)
+		if (pg->noted.n && !pg->w->cancelled)
 			sweep(pg, DROP);
 	}
 	for (struct session *db = pg->sessions; db; db = db->next)
@@ -638,27 +589,21 @@ pg_setup(struct pg *pg, bool begin)
 }
 
 const char *
-pg_clean(struct pg *pg, bool list)
+pg_clean(struct pg *pg, const char *suite, bool list)
 {
-	struct reply r;
-
 	if (pg->o->db_clone)
-		return clean_commands(pg, list);
+		return clean_commands(pg, suite, list);
 	if (!pg->db)
 		return NULL;            /* they are in the run directories */
-	r = attach(pg, true);
-	if (r.trouble)
-		return explain(&r, "the database server");
 	return sweep(pg, list ? LIST : CLEAN) < 0 ? "" : NULL;
 }
 
 void
 pg_strangers(struct pg *pg)
 {
-	char *ms = str("%" PRId64, proc_clock(pg->w) - pg->cloned_at);
 	struct reply r = ask(pg, sql_fmt("SELECT " WHO " FROM pg_stat_activity WHERE " CLIENTS
-		"%L AND backend_start > now() - %s * interval '1 ms'",
-		url_template(pg->o->db), ms));
+		"%L AND backend_start > now() - %s * interval '1 ms'", url_template(pg->o->db),
+		str("%" PRId64, proc_clock(pg->w) - pg->cloned_at)));
 
 	for (size_t i = 0; i < r.n; i++)
 		buf_fmt(pg->notes, "- a session on the template %s began during the attempt: "
@@ -668,23 +613,21 @@ pg_strangers(struct pg *pg)
 int
 pg_used(struct pg *pg)
 {
-	/* From 15 on a session has counted itself when it goes, before in a while. */
-	int tries, most = pg->db && pg->db->version < 150000 ? 20 : 2;
 	struct reply r = { 0 };
 
-	for (tries = 0; !r.n && tries < most; tries++) {
-		/* After a crash of the server its figures begin anew. */
-		if (!pg->db || !pg->unbroken || pg->db->version < 140000 || pg->w->cancelled)
-			return -1;
+	if (!pg->db || pg->db->version < 140000)
+		return -1;
+	/* From 15 on a session has counted itself when it goes, before in a while. */
+	int most = pg->db->version < 150000 ? 20 : 2;
+	for (int tries = 0; !r.n && pg->unbroken && tries < most; tries++) {
 		if (tries && most > 2)
 			proc_pause(pg->w, proc_clock(pg->w) + 50);
 		r = ask(pg, sql_fmt("SELECT 1 FROM pg_stat_database WHERE datname = %L "
 			"AND sessions > 0 UNION ALL SELECT 1 FROM pg_stat_activity WHERE "
 			CLIENTS "%L", pg->name, pg->name));
 	}
-	if (r.n)
-		return 1;
-	return pg->unbroken && !r.trouble ? 0 : -1;
+	/* After a crash of the server its figures begin anew. */
+	return pg->unbroken && !r.trouble ? r.n > 0 : -1;
 }
 
 int
@@ -721,13 +664,11 @@ pg_sessions(struct pg *pg, struct buf *b)
 bool
 pg_gone(struct pg *pg, const char *url)
 {
-	struct reply r;
-	struct stat st;
-
-	if (pg->o->db_clone || !url || !*url)
-		return !pg->o->db_clone;        /* of those nobody knows */
+	if (pg->o->db_clone)
+		return false;           /* of those nobody knows */
 	if (!pg->db)
-		return stat(url_file(url), &st) < 0;
-	r = ask(pg, sql_fmt("SELECT 1 FROM pg_database WHERE datname = %L", pg->name));
+		return access(url_file(url ? url : ""), F_OK) < 0;
+	struct reply r = ask(pg, sql_fmt("SELECT 1 FROM pg_database WHERE datname = %L",
+		pg->name));
 	return !r.trouble && r.n == 0;
 }

@@ -266,7 +266,7 @@ struct pg;                      /* a worker's sessions with database servers */
 
 /* What an error of the server means to us. */
 enum trouble {
-	SQL_FINE, SQL_OTHER, SQL_FORBIDDEN, SQL_IN_USE, SQL_IS_TEMPLATE, SQL_LATE,
+	SQL_FINE, SQL_OTHER, SQL_FORBIDDEN, SQL_IN_USE, SQL_LATE,
 	SQL_PASSING,            /* from here on another try may succeed */
 	SQL_NOT_YET, SQL_CROWDED, SQL_LOST
 };
@@ -278,7 +278,7 @@ void pg_end(struct pg *pg, struct buf *notes);
 bool pg_waits(const struct pg *pg);
 /* What the functions below are about: a suite's database, the name of its
  * clone, the attempt's directory; notes is told what there is to say. */
-void pg_begin(struct pg *pg, const struct suite *s, const char *name, const char *dir,
+void pg_begin(struct pg *pg, const struct opts *o, const char *name, const char *dir,
 	struct buf *notes);
 /* NULL, or in scratch memory why not:
  * Clones the template; *url is the clone's.  env: for cp, db-clone. */
@@ -287,7 +287,7 @@ const char *pg_clone(struct pg *pg, char **env, char **url, enum trouble *troubl
  * setup; after it: copies it for the run's clones, and unlocks. */
 const char *pg_setup(struct pg *pg, bool begin);
 /* Lists or drops leftovers and kept clones; "" where the notes say why not. */
-const char *pg_clean(struct pg *pg, bool list);
+const char *pg_clean(struct pg *pg, const char *suite, bool list);
 /* Drops a clone, or what there is of it; marks it, so that no run drops it. */
 int pg_drop(struct pg *pg, char **env);
 void pg_keep(struct pg *pg, const char *file);

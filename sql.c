@@ -417,7 +417,7 @@ static const struct error {
 		"server that writes" },
 	{ "42P04", SQL_PASSING, "; another run has the same id" },
 	{ "23505", SQL_PASSING, "; another run has the same id" },
-	{ "42809", SQL_IS_TEMPLATE, "" },
+	{ "42809", SQL_FORBIDDEN, "" },
 	{ "53300", SQL_CROWDED, "; raise max_connections, or lower jobs" },
 	{ "XX000", SQL_OTHER, "; if the collation version is the problem, run "
 		"ALTER DATABASE ... REFRESH COLLATION VERSION" },
@@ -515,7 +515,8 @@ bool
 sql_libpq(void)
 {
 	/* Not that of macOS, which can crash in a forked process. */
-	static const char *const names[] = { "libpq.so.5", "libpq.so", "/usr/pkg/lib/libpq.so.5" };
+	static const char *const names[] = { "libpq.so.5", "libpq.so",
+		"/usr/pkg/lib/libpq.so.5" };
 	static int have = -1;
 	const char *wanted = getenv("PRUN_LIBPQ");
 	void *lib = NULL;
@@ -592,8 +593,9 @@ static struct reply
 psql_start(struct session *db)
 {
 	char *password = getenv("PGPASSWORD");
-	char *argv[] = { "psql", "-XAtqw", "-v", "VERBOSITY=verbose", "-F", "\037", "-R", "\036",
-		"-d", url_admin(db->url, url_param(db->url, "dbname"), &password), NULL };
+	char *argv[] = { "psql", "-XAtqw", "-v", "VERBOSITY=verbose", "-F", "\037",
+		"-R", "\036", "-d", url_admin(db->url, url_param(db->url, "dbname"), &password),
+		NULL };
 	struct list env = { 0 };
 	struct spawn s = { .argv = argv };
 	int in[2] = { -1, -1 }, out[2] = { -1, -1 };

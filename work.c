@@ -682,7 +682,7 @@ begin(struct attempt *a, const struct file *f, int number)
 	a->junit = str("%s/junit.xml", a->dir);
 	a->log = str("%s/test.log", a->dir);
 	a->db = reopened ? getenv("PRUN_DB") : plan_clone(a->plan, f, number);
-	pg_begin(a->pg, a->suite, a->db, a->dir, &a->notes);
+	pg_begin(a->pg, a->o, a->db, a->dir, &a->notes);
 	a->nports = 1 + a->o->ports.n;
 	a->ports = scratch(a->nports * sizeof(*a->ports));
 	a->nstack = n + (a->o->server != NULL);
@@ -746,10 +746,10 @@ setup(struct attempt *a, const struct suite *s)
 
 	a->suite = s;
 	a->o = &s->o;
-	pg_begin(a->pg, a->suite, NULL, a->plan->dir, &a->notes);
+	pg_begin(a->pg, a->o, NULL, a->plan->dir, &a->notes);
 	make_env(a);
 	if (a->plan->o.clean) {
-		why = a->o->db ? pg_clean(a->pg, a->plan->o.list) : NULL;
+		why = a->o->db ? pg_clean(a->pg, s->name, a->plan->o.list) : NULL;
 	} else if (s->pytest && run_command(a, ask, log, NEVER, true)) {
 		fails(a, CAUSE_SPAWN, "no pytest for $PYTHON (default: python3): install it, "
 			"set PYTHON to a Python that has it, or set test");
