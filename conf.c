@@ -715,6 +715,8 @@ conf_read(struct plan *p, char **argv)
 	resolve(&r, &p->o, NOWHERE);
 	if (p->o.merge && !out)         /* never over the last run's report */
 		p->o.junit = NULL;
+	if (!p->o.history && p->o.junit && strcmp(p->o.junit, "-") && !is_special(p->o.junit))
+		p->o.history = str("%s.history", p->o.junit);
 	if (!p->nsuites)
 		add_suite(p, "", NULL);
 	for (size_t i = 0; i < p->nsuites; i++)

@@ -673,14 +673,6 @@ plan_collect(struct plan *p)
 
 /* ---- the history, and the order that it makes ---- */
 
-static char *
-history_path(const struct plan *p)
-{
-	if (p->o.history || !p->o.junit || !strcmp(p->o.junit, "-") || is_special(p->o.junit))
-		return p->o.history;
-	return str("%s.history", p->o.junit);
-}
-
 char *
 plan_history_line(int64_t ms, enum result result, const char *suite, const char *test)
 {
@@ -709,8 +701,8 @@ read_history(const struct plan *p)
 {
 	struct buf text = scratch_buf();
 
-	if (history_path(p))
-		buf_read(&text, history_path(p));
+	if (p->o.history)
+		buf_read(&text, p->o.history);
 	return text.s;
 }
 
@@ -757,12 +749,12 @@ use_history(struct plan *p)
 			p->files[n++] = *f;
 	}
 	p->nfiles = n;
-	if (p->o.last_failed && !history_path(p))
+	if (p->o.last_failed && !p->o.history)
 		bad("--last-failed", "there is no history; set junit or history, and run once");
 	if (p->o.last_failed && !n)
 		warn("--last-failed: %s", lines ? "the history has no file that did not pass"
 			: str("%s has no results yet; run once without --last-failed",
-			shown(history_path(p))));
+			shown(p->o.history)));
 	p->incomplete = p->incomplete || !n;
 	qsort(t, known, sizeof(*t), by_turn);
 	p->median_ms = known ? t[(known - 1) / 2].ms : 0;
@@ -772,7 +764,7 @@ void
 plan_history_write(const struct plan *p, const struct list *fresh)
 {
 	static void *lines;     /* the fresh ones, as a tree */
-	char *path = history_path(p), *line;
+	char *path = p->o.history, *line;
 	struct buf b = scratch_buf();
 
 	for (size_t i = 0; i < fresh->n; i++) {

@@ -120,10 +120,9 @@ lock_run(const char *path, bool empty)
 	static const char begin[] = "{\"prun\":\"";
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	char head[sizeof(begin)] = "", *name = str("%s/results.jsonl", path);
-
-	refuse_foreign(path);
 	int fd = open_regular(name, O_RDWR | O_NOFOLLOW | (empty ? O_CREAT : 0));
 	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof(head) - 1);
+
 	if (fd < 0 && empty && errno != EINVAL)
 		fatal(EXIT_RUN, "%s:", name);
 	if (strcmp(head, begin) && !(n == 0 && empty))
@@ -172,29 +171,27 @@ holds(const char *entry, const char *file)
 static void
 make_dir(struct plan *p, const char *path)
 {
-	const char *tmp = getenv("TMPDIR"), *history = p->o.history;
-	bool fresh = !path;
+	const char *tmp = getenv("TMPDIR");
 	struct list names = { 0 };
-	int fd;
 
-	if (fresh)
+	if (!path)
 		path = str("%s/prun-%s", tmp && *tmp ? tmp : "/tmp", p->id);
-	if (mkdir(path, 0700) < 0 && (errno != EEXIST || fresh))
+	if (mkdir(path, 0700) < 0 && errno != EEXIST)
 		fatal(EXIT_RUN, "%s:", path);
+	refuse_foreign(path);
 	p->dir = real_path(path);
 	if (!p->dir || list_dir(&names, path) < 0)
 		fatal(EXIT_RUN, "%s:", path);
 	/* Killed as it began or emptied one, a run left results.jsonl alone. */
-	fd = lock_run(path, !names.n || (names.n == 1 && !strcmp(*names.v, "results.jsonl")));
+	bool empty = !names.n || (names.n == 1 && !strcmp(*names.v, "results.jsonl"));
+	int fd = lock_run(path, empty);
 	if (fd < 0)
 		exit(EXIT_USAGE);
-	if (!history && p->o.junit)
-		history = str("%s.history", p->o.junit);
 	for (size_t i = 0; i < names.n; i++) {
 		char *name = str("%s/%s", p->dir, names.v[i]);
 		/* By results.jsonl we know it again, should we be killed. */
 		if (strcmp(names.v[i], "results.jsonl") && !holds(name, p->o.junit)
-		&& !holds(name, history) && remove_tree(name) < 0)
+		&& !holds(name, p->o.history) && remove_tree(name) < 0)
 			fatal(EXIT_RUN, "%s:", name);
 	}
 	list_free(&names);
@@ -583,7 +580,7 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 	list_free(&ended);
 	if (stays)
 		show_say(show, "\nkept: %s", p->dir);
-	show_end(show, sig ? 128 + sig : status, sig, ms, report);
+	show_end(show, sig ? 128 + sig : status, ms, report);
 	if (p->o.audit && !sig)
 		run_audit(p, records, show);
 	if (!stays && remove_tree(p->dir) < 0)
@@ -703,6 +700,7 @@ clean_mode(struct plan *p)
 		bad("--clean", "needs db in prun.conf, or a run directory to remove");
 	for (size_t i = 0; i < p->paths.n; i++) {
 		char *dir = conf_path(p, p->paths.v[i]);
+		refuse_foreign(dir);
 		int fd = lock_run(dir, false);
 		if (fd < 0 && named)
 			exit(EXIT_USAGE);

@@ -523,8 +523,8 @@ char *show_why(const char *path, const struct outcome *o, struct buf *notes);
 void show_result(struct show *s, const struct file *f, const char *dir, const char *url);
 /* Draws the workers' lines if they are due; when next. */
 int64_t show_draw(struct show *s, const struct slot *v, int n, bool now);
-/* The table and the last lines, and summary.json; cut: by a signal. */
-void show_end(struct show *s, int status, bool cut, int64_t ms, const char *report);
+/* The table and the last lines, and summary.json; status: 128 + a signal. */
+void show_end(struct show *s, int status, int64_t ms, const char *report);
 /* Writes without waiting; the descriptor to be polled for the rest, or -1. */
 int show_write(struct show *s);
 /* Takes a property of a suite into the part of its file. */

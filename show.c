@@ -204,13 +204,11 @@ progress(const struct show *s, const struct slot *v, int n, int64_t now)
 	int failed = 0;
 
 	for (int i = 0; i < (int)p->nfiles; i++) {
-		if (s->records[i].ended) {
+		if (s->records[i].ended)
 			failed += s->records[i].o.result >= FAIL;
-			continue;
-		}
-		/* Far below 0 where the history does not know a file. */
-		left += p->files[i].expect_ms < 0 ? -(INT64_C(1) << 40)
-			: p->files[i].expect_ms;
+		else    /* far below 0 where the history does not know a file */
+			left += p->files[i].expect_ms < 0 ? -(INT64_C(1) << 40)
+				: p->files[i].expect_ms;
 	}
 	for (int i = 0; i < n; i++)
 		left -= v[i].phase == IDLE ? 0 : now - v[i].since;
@@ -257,12 +255,11 @@ show_draw(struct show *s, const struct slot *v, int n, bool now)
 static char *
 percent(const char *text, const char *set)
 {
-	const char *s = shown(text);
-	char *all = scratch(3 * strlen(s) + 1), *to = all;
+	struct buf b = scratch_buf();
 
-	for (; *s; s++)
-		to += sprintf(to, strchr(set, *s) ? "%%%02X" : "%c", (unsigned char)*s);
-	return all;
+	for (text = shown(text); *text; text++)
+		buf_fmt(&b, strchr(set, *text) ? "%%%02X" : "%c", (unsigned char)*text);
+	return b.s;
 }
 
 /* A command for GitHub, which heeds no other line. */
@@ -279,7 +276,6 @@ annotate(struct show *s, const struct file *f, char *const note[FIELDS])
 {
 	const char *source = *note[SOURCE] ? note[SOURCE] : f->path, *path = source;
 	const char *top = getenv("GITHUB_WORKSPACE");
-	int line = atoi(note[LINE]);
 
 	if (!s->github || !s->records[f->index].ended || s->annotated++ >= ANNOTATIONS)
 		return;
@@ -288,8 +284,8 @@ annotate(struct show *s, const struct file *f, char *const note[FIELDS])
 	if (top && starts(path, str("%s/", top)))
 		source = path + strlen(top) + 1;
 	put_command(s, str("::error file=%s%s,title=%s::%s", percent(source, "%:,"),
-		line > 0 ? str(",line=%d", line) : "", percent(note[NAME], "%:,"),
-		percent(note[MESSAGE], "%")));
+		atoi(note[LINE]) > 0 ? str(",line=%d", atoi(note[LINE])) : "",
+		percent(note[NAME], "%:,"), percent(note[MESSAGE], "%")));
 }
 
 /* The path of a file, relative to where the user stands. */
@@ -417,8 +413,7 @@ show_again(struct show *s, const struct file *f, const char *path)
 	buf_char(&s->out, '\n');
 }
 
-/* The logs of an attempt and what its test left, or nothing if its directory cannot
- * be read. */
+/* The logs of an attempt and what its test left. */
 static struct list
 list_left(const char *dir)
 {
@@ -462,8 +457,7 @@ show_details(struct show *s, const struct file *f, char *notes, const char *dir,
 	char *id = NULL;
 	int tests = show_notes(s, f, false, notes, &id);
 
-	if (o->cause == CAUSE_SERVER_DIED || o->cause == CAUSE_SERVER_NOT_READY
-	|| o->cause == CAUSE_PORT)
+	if (o->cause >= CAUSE_SERVER_DIED && o->cause <= CAUSE_PORT)
 		show_tail(s, dir, f->suite->o.services[o->service].name);
 	else if (o->result != CANCEL && (!tests || o->result == TIMEOUT))
 		show_tail(s, dir, "test");
@@ -525,14 +519,6 @@ json_file(struct buf *b, const struct file *f)
 }
 
 static void
-write_line(struct show *s, struct buf *b)
-{
-	buf_str(b, "}\n");
-	if (s->jsonl >= 0 && write_all(s->jsonl, b->s, b->n) < 0)
-		s->jsonl = -1;          /* it stays open: closing it would unlock it */
-}
-
-static void
 write_result(struct show *s, const struct file *f, const char *why, const char *dir,
 	const char *url)
 {
@@ -557,7 +543,9 @@ write_result(struct show *s, const struct file *f, const char *why, const char *
 		fill(&b, ",'database':%s", url);
 	if (o->connected || o->unused)
 		fill(&b, ",'database_used':%s", o->connected ? "yes" : "no");
-	write_line(s, &b);
+	buf_str(&b, "}\n");
+	if (s->jsonl >= 0 && write_all(s->jsonl, b.s, b.n) < 0)
+		s->jsonl = -1;          /* it stays open: closing it would unlock it */
 }
 
 /* The value of a key of ours as text, "" where there is none.  Inside a string
@@ -619,7 +607,6 @@ int
 show_read(struct plan *p, struct record **records, const char *dir)
 {
 	struct buf b = scratch_buf();
-	size_t n = 0;
 	int r = buf_read(&b, str("%s/results.jsonl", dir));
 	char *end = strrchr(b.s, '\n'), *line = b.s;
 
@@ -636,24 +623,21 @@ show_read(struct plan *p, struct record **records, const char *dir)
 	p->base = json_value(line, "base");
 	p->o.audit = json_number(line, "audit", 1);
 	p->began = 1;           /* 0 is never */
-	for (char *s = line; (s = strstr(s, "{\"index\"")); s++)
-		n++;
-	p->files = scratch(n * sizeof(*p->files));
-	*records = scratch(n * sizeof(**records));
 	for (char *s = line; (s = strstr(s, "{\"index\"")); s++) {
-		(*records)[p->nfiles].o = (struct outcome){ .result = CANCEL, .attempt = 1,
-			.cause = CAUSE_CANCELLED, .why = "! the run ended before it did" };
+		p->files = grow(p->files, &p->capfiles, p->nfiles + 1, sizeof(*p->files));
 		struct file *f = &p->files[p->nfiles];
-		f->index = (int)p->nfiles++;
+		*f = (struct file){ .index = (int)p->nfiles++, .path = json_value(s, "path"),
+			.suite = scratch(sizeof(*f->suite)), .test = json_value(s, "file"),
+			.copy = (int)json_number(s, "copy", 1) };
+		f->suite->name = json_value(s, "suite");
 		/* A damaged one that follows no other is none. */
-		f->copy = (int)json_number(s, "copy", 1);
 		if (f->copy > 1 && (f->index == 0 || f[-1].copy != f->copy - 1))
 			f->copy = 0;
-		f->suite = scratch(sizeof(*f->suite));
-		f->suite->name = json_value(s, "suite");
-		f->test = json_value(s, "file");
-		f->path = json_value(s, "path");
 	}
+	*records = scratch(p->nfiles * sizeof(**records));
+	for (size_t i = 0; i < p->nfiles; i++)
+		(*records)[i].o = (struct outcome){ .result = CANCEL, .attempt = 1,
+			.cause = CAUSE_CANCELLED, .why = "! the run ended before it did" };
 	while ((line = next_line(&b.s)))
 		read_ended(p, *records, line);
 	return *p->id ? 0 : -1;
@@ -694,7 +678,7 @@ static const char page_head[] =
 	"td + td + td + td { width: 100%; white-space: normal; overflow-wrap: anywhere }\n"
 	"pre { background: #8882; overflow: auto; max-height: 30rem; white-space: pre-wrap }\n"
 	"b { color: #d9363e } b.PASS { color: #1f883d }\n"
-	"b.FLAKY, b.SKIP, b.NONE { color: #b26a00 }\n";
+	"b.FLAKY, b.SKIP, b.NONE { color: #b26a00 }\n</style>";
 
 static const char page_search[] =
 	"<input type=search placeholder=Search aria-label=Search hidden><script>\n"
@@ -770,8 +754,8 @@ read_rows(struct page *page, struct reader *r)
 			page->n += !row || row->is.file || row->tests;
 			page->rows = grow(page->rows, &page->cap, page->n, sizeof(*row));
 			row = &page->rows[page->n - 1];
-			*row = (struct row){ .number = (int)page->n - 1 };
-			row->name = shown(xml_attr(r, "name"));
+			*row = (struct row){ .name = shown(xml_attr(r, "name")),
+				.number = (int)page->n - 1, .failures = scratch_buf() };
 		} else if (row && !strcmp(tag, "property") && !row->tests) {
 			show_property(&row->is, r);
 		} else if (row && !strcmp(tag, "testcase")) {
@@ -871,9 +855,8 @@ page_rows(struct buf *b, const struct page *page, size_t n, size_t most)
 static void
 draw_bar(struct buf *b, const struct row *row, int64_t total)
 {
-	static const char *const names[] = { "clone", "start", "wait", "stop", "test" };
-	static const char *const fills[] = { "#8e6bbf", "#4f86d9", "#8884", "#888",
-		"#2f9e5b", NULL };
+	static const char *const names[] = { "clone", "start", "wait", "test" };
+	static const char *const fills[] = { "#8e6bbf", "#4f86d9", "#8884", "#2f9e5b", "#888" };
 	const char *result = result_name[row->is.result], *colour = NULL, *s = row->is.phases;
 	double from = 0, to;
 	char name[8];
@@ -956,16 +939,15 @@ show_page(const struct plan *p, const char *report)
 	for (size_t i = 0; i < page.n; i++)
 		finish_row(&page, &page.rows[i]);
 	buf_str(&b, page_head);
-	for (int k = 0; k < RESULTS; k++)
-		fill(&b, "#%h:checked ~ * .f:not(.%h) { display: none }\n", result_name[k],
-			result_name[k]);
-	buf_str(&b, "</style><h1>");
+	buf_str(&b, "<h1>");
 	put_counts(&b, page.count);
 	fill(&b, "</h1>\n<input type=radio name=f id=all checked><label for=all>all</label>\n");
 	for (int k = 0; k < RESULTS; k++)
 		if (page.count[k])
-			fill(&b, "<input type=radio name=f id=%h><label for=%h>%d %h</label>\n",
-				result_name[k], result_name[k], page.count[k], result_word[k]);
+			fill(&b, "<style>#%h:checked ~ * .f:not(.%h) { display: none }</style>"
+				"<input type=radio name=f id=%h><label for=%h>%d %h</label>\n",
+				result_name[k], result_name[k], result_name[k],
+				result_name[k], page.count[k], result_word[k]);
 	buf_str(&b, page_search);
 	page_timeline(&b, &page);
 	if (page.n)
@@ -976,8 +958,6 @@ show_page(const struct plan *p, const char *report)
 	page_rows(&b, &page, page.n, PAGE_MOST);
 	if (*path && file_write(path, b.s, b.n, 0666) < 0)
 		warn("%s:", path);
-	for (size_t i = 0; i < page.n; i++)
-		buf_free(&page.rows[i].failures);
 	free(page.rows);
 }
 
@@ -1007,9 +987,8 @@ show_open(const struct plan *p, const struct record *records)
 		buf_str(&b, i ? "}," : "");
 		json_file(&b, &p->files[i]);
 	}
-	buf_str(&b, p->nfiles ? "}]" : "]");
-	write_line(s, &b);
-	if (s->jsonl < 0)
+	buf_str(&b, p->nfiles ? "}]}\n" : "]}\n");
+	if (s->jsonl < 0 || write_all(s->jsonl, b.s, b.n) < 0)
 		fatal(EXIT_RUN, "%s:", path);
 	/* What tests print is no command of theirs: they cannot know the word. */
 	if (on_github(p) && !p->o.clean && !p->o.reopen) {
@@ -1120,8 +1099,7 @@ struct sums {
 	int unused, connected;  /* databases */
 	int64_t ms;             /* of all together */
 	int64_t wall;           /* from the first one's begin to the last one's end */
-	int64_t longest;        /* of one file: */
-	const struct file *slowest;
+	size_t slowest;         /* index of a file */
 };
 
 /* Counts the files of a suite (NULL: all, which took wall ms), and appends it as JSON. */
@@ -1145,10 +1123,8 @@ sum_up(const struct show *s, const struct suite *suite, int64_t wall, struct buf
 		sums.unused += o->unused;
 		sums.connected += o->connected;
 		sums.ms += o->ms;
-		if (o->ms > sums.longest) {
-			sums.longest = o->ms;
-			sums.slowest = &s->plan->files[i];
-		}
+		if (o->ms > s->records[sums.slowest].o.ms)
+			sums.slowest = i;
 		from = o->ms && o->begin < from ? o->begin : from;
 		to = o->ms && o->begin + o->ms > to ? o->begin + o->ms : to;
 	}
@@ -1181,7 +1157,7 @@ show_suite(struct show *s, const struct suite *suite, struct buf *b)
 }
 
 void
-show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
+show_end(struct show *s, int status, int64_t ms, const char *report)
 {
 	const struct plan *p = s->plan;
 	char *path = str("%s/summary.json", p->dir);
@@ -1204,10 +1180,11 @@ show_end(struct show *s, int status, bool cut, int64_t ms, const char *report)
 	put_counts(&s->out, all.n);
 	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));
 	/* It has to be split for a faster run: the others would have ended well before. */
-	if (!p->o.quiet && !cut && p->nfiles > 2 && ms >= 2000 && all.longest > ms * 9 / 10
-	&& all.longest * 3 / 4 * (p->workers - 1) > all.ms - all.longest)
+	int64_t longest = p->nfiles ? s->records[all.slowest].o.ms : 0;
+	if (!p->o.quiet && status < 128 && p->nfiles > 2 && ms >= 2000 && longest > ms * 9 / 10
+	&& longest * 3 / 4 * (p->workers - 1) > all.ms - longest)
 		buf_fmt(&s->out, "the slowest file limits the run: %s, %.1fs\n",
-			title(s, all.slowest), seconds(all.longest));
+			title(s, &p->files[all.slowest]), seconds(longest));
 	if (report)
 		put_line(s, str("report: %s", report));
 	if (s->jsonl < 0)
