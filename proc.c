@@ -785,7 +785,6 @@ http_says_yes(const struct readiness *r, int fd, struct buf *why)
 		"Connection: close\r\n\r\n", r->arg, r->port);
 	int64_t deadline = proc_clock(r->w) + 5000;
 	char answer[300] = "";
-	const char *text;
 	size_t n = 0;
 	ssize_t got = 1;
 
@@ -805,7 +804,7 @@ http_says_yes(const struct readiness *r, int fd, struct buf *why)
 	}
 	if (!n && why->n && proc_late(r->w, r->deadline))
 		return false;           /* cut short; what was said before stands */
-	text = strstr(answer, "\r\n\r\n");
+	const char *text = strstr(answer, "\r\n\r\n");
 	text = text ? text + 4 : "";
 	why->n = 0;
 	buf_fmt(why, n ? "GET %s on port %d answers %s: %s"

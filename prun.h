@@ -418,7 +418,6 @@ struct slot {
 	int64_t since;          /* when the order was given */
 	bool parked;            /* the database server has no room for it */
 	bool testing;           /* its test was told to begin, and has not ended */
-	int turn;               /* of its attempt, from 1 */
 };
 
 /* How a child is started. */

@@ -21,7 +21,7 @@ struct run {
 	struct slot *slots, *end;       /* workers now */
 	struct pollfd *fds;
 	int most;               /* workers that there may be */
-	int turns, begun;       /* attempts, and tests that have begun */
+	int begun;              /* tests */
 	bool freed;             /* an attempt has ended */
 	int *order;             /* files in the order of their turn */
 	size_t first;           /* in order: of those that have not had it */
@@ -140,7 +140,7 @@ begin_test(struct run *r)
 
 	for (struct slot *s = r->slots; s < r->end; s++) {
 		testing += s->testing;
-		if (s->phase == PREPARED && !s->testing && (!first || s->turn < first->turn))
+		if (s->phase == PREPARED && !s->testing && (!first || s->since < first->since))
 			first = s;
 	}
 	if (first && testing < r->p->workers) {
@@ -359,6 +359,17 @@ tell_reopened(struct run *r, const char *url)
 
 /* ---- news ---- */
 
+/* Whether a worker's word can be true: without a test that has ended there is
+ * only ERROR or CANCEL, and what is green has no cause. */
+static bool
+is_sound(const struct outcome *o, const struct order *given)
+{
+	bool well = o->result > NONE || (!o->cause && (o->result != PASS || !o->status));
+
+	return o->file == given->file && o->attempt == given->attempt
+		&& (o->result >= ERROR || (o->tested && well));
+}
+
 /* Takes a piece of news; whether it ends the order that is under way. */
 static bool
 take_news(struct run *r, struct slot *s, const struct news *n)
@@ -382,8 +393,7 @@ take_news(struct run *r, struct slot *s, const struct news *n)
 		tell_reopened(r, n->o.why);
 		return false;
 	case NEWS_RESULT:
-		/* What was not tested has not passed, whatever a worker says. */
-		if (n->o.tested || n->o.result >= ERROR || r->p->o.reopen)
+		if (r->p->o.reopen || is_sound(&n->o, &s->order))
 			take_result(r, s, &n->o);
 		else
 			lose_attempt(r, s, "its worker contradicts itself");
@@ -513,7 +523,6 @@ give_file(struct run *r, struct slot *s)
 		memmove(next + 1, next, (size_t)(o - next) * sizeof(*o));
 		r->first++;
 		r->running++;
-		s->turn = ++r->turns;
 		order(s, (struct order){ ORDER_RUN, file, r->records[file].attempts + 1, 0 });
 		return true;
 	}

@@ -29,7 +29,6 @@ struct attempt {
 	struct list env;        /* of the test; first what is ours */
 	size_t ours;
 	struct proc test;
-	bool cloned;
 	int64_t waited;         /* for its turn, with its stack ready */
 	const char *why;        /* the cause in words, or NULL */
 	struct buf notes;
@@ -41,11 +40,10 @@ struct attempt {
 static size_t
 env_find(const struct attempt *a, const char *name, size_t n)
 {
-	size_t i;
+	size_t i = 0;
 
-	for (i = 0; i < a->env.n; i++)
-		if (!strncmp(a->env.v[i], name, n) && a->env.v[i][n] == '=')
-			break;
+	while (i < a->env.n && (strncmp(a->env.v[i], name, n) || a->env.v[i][n] != '='))
+		i++;
 	return i;
 }
 
@@ -163,22 +161,21 @@ write_env(struct attempt *a)
 {
 	char *path = str("%s/env", a->dir);
 	struct buf b = scratch_buf();
-	struct list all = { 0 };
+	struct list more = { 0 };
 
-	for (size_t i = 0; i < a->ours; i++)
-		list_add(&all, a->env.v[i]);
 	/* For psql and its like, which cannot read a driver's URL. */
 	if (a->db_url)
-		url_env(a->db_url, &all);
-	for (size_t i = 0; i < all.n; i++) {
-		size_t n = strcspn(all.v[i], "=") + 1;
-		buf_fmt(&b, "export %.*s", (int)n, all.v[i]);
-		buf_quote(&b, all.v[i] + n);
+		url_env(a->db_url, &more);
+	for (size_t i = 0; i < a->ours + more.n; i++) {
+		char *s = i < a->ours ? a->env.v[i] : more.v[i - a->ours];
+		size_t n = strcspn(s, "=") + 1;
+		buf_fmt(&b, "export %.*s", (int)n, s);
+		buf_quote(&b, s + n);
 		buf_char(&b, '\n');
 	}
 	if (file_write(path, b.s, b.n, 0600) < 0)
 		buf_fmt(&a->notes, "- %s: %s\n", path, strerror(errno));
-	list_free(&all);
+	list_free(&more);
 }
 
 /* ---- the steps ---- */
@@ -234,7 +231,6 @@ static bool
 clone(struct attempt *a)
 {
 	enum trouble trouble;
-	const char *why;
 
 	if (!a->db)
 		return true;
@@ -242,11 +238,10 @@ clone(struct attempt *a)
 	make_env(a);
 	if (a->o->db_clone)
 		write_env(a);           /* for --clean, should we die */
-	why = pg_clone(a->pg, a->env.v, &a->db_url, &trouble);
+	const char *why = pg_clone(a->pg, a->env.v, &a->db_url, &trouble);
 	/* Then another worker makes it. */
 	a->out.crowded = trouble == SQL_CROWDED && !a->w->cancelled
 		&& (a->plan->workers > 1 || a->plan->o.ahead);
-	a->cloned = !a->out.crowded;
 	if (why) {
 		a->out.fatal = !a->w->cancelled && trouble < SQL_PASSING;
 		fails(a, CAUSE_DATABASE, why);
@@ -429,12 +424,10 @@ interrupt(struct attempt *a)
 	killpg(a->test.pid, sigs[a->o->timeout_signal]);
 	killpg(a->test.pid, SIGCONT);
 	int64_t until = proc_clock(a->w) + 2000;
-	while (!a->w->cancelled && !proc_late(a->w, until)) {
-		/* sh -c dies of INT at once, pytest in it writes. */
-		if (proc_ended(&a->test) && proc_left(a->w, &a->test, NULL) == 0)
-			break;
+	/* sh -c dies of INT at once, pytest in it writes. */
+	while ((!proc_ended(&a->test) || proc_left(a->w, &a->test, NULL))
+	&& !a->w->cancelled && !proc_late(a->w, until))
 		proc_wait(a->w, NULL, 0, until);
-	}
 }
 
 /* Waits for the end of the test, or for a cause to end it. */
@@ -560,8 +553,6 @@ look(struct attempt *a)
 static void
 judge_isolation(struct attempt *a)
 {
-	const char *why;
-
 	if (!a->db_url || !a->out.tested || a->w->cancelled)
 		return;
 	int used = pg_used(a->pg);
@@ -569,7 +560,7 @@ judge_isolation(struct attempt *a)
 	if (used != 0 || a->out.result != PASS)
 		return;
 	a->out.unused = true;
-	why = str("nobody has connected to its database %s: does the server read %s?",
+	const char *why = str("nobody has connected to its database %s: does the server read %s?",
 		a->db, a->o->db_env.n ? a->o->db_env.v[0] : "PRUN_DB_URL");
 	if (a->o->db_unused)
 		fails(a, CAUSE_DATABASE, why);
@@ -580,9 +571,7 @@ judge_isolation(struct attempt *a)
 static void
 add_lines(struct buf *to, const char *what, char *lines)
 {
-	char *line;
-
-	while ((line = next_line(&lines)))
+	for (char *line; (line = next_line(&lines));)
 		buf_fmt(to, "- %s: %s\n", what, line);
 }
 
@@ -633,7 +622,7 @@ keep_or_drop(struct attempt *a)
 	enum result r = a->out.result;
 	int keep = a->o->keep;
 
-	if (!a->cloned)
+	if (!a->out.began[CLONING] || a->out.crowded)
 		return;
 	a->out.kept = r != CANCEL && a->db_url && (keep == KEEP_ALWAYS || keep == KEEP_RUN
 		|| (keep == KEEP_FAILED && r >= FAIL && a->out.tested));
