@@ -502,7 +502,7 @@ static int
 merge_mode(const struct plan *p)
 {
 	static struct parts parts, units;       /* never freed */
-	struct list history = { 0 };
+	static struct list history;             /* the same */
 	struct counts total;
 	size_t n = 0;
 
