@@ -15,7 +15,6 @@ extern char **environ;
 
 #define CLASS_RUN 1886549358    /* advisory locks: "prun", with the run's id, */
 #define CLASS_TEMPLATE 1886549359       /* and with the template's hash */
-#define ANSWER_MS 60000         /* for answers that should take no time */
 #define SWEEP_MS 5000           /* between the two looks for leftovers */
 
 struct pg {
@@ -50,14 +49,14 @@ pg_begin(struct pg *pg, const struct opts *o, const char *name, const char *dir,
 	/* A session on the template would be in the way of its clones. */
 	if (!base || !strcmp(base, url_template(o->db)))
 		base = "postgres";
-	url = url_admin(url, base, NULL);
+	url = url_admin(url, base, "");
 	pg->db = pg->sessions;
 	while (pg->db && strcmp(pg->db->url, url))
 		pg->db = pg->db->next;
 	if (!pg->db) {
 		pg->db = xcalloc(1, sizeof(*pg->db));
 		*pg->db = (struct session){ .w = pg->w, .url = xstrdup(url),
-			.answer_ms = ANSWER_MS, .next = pg->sessions };
+			.next = pg->sessions };
 		pg->sessions = pg->db;
 	}
 }
@@ -74,12 +73,10 @@ lock_run(struct pg *pg, const char *function, const char *run)
 static struct reply
 attach(struct pg *pg, bool heed)
 {
-	struct reply r = { 0 };
-
 	if (pg->db->open)
-		return r;
+		return (struct reply){ 0 };
 	pg->unbroken = false;
-	r = sql_open(pg->db, heed);
+	struct reply r = sql_open(pg->db, heed);
 	return r.trouble ? r : lock_run(pg, "advisory_lock_shared", pg->plan->id);
 }
 
@@ -88,10 +85,10 @@ attach(struct pg *pg, bool heed)
 static struct reply
 ask(struct pg *pg, const char *statement)
 {
-	void (*watching)(void *) = pg->w->watch;
+	int64_t watch_at = pg->w->watch_at;
 	struct reply r = { 0 };
 
-	pg->w->watch = NULL;            /* it would talk in between */
+	pg->w->watch_at = NEVER;        /* it would talk in between */
 	for (int tries = 0; pg->db; tries++) {
 		r = attach(pg, false);
 		if (!r.trouble)
@@ -100,7 +97,7 @@ ask(struct pg *pg, const char *statement)
 			break;
 		proc_pause(pg->w, proc_clock(pg->w) + (100 << tries));
 	}
-	pg->w->watch = watching;
+	pg->w->watch_at = watch_at;
 	return r;
 }
 
@@ -112,14 +109,11 @@ watch(void *arg)
 	struct pg *pg = arg;
 	size_t mark = scratch_mark();
 
-	pg->w->watch = NULL;
-	pg->db->answer_ms = 2000;
+	pg->w->watch_at = NEVER;
 	if (pg->db->open)
 		sql_do(pg->db, "SELECT 1");
 	attach(pg, true);
-	pg->db->answer_ms = ANSWER_MS;
 	pg->w->watch_at = proc_clock(pg->w) + (pg->db->open ? 800 : 200);
-	pg->w->watch = watch;
 	scratch_release(mark);
 }
 
@@ -147,9 +141,9 @@ lock_template(struct pg *pg, const char *function)
 
 /* What went wrong, or NULL. */
 static const char *
-explain(const struct reply *r, const char *what)
+explain(struct reply r, const char *what)
 {
-	return r->trouble ? str("%s: %s%s", what, r->message, r->advice) : NULL;
+	return r.trouble ? str("%s: %s%s", what, r.message, r.advice) : NULL;
 }
 
 /* Ends the sessions on a database that we may end, or only names them all. */
@@ -159,7 +153,7 @@ end_sessions(struct pg *pg, const char *name, bool only_name)
 	static const char may_end[] = "(pg_has_role(usesysid, 'USAGE') "
 		"OR pg_has_role('pg_signal_backend', 'USAGE')) AND (NOT rolsuper OR "
 		"current_setting('is_superuser')::bool)";
-	struct session second = { .w = pg->w, .url = pg->db->url, .answer_ms = ANSWER_MS };
+	struct session second = { .w = pg->w, .url = pg->db->url };
 	struct reply r = sql_open(&second, false);
 
 	/* Without the filter one autovacuum worker makes the whole query fail; it is
@@ -205,12 +199,12 @@ static struct reply
 copy_database(struct pg *pg, const char *from, const char *name)
 {
 	static const char *const words[] = { "", " STRATEGY wal_log", " STRATEGY file_copy" };
-	int strategy = pg->db->version < 150000 ? STRATEGY_AUTO : pg->o->db_strategy;
+	int strategy = pg->o->db_strategy;
 
-	if (pg->o->db_strategy == STRATEGY_AUTO && pg->db->reflinks)
+	if (strategy == STRATEGY_AUTO && pg->db->reflinks)
 		strategy = STRATEGY_FILE_COPY;
 	sql_send(pg->db, sql_fmt("CREATE DATABASE %I TEMPLATE %I%s", name, from,
-		words[strategy]));
+		pg->db->version < 150000 ? "" : words[strategy]));
 	struct reply r = sql_reply(pg->db, proc_clock(pg->w) + 250, true);
 	if (r.trouble == SQL_LATE) {
 		if (pg->o->db_terminate)
@@ -376,13 +370,12 @@ sweep(struct pg *pg, enum sweep how)
 static const char *
 run_command(struct pg *pg, const char *what, char **argv, char **env, const char *out)
 {
-	int64_t deadline = out ? NEVER : proc_clock(pg->w) + ANSWER_MS;
+	int64_t deadline = out ? NEVER : proc_clock(pg->w) + 60000;
 	char *log = str("%s/db.log", pg->dir);
 	struct spawn s = { .argv = argv, .env = env, .log = log };
 	struct stat st;
 
-	if (out)
-		s.out = open(out, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	s.out = open(out ? out : log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	const char *why = s.out < 0 ? strerror(errno)
 		: proc_run(pg->w, &s, deadline, out != NULL, pg->o->grace_ms, pg->notes);
 	close_keep(s.out);
@@ -431,28 +424,6 @@ run_db_clone(struct pg *pg, char **env, char **url)
 	return *url ? NULL : str("%s printed no URL", what);
 }
 
-/* Runs db-drop for what db-clone has made in the run directories that --clean got. */
-static const char *
-clean_commands(struct pg *pg, const char *suite, bool list)
-{
-	static const char script[] =
-		"for run; do for out in \"$run\"/*/db.out; do (dir=${out%%/*}\n"
-		"[ -e \"$out\" ] && . \"$dir/env\" && [ \"$PRUN_SUITE\" = '%s' ] || exit 0\n"
-		"db=\"$PRUN_DB (of $PRUN_FILE)\"\n"
-		"if %s; then echo \"- $db\"; exit; fi\n"
-		"(%s\n) >>\"$dir/db.log\" 2>&1 && rm \"$out\" && echo \"- dropped $db\" && exit\n"
-		"echo \"- cannot drop $db: db-drop failed, see $dir/db.log\"; exit 1\n"
-		") || status=1; done; done; exit ${status-0}";
-	char *out = str("%s/db.out", pg->dir);
-	char *command = str(script, suite, list ? "true" : "false",
-		pg->o->db_drop ? pg->o->db_drop : ":");
-	const char *why = run_command(pg, "db-drop", proc_argv(command, &pg->plan->paths),
-		environ, out);
-
-	buf_read(pg->notes, out);
-	return why ? "" : NULL;         /* the notes say more */
-}
-
 /* ---- what workers ask for ---- */
 
 struct pg *
@@ -460,8 +431,7 @@ pg_open(struct worker *w, const struct plan *p)
 {
 	struct pg *pg = xcalloc(1, sizeof(*pg));
 
-	pg->w = w;
-	pg->plan = p;
+	*pg = (struct pg){ .w = w, .plan = p };
 	return pg;
 }
 
@@ -513,7 +483,7 @@ pg_clone(struct pg *pg, char **env, char **url, enum trouble *trouble)
 		if (again)
 			proc_pause(pg->w, proc_clock(pg->w) + (500 << tries));
 		if (!again || pg->w->cancelled)
-			return explain(&r, str("cannot clone database %s",
+			return explain(r, str("cannot clone database %s",
 				url_template(pg->o->db)));
 		/* An answer may have been lost, or the name is taken: drop what is there. */
 		if (pg->db->seen)
@@ -535,8 +505,7 @@ pg_drop(struct pg *pg, char **env)
 
 	pg->w->watch = NULL;
 	if (pg->db) {
-		struct reply r = drop_clone(pg, pg->name);
-		why = explain(&r, "cannot drop database");
+		why = explain(drop_clone(pg, pg->name), "cannot drop database");
 	} else if (!pg->o->db_clone) {
 		if (remove_tree(url_clone_file(pg->o->db, pg->name, pg->dir)) < 0)
 			why = str("cannot remove it: %s", strerror(errno));
@@ -554,10 +523,9 @@ pg_drop(struct pg *pg, char **env)
 void
 pg_keep(struct pg *pg, const char *file)
 {
-	char *comment = str("prun keep %s %s", pg->plan->started, file);
-
 	pg->w->watch = NULL;
-	struct reply r = ask(pg, sql_fmt("COMMENT ON DATABASE %I IS %L", pg->name, comment));
+	struct reply r = ask(pg, sql_fmt("COMMENT ON DATABASE %I IS %L", pg->name,
+		str("prun keep %s %s", pg->plan->started, file)));
 	if (r.trouble)
 		buf_fmt(pg->notes, "- %s could not be marked as kept, so the next run will "
 			"drop it: %s\n", pg->name, r.message);
@@ -581,21 +549,37 @@ pg_setup(struct pg *pg, bool begin)
 	if (!r.trouble && begin && copy)
 		r = lock_template(pg, "lock");
 	if (r.trouble || begin)
-		return explain(&r, "the database server");
+		return explain(r, "the database server");
 	/* So that no other run's setup changes it under this run. */
 	r = copy_database(pg, url_template(pg->o->db), copy);
 	lock_template(pg, "unlock");
-	return explain(&r, str("cannot copy database %s", url_template(pg->o->db)));
+	return explain(r, str("cannot copy database %s", url_template(pg->o->db)));
 }
 
 const char *
 pg_clean(struct pg *pg, const char *suite, bool list)
 {
-	if (pg->o->db_clone)
-		return clean_commands(pg, suite, list);
-	if (!pg->db)
-		return NULL;            /* they are in the run directories */
-	return sweep(pg, list ? LIST : CLEAN) < 0 ? "" : NULL;
+	/* Runs db-drop for what db-clone has made in run directories. */
+	static const char script[] =
+		"for run; do for out in \"$run\"/*/db.out; do (dir=${out%%/*}\n"
+		"[ -e \"$out\" ] && . \"$dir/env\" && [ \"$PRUN_SUITE\" = '%s' ] || exit 0\n"
+		"db=\"$PRUN_DB (of $PRUN_FILE)\"\n"
+		"if %s; then echo \"- $db\"; exit; fi\n"
+		"(%s\n) >>\"$dir/db.log\" 2>&1 && rm \"$out\" && echo \"- dropped $db\" && exit\n"
+		"echo \"- cannot drop $db: db-drop failed, see $dir/db.log\"; exit 1\n"
+		") || status=1; done; done; exit ${status-0}";
+	char *out = str("%s/db.out", pg->dir);
+
+	if (pg->db)
+		return sweep(pg, list ? LIST : CLEAN) < 0 ? "" : NULL;
+	if (!pg->o->db_clone)
+		return NULL;            /* a file is in its run directory */
+	char *command = str(script, suite, list ? "true" : "false",
+		pg->o->db_drop ? pg->o->db_drop : ":");
+	const char *why = run_command(pg, "db-drop", proc_argv(command, &pg->plan->paths),
+		environ, out);
+	buf_read(pg->notes, out);
+	return why ? "" : NULL;         /* the notes say more */
 }
 
 void
@@ -643,19 +627,16 @@ pg_room(struct pg *pg)
 void
 pg_sessions(struct pg *pg, struct buf *b)
 {
-	if (!pg->db)
-		return;
-	pg->db->answer_ms = 2000;
 	struct reply r = ask(pg, sql_fmt("SELECT concat_ws(', ', " WHO ", state, "
 		"'waits for ' || wait_event_type || ' ' || wait_event, 'blocked by ' || "
 		"nullif(array_to_string(pg_blocking_pids(pid), ' '), ''), "
 		"'for ' || date_trunc('second', now() - coalesce(query_start, "
 		"backend_start))), query FROM pg_stat_activity WHERE datname = %L "
 		"ORDER BY backend_start", pg->name));
-	pg->db->answer_ms = ANSWER_MS;
+
 	if (r.trouble)
 		buf_fmt(b, "its database %s cannot be asked: %s\n", pg->name, r.message);
-	else
+	else if (r.n)
 		buf_fmt(b, "and these sessions of its database %s:\n", pg->name);
 	for (size_t i = 0; i + 1 < r.n; i += 2)
 		buf_fmt(b, "%s\n\t%s\n", r.v[i], shown(r.v[i + 1]));

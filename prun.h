@@ -309,9 +309,8 @@ enum url_kind { URL_PG, URL_DSN, URL_FILE, URL_OTHER };
 enum url_kind url_kind(const char *url);
 /* What is wrong with a db = URL, or NULL.  url_...() return scratch memory. */
 const char *url_check(const char *url);
-/* The DSN of another database there.  *password (may be NULL) is taken out of
- * it: all can see psql's arguments. */
-char *url_admin(const char *url, const char *name, char **password);
+/* The DSN of another database there, without some parameters: " password ". */
+char *url_admin(const char *url, const char *name, const char *less);
 /* Adds libpq's variables for a URL, if it is PostgreSQL's: PGHOST=... */
 void url_env(const char *url, struct list *env);
 /* A parameter ("dbname") or NULL; the template, a database or file; its part of
@@ -336,7 +335,6 @@ struct reply {
 
 struct session {
 	struct worker *w;
-	int64_t answer_ms;      /* how long sql_do() waits for an answer */
 	char *url;              /* what it connects with */
 	bool open, seen;        /* seen: it was open once */
 	void *conn;             /* libpq's, or: */

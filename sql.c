@@ -8,8 +8,7 @@
  * libpq knows: so it finds nothing to complain of, which might show a password.
  *
  * libpq is loaded when first needed.  Where it cannot be, as from a static binary, one
- * psql reads statements from a pipe: both look the same from sql_send() up.  All
- * waiting is proc_wait()'s, so that orders are heard meanwhile.
+ * psql reads statements from a pipe: both look the same from sql_send() up.
  */
 #include "prun.h"
 #include <ctype.h>
@@ -225,16 +224,14 @@ url_param(const char *url, const char *name)
 }
 
 char *
-url_admin(const char *url, const char *name, char **password)
+url_admin(const char *url, const char *name, const char *less)
 {
 	const char *dsn = to_dsn(url);
 	struct buf b = scratch_buf();
 	struct param p;
 
 	while (next_param(&dsn, URL_DSN, &p))
-		if (password && !strcmp(p.key, "password"))
-			*password = p.value;
-		else if (!is_one(p.key, password ? " dbname sslpassword " : " dbname "))
+		if (strcmp(p.key, "dbname") && !is_one(p.key, less))
 			add_param(&b, p.key, p.value);
 	add_param(&b, "dbname", name);
 	return b.s;
@@ -592,17 +589,19 @@ pq_reply(struct session *db, int64_t deadline, bool heed)
 static struct reply
 psql_start(struct session *db)
 {
-	char *password = getenv("PGPASSWORD");
-	char *argv[] = { "psql", "-XAtqw", "-v", "VERBOSITY=verbose", "-F", "\037",
-		"-R", "\036", "-d", url_admin(db->url, url_param(db->url, "dbname"), &password),
-		NULL };
+	char *name = url_param(db->url, "dbname"), *password = url_param(db->url, "password");
+	/* Everybody can see its arguments. */
+	char *url = url_admin(db->url, name, " password sslpassword ");
+	char *argv[] = { "psql", "-XAtqw", "-v", "VERBOSITY=verbose",
+		"-F", "\037", "-R", "\036", "-d", url, NULL };
 	struct list env = { 0 };
 	struct spawn s = { .argv = argv };
 	int in[2] = { -1, -1 }, out[2] = { -1, -1 };
 	const char *why = "cannot run psql: no pipe";
 
 	for (size_t i = 0; environ[i]; i++)
-		if (!starts(environ[i], "LC_ALL=") && !starts(environ[i], "PGPASSWORD="))
+		if (!starts(environ[i], "LC_ALL=")
+		&& !(password && starts(environ[i], "PGPASSWORD=")))
 			list_add(&env, environ[i]);
 	list_add(&env, "LC_ALL=C");     /* we read its messages */
 	if (password)
@@ -705,8 +704,11 @@ sql_reply(struct session *db, int64_t deadline, bool heed)
 struct reply
 sql_do(struct session *db, const char *sql)
 {
+	/* A test must not wait for the server. */
+	int64_t most = db->w->watch ? 2000 : 60000;
+
 	sql_send(db, sql);
-	struct reply r = sql_reply(db, proc_clock(db->w) + db->answer_ms, false);
+	struct reply r = sql_reply(db, proc_clock(db->w) + most, false);
 	if (r.trouble == SQL_LATE) {
 		sql_close(db);
 		r = sql_error("08006", r.message);
@@ -717,8 +719,7 @@ sql_do(struct session *db, const char *sql)
 struct reply
 sql_open(struct session *db, bool heed)
 {
-	int64_t most = db->answer_ms < 15000 ? db->answer_ms : 15000;
-	int64_t deadline = proc_clock(db->w) + most;
+	int64_t deadline = proc_clock(db->w) + (db->w->watch ? 2000 : 15000);
 
 	db->open = true;
 	struct reply r = sql_libpq() ? pq_connect(db, deadline, heed) : psql_start(db);

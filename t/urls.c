@@ -19,7 +19,7 @@ main(void)
 			printf("%s\n", url_clone(line, "N", "/abs"));
 		else
 			printf("%s | %s\n", url_clone(line, "N", "/abs"),
-				url_admin(line, "P", NULL));
+				url_admin(line, "P", ""));
 	}
 	return 0;
 }
