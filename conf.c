@@ -15,11 +15,11 @@
 #include <ctype.h>
 #include <fnmatch.h>
 
-enum type { BOOL, INT, COUNT, JOBS, STR, LIST, BLANKS, TIME, SIZE, ENUM, PATH, READY };
+enum type { BOOL, INT, COUNT, JOBS, STR, LIST, BLANKS, TIME, SIZE, ENUM, PATH };
 /* Where a setting holds, from less than 0: in the suite of that number. */
 enum { NOWHERE = -5, DEFAULT, FILE_GLOBAL, PRUNFLAGS, COMMAND_LINE };
 /* ARGV: for the command line only; TOP: not in a suite; MAYBE: its value may be left
- * out; LIMITED: not none.  Below them: its letter. */
+ * out; LIMITED: none does not unset it.  Below them: its letter. */
 enum { ARGV = 256, TOP = 512, MAYBE = 1024, LIMITED = 2048, LETTER = 255 };
 
 struct option {
@@ -86,7 +86,7 @@ static const struct option table[] = {
 	{ "after", STR, 0, AT(after), "CMD", "Command to run after every attempt", NULL },
 	{ "service", LIST, 0, AT(service), "NAME CMD", "Start CMD before the server", NULL },
 	{ "ports", BLANKS, 0, AT(ports), "NAME", "Variables that get a port each", NULL },
-	{ "ready", READY, 0, AT(ready), "HOW",
+	{ "ready", STR, LIMITED, AT(ready), "HOW",
 		"tcp, http PATH, log ERE, command CMD, fd or none", "tcp" },
 	{ "ready-timeout", TIME, 0, AT(ready_timeout_ms), "TIME", "Time to get ready", "15s" },
 	{ "grace", TIME, LIMITED, AT(grace_ms), "TIME", "Time between TERM and KILL", "5s" },
@@ -247,6 +247,7 @@ add_items(struct list *l, const struct setting *s)
 static void
 apply(struct opts *o, const struct setting *s, bool again)
 {
+	bool unset = !strcmp(s->value, "none") && !(s->opt->flags & LIMITED);
 	void *at = (char *)o + s->opt->offset;
 	const char *arg;
 
@@ -262,18 +263,15 @@ apply(struct opts *o, const struct setting *s, bool again)
 	case BLANKS:
 		if (!again)
 			list_free(at);
-		if (strcmp(s->value, "none"))
+		if (!unset)
 			add_items(at, s);
-		break;
-	case READY:
-		if (proc_ready_kind(s->value, &arg) == READIES)
-			bad(s->where, "ready = %s: http needs a path (http /), log an ERE, "
-				"command a command, others nothing", s->value);
-		*(const char **)at = s->value;
 		break;
 	case STR:
 	case PATH:
-		*(const char **)at = strcmp(s->value, "none") ? s->value : NULL;
+		if (!strcmp(s->opt->name, "ready") && proc_ready_kind(s->value, &arg) == READIES)
+			bad(s->where, "ready = %s: http needs a path (http /), log an ERE, "
+				"command a command, others nothing", s->value);
+		*(const char **)at = unset ? NULL : s->value;
 		break;
 	default:
 		*(int64_t *)at = number(s);

@@ -137,7 +137,7 @@ walk(const char *dir, bool units, struct list *found)
 		char *name = names.v[i];
 		if (*name == '.' || strstr(" node_modules __pycache__ ", str(" %s ", name)))
 			continue;
-		char *path = strcmp(dir, ".") ? str("%s/%s", dir, name) : str("%s", name);
+		char *path = strcmp(dir, ".") ? str("%s/%s", dir, name) : name;
 		if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
 			walk(path, units, found);
 		else if (stat(path, &st) == 0 && S_ISREG(st.st_mode)
@@ -806,12 +806,11 @@ plan_order(const struct plan *p, const char *seed)
 {
 	struct turn *t = turns(p, seed);
 	int *v = scratch(p->nfiles * sizeof(*v));
-	bool by_suite = p->workers == 1 && !seed;
-	size_t n = 0;
+	size_t n = 0, rounds = p->workers == 1 && !seed ? p->nsuites : 1;
 
-	for (size_t k = 0; k < (by_suite ? p->nsuites : 1); k++)
+	for (size_t k = 0; k < rounds; k++)
 		for (size_t i = 0; i < p->nfiles; i++)
-			if (!by_suite || p->files[t[i].file].suite == &p->suites[k])
+			if (rounds == 1 || p->files[t[i].file].suite == &p->suites[k])
 				v[n++] = t[i].file;
 	return v;
 }
