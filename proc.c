@@ -192,8 +192,6 @@ static int prun_fds[3];
 void
 proc_become_worker(const char *log, bool terminal)
 {
-	int null;
-
 	/* A kill of prun's group must not hit the guardian of its children,
 	 * nor must pkill: prun hears of it and tells its workers. */
 	if (!terminal)
@@ -207,7 +205,7 @@ proc_become_worker(const char *log, bool terminal)
 	prctl(PR_SET_PDEATHSIG, SIGCONT, 0, 0, 0);
 	for (int fd = 0; terminal && fd < 3; fd++)
 		prun_fds[fd] = fcntl(fd, F_DUPFD_CLOEXEC, 4);   /* -1: child() says so */
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	int out = open_regular(log, O_WRONLY | O_CREAT | O_APPEND);
 	/* A worker goes without a log where somebody has put something else. */
 	if (null < 0 || dup2(null, 0) < 0 || dup2(out < 0 ? null : out, 1) < 0

@@ -456,7 +456,7 @@ replace_worker(struct run *r, struct slot *s)
 		return;
 	show_say(r->show, "prun: worker %d died: %s; see %s/worker.log",
 		(int)(s - r->slots), how, r->p->dir);
-	if (lost == ORDER_RUN && r->p->files[s->order.file].suite->o.db)
+	if (lost == ORDER_RUN && r->p->files[s->order.file].suite->o.db && !r->p->o.reopen)
 		queue_drop(r, s->order.file, s->order.attempt);
 	if (lost == ORDER_SETUP)
 		take_done(r, s, true);
@@ -510,25 +510,6 @@ begin_round(struct run *r)
 	return r->first < p->nfiles;
 }
 
-/* Gives a worker the next file that may run now, or false if there is none. */
-static bool
-give_file(struct run *r, struct slot *s)
-{
-	int *next = &r->order[r->first], *end = &r->order[r->p->nfiles];
-
-	for (int *o = next; o < end; o++) {
-		int file = *o;
-		if (!may_run(r, &r->p->files[file]))
-			continue;
-		memmove(next + 1, next, (size_t)(o - next) * sizeof(*o));
-		r->first++;
-		r->running++;
-		order(s, (struct order){ ORDER_RUN, file, r->records[file].attempts + 1, 0 });
-		return true;
-	}
-	return false;
-}
-
 /* Gives an idle worker something to do, or false if there is nothing.  Setups are
  * the first one's, and the others wait for them. */
 static bool
@@ -547,15 +528,27 @@ give_work(struct run *r, struct slot *s)
 		return true;
 	}
 	/* The first stacks come before any that are ahead. */
-	return !r->stopping && (r->running < r->p->workers || r->begun >= r->p->workers)
-		&& give_file(r, s);
+	if (r->stopping || (r->running >= r->p->workers && r->begun < r->p->workers))
+		return false;
+	for (size_t i = r->first; i < r->p->nfiles; i++) {
+		int file = r->order[i];
+		if (!may_run(r, &r->p->files[file]))
+			continue;
+		memmove(&r->order[r->first + 1], &r->order[r->first],
+			(i - r->first) * sizeof(*r->order));
+		r->first++;
+		r->running++;
+		order(s, (struct order){ ORDER_RUN, file, r->records[file].attempts + 1, 0 });
+		return true;
+	}
+	return false;
 }
 
 /* Gives every idle worker something to do; false when the run is over. */
 static bool
 hand_out(struct run *r)
 {
-	bool busy = false, queued = false, more = true;
+	bool busy = false, more = true;
 
 	if (!r->stopping)
 		begin_test(r);
@@ -574,10 +567,9 @@ hand_out(struct run *r)
 		if (r->p->files[i].suite->o.keep == KEEP_RUN && r->records[i].kept) {
 			queue_drop(r, (int)i, r->records[i].kept);
 			r->records[i].kept = 0;
-			queued = true;
 		}
 	}
-	return queued && hand_out(r);
+	return r->ndrops && hand_out(r);
 }
 
 /* ---- signals ---- */
@@ -622,21 +614,18 @@ end_within(struct run *r, int64_t ms)
 static void
 stop_for_signal(struct run *r, int sig)
 {
-	int64_t grace = r->p->o.grace_ms, most = 1000;
+	int64_t grace = r->p->o.grace_ms;
 
 	if (r->killed)
 		return;
-	if (r->sig) {
-		grace = 0;
-	} else {
-		grace = grace < 0 || grace > 2000 ? 2000 : grace;
-		most = 2000 + grace;
-		r->sig = sig;
+	if (grace < 0 || grace > 2000)
+		grace = 2000;
+	if (!r->sig)
 		show_say(r->show, "prun: %s: stopping; once more kills at once",
 			strsignal(sig));
-	}
-	end_within(r, most);
-	cancel(r, grace);
+	end_within(r, r->sig ? 1000 : 2000 + grace);
+	cancel(r, r->sig ? 0 : grace);
+	r->sig = r->sig ? r->sig : sig;
 }
 
 static void

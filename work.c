@@ -92,12 +92,6 @@ env_expand(struct attempt *a, const char *setting)
 	env_set(a, b.s);
 }
 
-static char *
-url(const struct attempt *a)
-{
-	return str("http://localhost:%d", a->ports->number);
-}
-
 /* Makes the environment of the attempt, or of a setup, which has no file. */
 static void
 make_env(struct attempt *a)
@@ -105,6 +99,7 @@ make_env(struct attempt *a)
 	const struct plan *p = a->plan;
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	const char *db_url = a->f ? a->db_url : a->o->db;
+	char *url = a->ports ? str("http://localhost:%d", a->ports->number) : NULL;
 
 	list_free(&a->env);
 	env_set(a, str("PRUN_RUN=%s", p->id));
@@ -123,14 +118,14 @@ make_env(struct attempt *a)
 		env_set(a, str("PRUN_JUNIT=%s", a->junit));
 		env_set(a, str("TMPDIR=%s", a->tmp));
 	}
-	if (a->ports) {
+	if (url) {
 		env_set(a, str("PRUN_PORT=%d", a->ports->number));
 		env_all(a, &a->o->port_env, str("%d", a->ports->number));
-		env_set(a, str("PRUN_URL=%s", url(a)));
+		env_set(a, str("PRUN_URL=%s", url));
 	}
-	if (a->ports && a->o->server) { /* else they may name a server of the user's own */
-		env_set(a, str("PLAYWRIGHT_TEST_BASE_URL=%s", url(a)));
-		env_all(a, &a->o->url_env, url(a));
+	if (url && a->o->server) {      /* else they may name a server of the user's own */
+		env_set(a, str("PLAYWRIGHT_TEST_BASE_URL=%s", url));
+		env_all(a, &a->o->url_env, url);
 		if (!strcmp(a->o->ready, "fd"))
 			env_set(a, "PRUN_READY_FD=3");
 	}
@@ -499,12 +494,11 @@ judge_test(struct attempt *a, int reports, const struct counts *c, const char *w
 	} else if (a->test.shell && (status == 126 || status == 127) && !reports) {
 		fails(a, CAUSE_SPAWN, str("exit status %d: %s", status,
 			file_tail(a->log, 1)));
-	} else if (status == 77 && !reports) {
-		a->out.result = SKIP;
 	} else if ((status == 0 || status == 5) && reports > 0 && !c->tests && !c->failures) {
 		a->out.result = NONE;
-	} else if (status == 5 && reports > 0 && c->skipped == c->tests) {
-		a->out.result = SKIP;   /* pytest, of a module that is skipped as a whole */
+	} else if ((status == 77 && !reports)
+	|| (status == 5 && reports > 0 && c->skipped == c->tests)) {
+		a->out.result = SKIP;   /* 5: pytest, of a module that is skipped as a whole */
 	} else if (status == 5 && !reports && command && strstr(command, "pytest")) {
 		fails(a, CAUSE_EXIT, "exit status 5; if pytest has found no tests, "
 			"--junitxml=\"$PRUN_JUNIT\" would tell");
@@ -731,7 +725,7 @@ setup(struct attempt *a, const struct suite *s)
 	static const char ask[] = "exec \"${PYTHON:-python3}\" -c 'import importlib.util as u; "
 		"raise SystemExit(u.find_spec(\"pytest\") is None)'";
 	char *log = str("%s/setup.log", a->plan->dir);
-	const char *why = NULL, *failed;
+	const char *why = NULL;
 
 	a->suite = s;
 	a->o = &s->o;
@@ -744,13 +738,14 @@ setup(struct attempt *a, const struct suite *s)
 			"set PYTHON to a Python that has it, or set test");
 	} else if (!s->no_setup) {
 		why = pg_setup(a->pg, true);
-		failed = why || !a->o->setup ? NULL
-			: run_command(a, a->o->setup, log, NEVER, true);
-		proc_drain(&a->w->pids, NULL);
-		if (failed)
-			fails(a, CAUSE_EXIT, str("setup failed: %s; see %s", failed, log));
-		else if (!why && a->o->setup)
-			why = pg_setup(a->pg, false);
+		if (!why && a->o->setup) {
+			const char *how = run_command(a, a->o->setup, log, NEVER, true);
+			proc_drain(&a->w->pids, NULL);
+			if (how)
+				fails(a, CAUSE_EXIT, str("setup failed: %s; see %s", how, log));
+			else
+				why = pg_setup(a->pg, false);
+		}
 	}
 	if (why)
 		fails(a, CAUSE_DATABASE, why);
@@ -773,7 +768,9 @@ reopen(struct attempt *a)
 	} else if (mkdir(a->tmp, 0700) < 0 || proc_hold(a->ports, a->nports) < 0) {
 		fails(a, CAUSE_SPAWN, str("%s: %s", a->tmp, strerror(errno)));
 	} else if (serve(a)) {
-		snprintf(n.o.why, sizeof(n.o.why), "%s", a->o->server ? url(a) : "");
+		if (a->o->server)
+			snprintf(n.o.why, sizeof(n.o.why), "http://localhost:%d",
+				a->ports->number);
 		proc_tell(a->w, &n);
 		a->out.result = PASS;
 		a->w->go = false;       /* what comes next is a cancel */
@@ -788,11 +785,10 @@ reopen(struct attempt *a)
 static void
 drop(struct attempt *a)
 {
-	if (a->db && !a->o->db_clone)
+	if (!a->o->db_clone)
 		a->db_url = url_clone(a->o->db, a->db, a->dir);
 	make_env(a);
-	if (a->db)
-		pg_drop(a->pg, a->env.v);
+	pg_drop(a->pg, a->env.v);
 }
 
 void
