@@ -1065,13 +1065,6 @@ new_merger(const struct merge *o, int fd)
 	return m;
 }
 
-static void
-merger_free(struct merger *m)
-{
-	free(m->retries);
-	free(m->at.v);
-}
-
 int
 junit_count(const char *path, const char *file, struct counts *c, struct buf *notes,
 	const char **why)
@@ -1087,7 +1080,8 @@ junit_count(const char *path, const char *file, struct counts *c, struct buf *no
 	*c = m.total;
 	c->failures += c->errors;
 	c->errors = 0;
-	merger_free(&m);
+	free(m.retries);
+	free(m.at.v);
 	return n;
 }
 
@@ -1213,7 +1207,8 @@ junit_merge(const struct merge *o, const struct part *parts, size_t n, const cha
 	out_flush(&m.out);
 	fill_room(&m.out, root_at, &m.total, o->ms < 0 ? m.total_us : o->ms * 1000);
 	*total = m.total;
-	merger_free(&m);
+	free(m.retries);
+	free(m.at.v);
 	errno = m.out.error;
 	if (file_end(out, fd, aside, !m.out.error) < 0)
 		return -1;

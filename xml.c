@@ -162,14 +162,16 @@ put_reference(struct sink *t, const char *s, size_t n)
 {
 	char copy[REFERENCE], utf8[4], *end;
 
-	snprintf(copy, sizeof(copy), "%.*s", n < REFERENCE ? (int)n : REFERENCE, s);
-	for (size_t k = 0; k < LEN(reference); k++)
-		if (starts(copy, reference[k])) {
+	for (size_t k = 0; k < LEN(reference); k++) {
+		size_t i = strlen(reference[k]);
+		if (i <= n && s[1] == reference[k][1] && !memcmp(s, reference[k], i)) {
 			put_char(t, &special[k], 1);
-			return strlen(reference[k]);
+			return i;
 		}
-	if (copy[1] != '#')
+	}
+	if (n < 4 || s[1] != '#')
 		return 0;
+	snprintf(copy, sizeof(copy), "%.*s", n < REFERENCE ? (int)n : REFERENCE, s);
 	bool hex = copy[2] == 'x';
 	unsigned long code = strtoul(copy + 2 + hex, &end, hex ? 16 : 10);
 	if (!isxdigit((unsigned char)copy[2 + hex]) || *end != ';')
@@ -270,10 +272,6 @@ convert(struct reader *r, unsigned char byte)
 	};
 	unsigned c = byte;
 
-	if (r->charset == RAW) {        /* the first bytes, by which it was found */
-		*r->end++ = (char)byte;
-		return;
-	}
 	if (r->charset == LATIN1) {
 		c = c >= 0x80 && c < 0xa0 ? cp1252[c - 0x80] : c;
 	} else if (!r->unit) {
@@ -339,7 +337,6 @@ static bool
 fill(struct reader *r)
 {
 	size_t left = (size_t)(r->end - r->s), room = WINDOW - left;
-	bool direct = r->charset == RAW;
 	ssize_t n;
 
 	if (r->eof || room < WINDOW / 4)
@@ -348,7 +345,7 @@ fill(struct reader *r)
 	r->s = r->window;
 	r->end = r->window + left;
 	/* A byte is three in UTF-8 at most, which do not overtake it at the window's end. */
-	size_t want = direct ? room : WINDOW / 16;
+	size_t want = r->charset == RAW ? room : WINDOW / 16;
 	char *from = r->end + room - want;
 	do
 		n = read(r->fd, from, want);
@@ -362,9 +359,12 @@ fill(struct reader *r)
 	r->at += n;
 	if (r->charset == UNKNOWN)
 		r->charset = find_charset((unsigned char *)from, (size_t)n);
-	for (ssize_t i = 0; i < n && !direct; i++)
+	for (ssize_t i = 0; i < n && r->charset != RAW; i++)
 		convert(r, (unsigned char)from[i]);
-	r->end += direct ? n : 0;
+	if (r->charset == RAW) {
+		memmove(r->end, from, (size_t)n);       /* the first time it is elsewhere */
+		r->end += n;
+	}
 	return !r->eof;
 }
 
