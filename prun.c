@@ -2,15 +2,12 @@
  * prun.c: runs test files side by side, each with a database, a port and a
  * server of its own.
  *
- * main() reads the options (conf.c), makes the plan (plan.c), has it run
- * (run.c) and writes the report (junit.c) and the history.  The other modes do
- * less: -n prints the plan, --merge only merges reports, --clean and --reopen
- * run without a report.
+ * Here are main() with its modes, the run directory, and the parts of the merged
+ * report.
  *
- * A run has a directory for logs and reports.  One that the user names is
- * emptied before the run, so it has to be empty or the run directory of an
- * earlier run: one whose results.jsonl begins as ours do.  That file is locked
- * while the run lasts.
+ * A run directory that the user names is emptied before the run, so it has to be
+ * empty or that of an earlier run: one whose results.jsonl begins as ours do.
+ * That file is locked while the run lasts.
  */
 #include "prun.h"
 #include <strings.h>
@@ -127,15 +124,13 @@ lock_run(const char *path, bool empty)
 		fatal(EXIT_RUN, "%s:", name);
 	if (strcmp(head, begin) && !(n == 0 && empty))
 		bad(path, "is not a run directory");
-	if (fcntl(fd, F_SETLK, &lock) == 0)
-		return fd;
-	if (errno != EACCES && errno != EAGAIN) {
+	int r = fcntl(fd, F_SETLK, &lock);
+	bool used = r < 0 && (errno == EACCES || errno == EAGAIN);
+	if (used)
+		warn("%s is in use by another run", path);
+	else if (r < 0)
 		warn("%s cannot be locked, so another run could take the directory:", name);
-		return fd;
-	}
-	warn("%s is in use by another run", path);
-	close(fd);
-	return -1;
+	return used ? -1 : fd;
 }
 
 /* Makes the directories above path, which will be written at the end. */

@@ -88,14 +88,6 @@ fill(struct buf *b, const char *fmt, ...)
 	va_end(ap);
 }
 
-static bool
-on_github(const struct plan *p)
-{
-	const char *actions = getenv("GITHUB_ACTIONS");
-
-	return p->o.github == 0 && actions && !strcmp(actions, "true");
-}
-
 /* "15 passed, 1 failed" */
 static void
 put_counts(struct buf *b, const int n[RESULTS])
@@ -678,9 +670,7 @@ static const char page_head[] =
 	"td + td + td + td { width: 100%; white-space: normal; overflow-wrap: anywhere }\n"
 	"pre { background: #8882; overflow: auto; max-height: 30rem; white-space: pre-wrap }\n"
 	"b { color: #d9363e } b.PASS { color: #1f883d }\n"
-	"b.FLAKY, b.SKIP, b.NONE { color: #b26a00 }\n</style>";
-
-static const char page_search[] =
+	"b.FLAKY, b.SKIP, b.NONE { color: #b26a00 }\n</style>\n"
 	"<input type=search placeholder=Search aria-label=Search hidden><script>\n"
 	"var q = document.querySelector('input[type=search]')\n"
 	"q.hidden = false\n"
@@ -851,52 +841,46 @@ page_rows(struct buf *b, const struct page *page, size_t n, size_t most)
 	buf_str(b, "</table>\n");
 }
 
-/* Draws a bar: "clone=0.000 start=0.120 test=0.400 end=1.300" */
-static void
-draw_bar(struct buf *b, const struct row *row, int64_t total)
-{
-	static const char *const names[] = { "clone", "start", "wait", "test" };
-	static const char *const fills[] = { "#8e6bbf", "#4f86d9", "#8884", "#2f9e5b", "#888" };
-	const char *result = result_name[row->is.result], *colour = NULL, *s = row->is.phases;
-	double from = 0, to;
-	char name[8];
-	int n;
-
-	fill(b, "<a class='f %h' href='#f%d'><title>%h %h %t s: %h</title>", result,
-		row->number, row->name, result, row->is.ms, s);
-	for (; sscanf(s, " %7[a-z]=%lf%n", name, &to, &n) == 2; s += n) {
-		if (colour && to > from)
-			buf_fmt(b, "<rect x='%.2f%%' y='%d' width='%.2f%%' height='14' "
-				"fill='%s'/>", from / seconds(total) * 100,
-				row->is.worker * 16, (to - from) / seconds(total) * 100,
-				colour);
-		colour = fills[find_word(names, LEN(names), name)];
-		if (!strcmp(name, "test") && row->is.result != PASS)
-			colour = row->is.result < FAIL ? "#d08a00" : "#e0483e";
-		from = to;
-	}
-	buf_str(b, "</a>\n");
-}
-
-/* A drawing for each machine, with a line for each of its workers. */
+/* A drawing for each machine, with a line for each of its workers and on it the phases of
+ * its files: "clone=0.000 start=0.120 test=0.400 end=1.300". */
 static void
 page_timeline(struct buf *b, const struct page *page)
 {
-	const struct part *part = NULL;
+	static const char *const names[] = { "clone", "start", "wait", "test" };
+	static const char *const fills[] = { "#8e6bbf", "#4f86d9", "#8884", "#2f9e5b", "#888" };
+	double from = 0, to, hundredth = seconds(page->end) / 100;
+	const char *run = "";
+	char name[8];
+	int n;
 
 	for (const struct row *row = page->rows; row < page->rows + page->n; row++) {
+		const struct part *is = &row->is;
+		const char *colour = NULL, *s = is->phases;
 		if (!row->end)
 			continue;
-		if (!part || strcmp(part->run, row->is.run)) {
-			buf_str(b, part ? "</svg>\n" : "");
-			part = &row->is;
+		if (strcmp(run, is->run)) {
+			buf_str(b, *run ? "</svg>\n" : "");
 			fill(b, "<h2>%h shard %h, started %h</h2>\n<svg width='100%%' "
-				"height='%d'>\n", part->name, part->shard, part->started,
+				"height='%d'>\n", is->name, is->shard, is->started,
 				page->workers * 16);
+			run = is->run;
 		}
-		draw_bar(b, row, page->end);
+		fill(b, "<a class='f %h' href='#f%d'><title>%h %h %t s: %h</title>",
+			result_name[is->result], row->number, row->name,
+			result_name[is->result], is->ms, s);
+		for (; sscanf(s, " %7[a-z]=%lf%n", name, &to, &n) == 2; s += n) {
+			if (colour && to > from)
+				buf_fmt(b, "<rect x='%.2f%%' y='%d' width='%.2f%%' height='14' "
+					"fill='%s'/>", from / hundredth, is->worker * 16,
+					(to - from) / hundredth, colour);
+			colour = fills[find_word(names, LEN(names), name)];
+			if (!strcmp(name, "test") && is->result != PASS)
+				colour = is->result < FAIL ? "#d08a00" : "#e0483e";
+			from = to;
+		}
+		buf_str(b, "</a>\n");
 	}
-	if (part)
+	if (*run)
 		fill(b, "</svg><p>%t s from left to right. Violet: clone, blue: start of the "
 			"server, grey: wait and stop.\n", page->end);
 }
@@ -922,14 +906,14 @@ write_step(const struct page *page, const char *path)
 void
 show_page(const struct plan *p, const char *report)
 {
-	const char *step = on_github(p) ? getenv("GITHUB_STEP_SUMMARY") : NULL;
+	const char *step = p->o.github ? NULL : getenv("GITHUB_STEP_SUMMARY");
 	const char *path = p->o.html ? p->o.html : "", *slash = strrchr(path, '/');
 	struct page page = { .n = 0 };
 	struct buf b = scratch_buf();
+	struct reader *r = NULL;
 
-	if (!*path && !step)
-		return;
-	struct reader *r = xml_open(report, false, PAGE_TEXT, INT64_MAX);
+	if (*path || step)
+		r = xml_open(report, false, PAGE_TEXT, INT64_MAX);
 	if (!r && *path)
 		warn("a page needs a report in a file; %s:", report);
 	if (!r)
@@ -948,7 +932,6 @@ show_page(const struct plan *p, const char *report)
 				"<input type=radio name=f id=%h><label for=%h>%d %h</label>\n",
 				result_name[k], result_name[k], result_name[k],
 				result_name[k], page.count[k], result_word[k]);
-	buf_str(&b, page_search);
 	page_timeline(&b, &page);
 	if (page.n)
 		qsort(page.rows, page.n, sizeof(*page.rows), by_weight);
@@ -969,11 +952,11 @@ show_open(const struct plan *p, const struct record *records)
 	static struct show show;        /* one at a time, never freed */
 	struct show *s = &show;
 	const char *tty = ttyname(1), *term = getenv("TERM");
+	const char *actions = p->o.github ? NULL : getenv("GITHUB_ACTIONS");
 	char *path = str("%s/results.jsonl", p->dir);
 	struct buf b = scratch_buf();
 
-	buf_free(&s->out);
-	*s = (struct show){ .plan = p, .records = records, .drawn = p->began };
+	*s = (struct show){ .plan = p, .records = records, .out = s->out, .drawn = p->began };
 	s->told = scratch(p->nfiles * sizeof(*s->told));
 	s->fd = tty ? open(tty, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : 1;
 	s->fd = s->fd < 0 ? 1 : s->fd;
@@ -991,7 +974,7 @@ show_open(const struct plan *p, const struct record *records)
 	if (s->jsonl < 0 || write_all(s->jsonl, b.s, b.n) < 0)
 		fatal(EXIT_RUN, "%s:", path);
 	/* What tests print is no command of theirs: they cannot know the word. */
-	if (on_github(p) && !p->o.clean && !p->o.reopen) {
+	if (actions && !strcmp(actions, "true") && !p->o.clean && !p->o.reopen) {
 		s->github = str("%016" PRIx64, random_bits());
 		buf_fmt(&s->out, "::stop-commands::%s\n", s->github);
 	}
@@ -1106,7 +1089,7 @@ struct sums {
 static struct sums
 sum_up(const struct show *s, const struct suite *suite, int64_t wall, struct buf *b)
 {
-	struct sums sums = { .wall = wall };
+	struct sums sums = { .ms = 0 };
 	int64_t from = INT64_MAX, to = 0, tests = 0, failed = 0, skipped = 0;
 	int files = 0, restarts = 0;
 
@@ -1128,8 +1111,7 @@ sum_up(const struct show *s, const struct suite *suite, int64_t wall, struct buf
 		from = o->ms && o->begin < from ? o->begin : from;
 		to = o->ms && o->begin + o->ms > to ? o->begin + o->ms : to;
 	}
-	if (suite)
-		sums.wall = to > from ? to - from : 0;
+	sums.wall = suite && to > from ? to - from : wall;
 	fill(b, ",'files':%d", files);
 	for (int k = 0; k < RESULTS; k++)
 		fill(b, ",%s:%d", result_name[k], sums.n[k]);
