@@ -11,8 +11,6 @@
  */
 #include "prun.h"
 
-extern char **environ;
-
 #define CLASS_RUN 1886549358    /* advisory locks: "prun", with the run's id, */
 #define CLASS_TEMPLATE 1886549359       /* and with the template's hash */
 #define SWEEP_MS 5000           /* between the two looks for leftovers */
@@ -450,7 +448,7 @@ pg_end(struct pg *pg, struct buf *notes)
 	for (size_t i = 0; i < pg->plan->nsuites; i++) {
 		pg_begin(pg, &pg->plan->suites[i].o, NULL, NULL, notes);
 		pg->name = copy_name(pg);
-		if (!pg->db || !pg->db->seen)
+		if (!pg->db || !pg->db->version)
 			continue;
 		if (pg->name && pg->w->slot == 0)
 			pg_drop(pg, NULL);
@@ -486,7 +484,7 @@ pg_clone(struct pg *pg, char **env, char **url, enum trouble *trouble)
 			return explain(r, str("cannot clone database %s",
 				url_template(pg->o->db)));
 		/* An answer may have been lost, or the name is taken: drop what is there. */
-		if (pg->db->seen)
+		if (pg->db->version)
 			pg_drop(pg, env);
 	}
 	if (why)

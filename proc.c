@@ -23,8 +23,6 @@
 #define prctl(...)
 #endif
 
-extern char **environ;
-
 /* Caught are the first CAUGHT of these, but HUP stays ignored.  That a worker catches
  * them means that they do nothing to it. */
 static const int sigs[] = {

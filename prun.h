@@ -38,6 +38,8 @@
 #include <time.h>
 #include <unistd.h>
 
+extern char **environ;          /* POSIX leaves it to us */
+
 #define PRUN_VERSION "0.1.0"
 #define LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define NEVER INT64_MAX         /* a deadline */
@@ -336,12 +338,12 @@ struct reply {
 struct session {
 	struct worker *w;
 	char *url;              /* what it connects with */
-	bool open, seen;        /* seen: it was open once */
+	bool open;
 	void *conn;             /* libpq's, or: */
 	struct proc psql;
 	int in, out;            /* psql's pipes */
 	struct buf text;        /* read from psql and not yet used */
-	int version;            /* of the server: 150004 */
+	int version;            /* of the server: 150004; 0: it never was open */
 	bool reflinks;          /* its file_copy_method is clone (18 and later) */
 	struct session *next;
 };

@@ -478,8 +478,6 @@ await_fd(struct session *db, int fd, int events, int64_t deadline, bool heed)
 
 /* ---- libpq ---- */
 
-extern char **environ;
-
 /* libpq's; they never change. */
 enum { POLL_FAILED, POLL_READING, POLL_WRITING, POLL_OK };
 
@@ -732,10 +730,9 @@ sql_open(struct session *db, bool heed)
 		if (r.trouble == SQL_FORBIDDEN)
 			return sql_error("28000", r.message);
 		if (r.trouble == SQL_LOST || r.trouble == SQL_LATE)
-			return sql_error(db->seen ? "08006" : "08001", r.message);
+			return sql_error(db->version ? "08006" : "08001", r.message);
 		return r;
 	}
-	db->seen = true;
 	/* 14 and later: without it a client that is killed during CREATE leaves a
 	 * database that appears after its death. */
 	sql_do(db, "SET client_connection_check_interval = '1s'");

@@ -10,8 +10,6 @@
  */
 #include "prun.h"
 
-extern char **environ;
-
 struct attempt {
 	struct worker *w;
 	const struct plan *plan;
