@@ -72,7 +72,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	for (kind = 0; kind < 4; kind++) {
 		memset(part, 0, sizeof(part));
 		part[0].synthetic = kind < 3;
-		part[0].source = kind;
 		part[0].run = part[0].plan = part[0].shard = "abcdef";
 		part[0].suite = part[0].started = "abcdef";
 		part[0].file = kind < 3 ? "t/fuzz.py" : NULL;
