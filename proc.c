@@ -72,8 +72,7 @@ on_signal(int sig)
 
 	caught[sig] = 1;
 	/* A full pipe wakes the reader as well as one more byte would. */
-	if (write(self[1], "", 1) < 0)
-		errno = 0;
+	write_all(self[1], "", 1);
 	errno = saved;
 }
 
@@ -299,9 +298,8 @@ proc_pause(struct worker *w, int64_t deadline)
 void
 proc_tell(struct worker *w, const struct news *n)
 {
-	/* EPIPE: prun is dead, which the order pipe will say. */
-	if (write(w->news, n, sizeof(*n)) < 0)
-		errno = 0;
+	/* If it fails prun is dead, which the order pipe will say. */
+	write_all(w->news, (const char *)n, sizeof(*n));
 }
 
 /* ---- starting ---- */
@@ -390,7 +388,6 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 {
 	int log = s->log ? open_regular(s->log, O_WRONLY | O_CREAT | O_APPEND) : s->out;
 	struct news n = { .type = NEWS_SESSION };
-	struct pollfd gate = { .events = POLLIN };
 	pid_t parent = getpid();
 	sigset_t all;
 	int talk[2];
@@ -416,7 +413,7 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 	sigprocmask(SIG_SETMASK, &no_signals, NULL);
 	close(talk[1]);                 /* the child's exec closes the last one */
 	close_keep(s->log ? log : -1);
-	gate.fd = talk[0];
+	struct pollfd gate = { talk[0], POLLIN, 0 };
 	if (n.pid > 0) {
 		p->pid = n.pid;
 		proc_add(&w->pids, n.pid);
@@ -518,20 +515,6 @@ proc_left(struct worker *w, const struct proc *p, struct buf *names)
 	return told ? (int)c.n : -1;
 }
 
-/* TERM once, or KILL, for the session's groups: the leader's, and those of a shell
- * with job control.  CONT, since a stopped one takes no TERM. */
-static void
-signal_session(const struct proc *p, const struct pids *left, struct pids *done, int sig)
-{
-	for (size_t i = 0; i <= left->n; i++) {
-		pid_t group = i ? getpgid(left->v[i - 1]) : p->pid;
-		if (group > 0 && (sig == SIGKILL || proc_add(done, group))) {
-			killpg(group, sig);
-			killpg(group, SIGCONT);
-		}
-	}
-}
-
 /* Whether nothing but zombies is left of a session whose leader is dead, where no
  * list of children tells; sh -c may have gone while the server flushes. */
 static bool
@@ -551,7 +534,7 @@ group_is_gone(struct worker *w, const struct proc *p)
 void
 proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, struct buf *notes)
 {
-	struct pids left = { 0 }, done = { 0 };
+	struct pids left = { 0 }, termed = { 0 };
 	int64_t now = proc_clock(w), end = grace_ms < 0 ? NEVER : now + grace_ms;
 	bool ended = false, killing = false;
 
@@ -569,7 +552,14 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 		}
 		ended = proc_ended(p);  /* asked first: its children are ours from then on */
 		bool told = list_children(&left, &w->pids, p->pid);
-		signal_session(p, &left, &done, killing ? SIGKILL : SIGTERM);
+		/* The leader's group, and those of a shell with job control. */
+		for (size_t i = 0; i <= left.n; i++) {
+			pid_t group = i ? getpgid(left.v[i - 1]) : p->pid;
+			if (group > 0 && (killing || proc_add(&termed, group))) {
+				killpg(group, killing ? SIGKILL : SIGTERM);
+				killpg(group, SIGCONT);         /* else it takes no TERM */
+			}
+		}
 		if (ended && (told || killing))
 			ended = !left.n;
 		else if (ended && patient)
@@ -584,7 +574,7 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 	for (size_t i = 0; i < left.n; i++)
 		buf_fmt(notes, "- process %ld could not be killed\n", (long)left.v[i]);
 	free(left.v);
-	free(done.v);
+	free(termed.v);
 	if (p->ended)
 		forget(w, p);
 }
@@ -786,7 +776,6 @@ http_says_yes(const struct readiness *r, int fd, struct buf *why)
 
 	if (r->deadline < deadline)
 		deadline = r->deadline;
-	/* A fresh socket's buffer takes so short a request whole. */
 	if (write_all(fd, request, strlen(request)) < 0)
 		return false;
 	while (got > 0 && n < sizeof(answer) - 1 && await(r, fd, POLLIN, deadline)) {

@@ -49,9 +49,8 @@ order(struct slot *s, struct order o)
 		s->phase = first[o.type];
 		s->since = clock_ms();
 	}
-	/* It has died, which waitid will say, or long stopped reading. */
-	if (write(s->orders, &o, sizeof(o)) < 0)
-		errno = 0;
+	/* If it fails, it has died, which waitid will say, or long stopped reading. */
+	write_all(s->orders, (const char *)&o, sizeof(o));
 }
 
 /* Forks a worker; -1 with errno when the system has no room for one more. */
@@ -177,9 +176,8 @@ clone_url(const struct run *r, const struct file *f, int attempt)
 	const struct opts *o = &f->suite->o;
 	char *name = plan_clone(r->p, f, attempt);
 
-	if (o->db_clone)
-		return name;
-	return url_masked(url_clone(o->db, name, plan_dir(r->p, f, attempt)));
+	return o->db_clone ? name
+		: url_masked(url_clone(o->db, name, plan_dir(r->p, f, attempt)));
 }
 
 /* Tells of an attempt, and of a clone that will stay.  again: another follows. */

@@ -313,13 +313,10 @@ stop_stack(struct attempt *a)
 		proc_stop(a->w, &a->procs[i - 1], a->o->grace_ms, true, &a->notes);
 }
 
-/*
- * Starts the stack, each member when the one before it is ready, and awaits GO.
+/* Starts the stack, each member when the one before it is ready, and awaits GO.
  * A server that dies at once may have found its port taken: that costs other
- * ports, three times.  Or it may not be able to bind a port that is held for it:
- * the stack gets one more try with the ports released.  And one if it dies while
- * it waits for its turn.
- */
+ * ports, three times.  Or it cannot bind a port that is held: the stack gets one
+ * more try with the ports released.  And one if it dies while it waits. */
 static bool
 serve(struct attempt *a)
 {
