@@ -68,7 +68,7 @@ static const struct option table[] = {
 	{ "flaky", ENUM, TOP, AT(flaky), "pass, fail", "How FLAKY counts", NULL },
 	{ "github", ENUM, TOP, AT(github), "auto, no", "Annotate failures on GitHub", NULL },
 	{ "report-limit", SIZE, TOP, AT(report_limit), "SIZE", "Cut texts beyond this", "1M" },
-	{ "max-worker-restart", INT, TOP, AT(max_worker_restart), "N", "Workers to lose", "3" },
+	{ "max-worker-restart", INT, TOP, AT(max_worker_restart), "N", "Worker deaths", "3" },
 	{ "merge", BOOL, ARGV, AT(merge), NULL, "Merge reports and run directories", NULL },
 	{ "strict", BOOL, ARGV, AT(strict), NULL, "With --merge: exit 1 on failures", NULL },
 	{ "partial", BOOL, ARGV, AT(partial), NULL, "Merge though shards are missing", NULL },

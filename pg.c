@@ -373,6 +373,8 @@ run_command(struct pg *pg, const char *what, char **argv, char **env, const char
 	struct spawn s = { .argv = argv, .env = env, .log = log };
 	struct stat st;
 
+	/* A command may print a password. */
+	close_keep(open(log, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
 	s.out = open(out ? out : log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	const char *why = s.out < 0 ? strerror(errno)
 		: proc_run(pg->w, &s, deadline, out != NULL, pg->o->grace_ms, pg->notes);

@@ -124,7 +124,7 @@ is_test(const char *path, const char *name, bool units)
 		|| (units && plan_matches(packages, name));
 }
 
-/* Finds the tests below dir, in the order of their bytes within a directory. */
+/* Finds the tests below dir. */
 static void
 walk(const char *dir, bool units, struct list *found)
 {
@@ -193,6 +193,12 @@ how_to_run(const char *path)
 		: "not executable, and no test command is set";
 }
 
+static int
+by_bytes(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
 /* The tests at or below a path that something can run, or with split = dir the
  * directories that hold them; says which cannot be. */
 static void
@@ -209,6 +215,8 @@ find_tests(const struct suite *s, const char *dir, struct list *tests)
 		return;
 	}
 	walk(dir, units, &found);
+	if (found.n)
+		qsort(found.v, found.n, sizeof(*found.v), by_bytes);
 	for (size_t i = 0; i < found.n; i++) {
 		const char *path = units ? dirname(found.v[i]) : found.v[i];
 		if (s->o.test || default_test(path) || access(path, X_OK) == 0)

@@ -99,6 +99,9 @@ echo 'echo no room >&2; exit 1' | script clone
 run $my c
 is 'a db-clone that fails gives status 3' $status 3
 has 'and says where to look' out 'db-clone: ./clone failed, see .*/db.log'
+log=$(sed -n 's,.* see \(/.*/db.log\).*,\1,p' out | head -n 1)
+ls -l "$log" >mode 2>&1
+has 'which is for its owner alone: it may have a password' mode '^-rw-------'
 echo ':' | script clone
 # shellcheck disable=SC2086
 run $my c

@@ -247,4 +247,10 @@ echo 'exit 0' | script 'pages/[id]/test_page.sh'
 : >pages/prun.conf
 (cd 'pages/[id]' && "$PRUN" -nq 'test_*.sh') >out 2>err
 is 'where the user stands is no glob' "$(cat out err)" test_page.sh
+
+echo 'exit 0' | script order/a/test_x.sh
+echo 'exit 0' | script order/a-b/test_x.sh
+run -nq order
+is 'names of directories are in the order of their bytes, too' "$(tr '\n' ' ' <out)" \
+	'order/a-b/test_x.sh order/a/test_x.sh '
 finish
