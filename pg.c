@@ -306,21 +306,14 @@ static const char clones[] =
 	"AND pg_has_role(current_user, datdba, 'USAGE') %s %s ORDER BY datname";
 enum { C_NAME, C_RUN, C_STAYS, C_WORDS, C_FIELDS };
 
-/* Asks for them; name: only for this one. */
-static struct reply
-find_clones(struct pg *pg, enum sweep how, const char *name)
-{
-	return ask(pg, sql_fmt(clones, url_stem(pg->o->db),
-		how < CLEAN ? "AND c NOT LIKE 'prun keep%'" : "",
-		name ? sql_fmt("AND datname = %L", name) : ""));
-}
-
 /* Looks for clones of dead runs: whose run holds no lock, that nobody uses, and that
  * are not marked as kept.  Says what it does about them; -1 where one stays. */
 static int
 sweep(struct pg *pg, enum sweep how)
 {
-	struct reply all = find_clones(pg, how, NULL);
+	const char *stem = url_stem(pg->o->db);
+	const char *kept = how < CLEAN ? "AND c NOT LIKE 'prun keep%'" : "";
+	struct reply all = ask(pg, sql_fmt(clones, stem, kept, ""));
 
 	if (all.trouble)
 		buf_fmt(pg->notes, "- cannot look for leftovers of other runs: %s\n",
@@ -336,7 +329,8 @@ sweep(struct pg *pg, enum sweep how)
 		bool locked = r.n && *r.v[0] == 't';
 		/* Since we looked, it may have been kept, or somebody looks at it. */
 		if (locked)
-			r = find_clones(pg, how, *f);
+			r = ask(pg, sql_fmt(clones, stem, kept,
+				sql_fmt("AND datname = %L", *f)));
 		if (r.n && (!locked || *r.v[C_STAYS])) {
 			if (how >= CLEAN)
 				buf_fmt(pg->notes, "- %s: not dropped, %s\n", *f,

@@ -20,8 +20,8 @@
 
 #define STEM_MAX 42             /* 63 less _w999999_abcdefghr999, see plan_clone() */
 
-/* Where a URL's parts begin; user..host is user:password@, or nothing.  path..query is
- * the path of a file, and all of what we do not know; a DSN is nothing but a query. */
+/* Where a URL's parts begin; user..host is user:password@, or nothing, but a file's
+ * scheme.  What we do not know is nothing but a path, a DSN nothing but a query. */
 struct url {
 	enum url_kind kind;
 	const char *user, *host, *path, *query;
