@@ -870,7 +870,7 @@ ask(struct readiness *r, struct buf *why)
 	}
 }
 
-enum cause
+bool
 proc_ready(struct readiness *r, struct buf *why)
 {
 	int64_t begin = proc_clock(r->w);
@@ -883,13 +883,8 @@ proc_ready(struct readiness *r, struct buf *why)
 		await(r, -1, 0, proc_clock(r->w) + (wait < 25 ? wait : 25));
 		yes = ask(r, why);
 	}
-	if (r->w->cancelled)
-		return CAUSE_CANCELLED;
-	/* An answer for a dead server is not its own. */
-	if (proc_dead(r->stack, r->n) < r->n)
-		return CAUSE_SERVER_DIED;
 	if (yes)
-		return CAUSE_NONE;
+		return true;
 	if (r->kind == READY_LOG)
 		buf_fmt(why, "no line of its log matches %s", r->arg);
 	else if (r->kind == READY_COMMAND)
@@ -898,5 +893,5 @@ proc_ready(struct readiness *r, struct buf *why)
 		buf_str(why, "it wrote no newline to PRUN_READY_FD");
 	else if (!why->n)
 		buf_fmt(why, "nothing listens on port %d of 127.0.0.1 or ::1", r->port);
-	return CAUSE_SERVER_NOT_READY;
+	return false;
 }

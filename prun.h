@@ -500,8 +500,8 @@ int proc_hold(struct port *p, size_t n);
 int proc_release(struct port *p, size_t n);
 /* The kind of a ready = value, or READIES; *arg: its path, ERE or command. */
 enum ready_kind proc_ready_kind(const char *value, const char **arg);
-/* Waits until the last of the stack is ready and all live; or why not. */
-enum cause proc_ready(struct readiness *r, struct buf *why);
+/* Waits until the last of the stack is ready, or says why not, or one has died. */
+bool proc_ready(struct readiness *r, struct buf *why);
 
 /* ---- show.c: what people and machines read ---- */
 

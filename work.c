@@ -84,8 +84,7 @@ env_expand(struct attempt *a, const char *setting)
 		size_t i = env_find(a, s, n);
 		if (i < a->env.n)
 			buf_str(&b, a->env.v[i] + n + 1);
-		s += n;
-		s += brace && *s == '}';
+		s += n + (brace && s[n] == '}');
 	}
 	env_set(a, b.s);
 }
@@ -211,7 +210,7 @@ static bool
 prepare(struct attempt *a)
 {
 	if (a->w->cancelled)
-		return fails(a, CAUSE_CANCELLED, "");
+		return false;
 	if (remove_tree(a->dir) < 0 || remove_tree(a->tmp) < 0
 	|| mkdir(a->dir, 0777) < 0 || mkdir(a->tmp, 0700) < 0)
 		return fails(a, CAUSE_SPAWN, str("%s: %s", a->dir, strerror(errno)));
@@ -281,13 +280,14 @@ start_member(struct attempt *a, size_t i)
 	r.server.fd = fd[1];
 	const char *why = proc_start(a->w, &a->procs[i], &r.server);
 	close_keep(fd[1]);
-	enum cause cause = why ? CAUSE_SPAWN : proc_ready(&r, &reason);
+	bool ready = !why && proc_ready(&r, &reason);
 	close_keep(fd[0]);
 	if (why)
-		return fails(a, cause, why);
-	if (!has_died(a, false, " before it was ready") && cause != CAUSE_NONE)
-		fails(a, cause, str("%s is not ready after %.1fs (ready-timeout): %s", m->title,
-			(double)most / 1000, reason.s));
+		return fails(a, CAUSE_SPAWN, why);
+	/* An answer for a dead server is not its own. */
+	if (!has_died(a, false, " before it was ready") && !ready)
+		fails(a, CAUSE_SERVER_NOT_READY, str("%s is not ready after %.1fs "
+			"(ready-timeout): %s", m->title, (double)most / 1000, reason.s));
 	return a->out.cause == CAUSE_NONE;
 }
 
@@ -376,10 +376,11 @@ wrote_too_much(const struct attempt *a)
 {
 	struct stat st;
 
-	for (size_t i = 0; i < a->nstack; i++)
-		if (stat(a->logs[i], &st) == 0 && st.st_size > a->o->log_limit)
+	for (size_t i = 0; i <= a->nstack; i++)
+		if (stat(i < a->nstack ? a->logs[i] : a->log, &st) == 0
+		&& st.st_size > a->o->log_limit)
 			return true;
-	return stat(a->log, &st) == 0 && st.st_size > a->o->log_limit;
+	return false;
 }
 
 /* Writes the session's processes as they stand into the test's log. */
@@ -430,11 +431,9 @@ await_test(struct attempt *a)
 	while (a->out.cause == CAUSE_NONE
 	&& !has_died(a, a->o->server_exit, " during the test")) {
 		int64_t next = proc_clock(w) + 100;     /* to look at the logs */
-		if (w->cancelled)
-			fails(a, CAUSE_CANCELLED, "");
-		else if (proc_ended(&a->test))
+		if (w->cancelled || proc_ended(&a->test))
 			return;
-		else if (proc_late(w, end))
+		if (proc_late(w, end))
 			fails(a, CAUSE_TIMEOUT, str("timed out after %.1fs",
 				(double)a->f->timeout_ms / 1000));
 		else if (a->o->log_limit >= 0 && wrote_too_much(a))
