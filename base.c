@@ -1,9 +1,9 @@
 /*
- * base.c: what every room uses: messages, growing memory, strings, lists, whole files,
- * and the names of results and causes.
+ * base.c: what every room uses: messages, growing memory, strings, lists, whole
+ * files, and the names of results and causes.
  *
- * Strings that a function hands out come from scratch memory, which nobody frees: it is
- * released as a whole, by a worker after each order.
+ * Strings that a function hands out come from scratch memory, which nobody
+ * frees: it is released as a whole, by a worker after each order.
  */
 #include "prun.h"
 #include <dirent.h>
@@ -536,7 +536,8 @@ copy_out(int fd, const char *path)
 
 	if (to < 0)
 		return -1;
-	while ((n = pread(fd, chunk, sizeof(chunk), at)) > 0 && !write_all(to, chunk, (size_t)n))
+	while ((n = pread(fd, chunk, sizeof(chunk), at)) > 0
+	&& write_all(to, chunk, (size_t)n) == 0)
 		at += n;
 	if (n) {
 		close_keep(to);
@@ -615,9 +616,9 @@ list_dir(struct list *l, const char *path)
 
 /* ---- removing a tree ----
  *
- * Depth costs few descriptors, and no path is too long: a directory that lies deep and is
- * not empty is moved to the top, and the walk repeated.  rmdir says EBUSY of a mount
- * before it says ENOTEMPTY, also of a bind mount of the same file system: that ends it.
+ * Depth costs few descriptors, and no path is too long: what lies deep and is not
+ * empty is moved to the top, and the walk repeated.  rmdir says EBUSY of a mount,
+ * also of a bind mount, before it says ENOTEMPTY: that ends it.
  */
 
 #define DEEP 8

@@ -1,14 +1,14 @@
 /*
  * junit.c: merges the reports that tools wrote into one that all can read.
  *
- * The meaning of a tag depends on where it stands (kind_here).  A report that is not
- * well-formed is read as far as it goes; a case [report] says where it broke.  One
- * case is in memory, its children in the order of the dialect.  A start tag leaves
- * room for its totals.  Nested suites become suites of their own, named outer/inner.
+ * What a tag means depends on its place (kind_here).  A report that is not
+ * well-formed is read as far as it goes; a case [report] says where it broke.
+ * One case is in memory, its children in the dialect's order.  Start tags leave
+ * room for totals.  Nested suites become suites of their own: outer/inner.
  *
- * Of a file with several attempts one report is the base: the last if it passed at
- * last, else the first.  A first pass collects the failures of the other attempts,
- * which the base's cases carry as flaky or rerun elements.
+ * Of a file with several attempts one report is the base: the last if it passed
+ * at last, else the first.  A first pass collects the failures of the other
+ * attempts, which the base's cases carry as flaky or rerun elements.
  */
 #include "prun.h"
 
@@ -72,8 +72,8 @@ struct place {
 	struct buf sibling;     /* of one without cases: the next have its file (Cypress) */
 };
 
-/* Behind the children of a case: what else there is in it.  BAD_ is of its first failure or
- * error. */
+/* Behind the children of a case: what else there is in it.  BAD_ is of its
+ * first failure or error. */
 enum {
 	CLASS = K_ERR + 1, NAME, PATH, LINE, ATTRS, BAD_ATTRS, BAD_TEXT, CASE_BUFS
 };
@@ -196,7 +196,7 @@ add_element(struct buf *to, enum kind kind, const struct buf *text)
 	buf_fmt(to, "</%s>", kind_name[kind]);
 }
 
-/* Adds an output.  [[ATTACHMENT|x]] is relative to its report; ours lies elsewhere. */
+/* Adds an output.  [[ATTACHMENT|x]] is relative to its report, not to ours. */
 static void
 add_output(struct buf *to, const char *s, const char *where)
 {
@@ -387,8 +387,8 @@ is_bad(const struct testcase *c)
 	return c->b[K_FAILURE].n || c->b[K_ERROR].n;
 }
 
-/* A failure or its like: attributes, then text that begins with the message.  The
- * first failure stands for the case in another attempt. */
+/* A failure or its like: attributes, then text that begins with the message.
+ * The first failure stands for the case in another attempt. */
 static void
 add_result(struct testcase *c, enum kind kind, const char *attrs, const char *message,
 	const char *text)
@@ -497,8 +497,8 @@ add_field(struct buf *b, const char *s, char end)
 	buf_char(b, end);
 }
 
-/* The number of a line behind what says that it is one; 0: s does not begin so.  A trace
- * has it behind the file; YAML, as node-tap writes it, under a key of its own. */
+/* The line number behind what announces one at s, or 0.  A trace has it behind
+ * the file; YAML, as node-tap writes it, under a key of its own. */
 static int
 read_line_number(const char *s)
 {
@@ -655,7 +655,7 @@ read_case(struct merger *m, const struct reader *r)
 	xml_attributes(&c->b[ATTRS], r, " name classname time type file ");
 }
 
-/* A failure or an error of our own, which ends as the attempt's log does, if it is of one. */
+/* A failure or error of our own, which ends as its attempt's log does. */
 static void
 add_own_result(struct merger *m, enum cause cause, const char *message, size_t attempt)
 {
@@ -756,8 +756,8 @@ kind_here(const struct merger *m, const char *name)
 	return kind;
 }
 
-/* Begins a failure or its like.  GitLab takes its text for something else if its
- * type is one of YAML's. */
+/* Begins a failure or its like.  GitLab takes its text for something else if
+ * its type is one of YAML's. */
 static void
 begin_result(struct merger *m, const struct reader *r, enum kind kind)
 {
@@ -798,8 +798,8 @@ read_property(struct merger *m, const struct reader *r)
 	return !*value;
 }
 
-/* Appends to the suite's attributes, which begin at own, the one that from has by
- * that name, unless they have one. */
+/* Appends to the suite's attributes, which begin at own, the one that from has
+ * by that name, unless they have one. */
 static void
 inherit(struct buf *heads, size_t own, const char *from, const char *name)
 {
@@ -812,8 +812,8 @@ inherit(struct buf *heads, size_t own, const char *from, const char *name)
 	scratch_release(mark);
 }
 
-/* Adds name and attributes of a suite; if it does not say when and where it ran,
- * the suite around it may, or one before it. */
+/* Adds name and attributes of a suite; if it does not say when and where it
+ * ran, the suite around it may, or one before it. */
 static void
 begin_suite(struct merger *m, const struct reader *r)
 {
@@ -1085,8 +1085,8 @@ junit_count(const char *path, const char *file, struct counts *c, struct buf *no
 	return n;
 }
 
-/* Makes the reports of the base agree with the file's result.  reports: how many
- * there were, -1: one is broken; attempt: that the cause is of; failed: a case has. */
+/* Makes the base's reports agree with the file's result.  reports: how many
+ * there were, -1: one is broken; attempt: that of the cause; failed: a case. */
 static void
 synthesise(struct merger *m, int reports, size_t attempt, bool failed)
 {
@@ -1104,7 +1104,7 @@ static void
 collect_attempts(struct merger *m, size_t base, const char **why)
 {
 	const struct part *p = m->part;
-	/* The last attempt's cause and time are known; the others failed somehow. */
+	/* Of the last attempt cause and time are known, of others nothing. */
 	enum cause cause = p->cause ? p->cause : CAUSE_EXIT;
 
 	m->collect = true;

@@ -1,12 +1,12 @@
 /*
  * xml.c: reads XML as tools write it, and text as tests print it.
  *
- * The reader pulls: xml_next() gives a start tag, an end tag or text, out of a window of
- * the file that slides along.  It is iterative and forgiving: no entity is expanded,
- * nothing is fetched.  The first thing that was not well-formed is remembered.
+ * The reader pulls: xml_next() gives a start tag, an end tag or text, out of a
+ * window that slides along the file.  It is iterative and forgiving: it expands
+ * no entity, fetches nothing, and remembers the first thing that was wrong.
  *
- * Text goes into a sink, which cleans it: UTF-8 that XML 1.0 can hold (else \xNN), less
- * the escape sequences of terminals, escaped where wanted, and cut at a limit.
+ * A sink cleans text: UTF-8 that XML 1.0 can hold (else \xNN), less the escape
+ * sequences of terminals, escaped where wanted, and cut at a limit.
  *
  * The last section makes a report of TAP.
  */
@@ -37,8 +37,8 @@ struct reader {
 	char window[WINDOW];
 };
 
-/* The first four are written as references everywhere, the others in attributes; '
- * is only read. */
+/* The first four are written as references everywhere, the others in
+ * attributes; ' is only read. */
 static const char special[] = "<>&\r\"\n\t'";
 static const char *const reference[] = {
 	"&lt;", "&gt;", "&amp;", "&#13;", "&quot;", "&#10;", "&#9;", "&apos;"
@@ -55,8 +55,8 @@ sink_begin(struct sink *t, int64_t limit, bool escape)
 	*t = (struct sink){ .b = t->b, .limit = limit, .escape = escape };
 }
 
-/* The last place up to i where text that goes on there may be cut: not in a character,
- * a reference or CR LF. */
+/* The last place up to i where text that goes on there may be cut: not in a
+ * character, a reference or CR LF. */
 static size_t
 boundary(const char *s, size_t i)
 {
@@ -114,7 +114,7 @@ emit_char(struct sink *t, const char *s, size_t n)
 	}
 }
 
-/* Takes a terminal's escape sequence out again when it is whole: CSI, ESC [ ... final
+/* Takes out a terminal's escape sequence once it is whole: CSI, ESC [ ... final
  * byte, or OSC, ESC ] ... BEL or ESC \.  What only looks like one is text. */
 static void
 put_char(struct sink *t, const char *s, size_t n)
@@ -185,7 +185,7 @@ put_reference(struct sink *t, const char *s, size_t n)
 static size_t
 plain(const char *s, size_t n)
 {
-	/* a bit for each character: tab and newline, those from ' ', '@', '`' on */
+	/* a bit a character: tab and newline; those from ' ', '@' and '`' on */
 	static const uint32_t easy[8] = { 0x600, 0xafffffbf, 0xffffffff, 0xffffffff };
 	size_t i = 0;
 
@@ -344,7 +344,7 @@ fill(struct reader *r)
 	memmove(r->window, r->s, left);
 	r->s = r->window;
 	r->end = r->window + left;
-	/* A byte is three in UTF-8 at most, which do not overtake it at the window's end. */
+	/* A byte becomes three at most, which do not overtake it there. */
 	size_t want = r->charset == RAW ? room : WINDOW / 16;
 	char *from = r->end + room - want;
 	do
@@ -432,7 +432,7 @@ skip_space(struct reader *r)
 		r->s++;
 }
 
-/* Reads up to the word stop into t (NULL: nowhere), and leaves that; false at the end. */
+/* Reads into t (NULL: nowhere) up to the word stop; false if it never comes. */
 static bool
 read_until(struct reader *r, struct sink *t, const char *stop, bool raw)
 {
@@ -579,8 +579,8 @@ xml_attributes(struct buf *b, const struct reader *r, const char *skip)
 	buf_add(b, "", 0);
 }
 
-/* Reads the name of the tag ahead, less its prefix, and returns its end; the name
- * is "" where no tag begins: at a bare <. */
+/* Reads the name of the tag ahead, less its prefix, and returns its end; the
+ * name is "" where no tag begins: at a bare <. */
 static char *
 read_name(struct reader *r)
 {
@@ -688,10 +688,10 @@ xml_close(struct reader *r)
  * A log is TAP if it has a version line, a plan and results, a plan of none, or
  * results numbered from 1; anything else may have been printed by any program.
  * The results of a subtest, which is indented by four, are named parent/child
- * and stand for their parent, whose line follows them.  What follows a result is
- * about it.  A plan that does not fit is a case [plan], an error; where it is
- * fulfilled another program may follow.  A failure is never taken for something
- * else: "not ok" passes with a TODO of its own only.
+ * and stand for their parent, whose line follows them.  What follows a result
+ * is about it.  A plan that does not fit is a case [plan], an error; where it
+ * is fulfilled another program may follow.  A failure is never taken for
+ * something else: "not ok" passes with a TODO of its own only.
  */
 
 #define LEVELS 8
@@ -740,9 +740,9 @@ trim(const char *s, size_t n)
 	return n;
 }
 
-/* The # of a directive in s, or its end.  A blank stands before it; a TODO is a word,
- * and the first # that there is: neither "opens #todos" nor "as in #12 # TODO" is one,
- * as other harnesses see it. */
+/* The # of a directive in s, or its end.  A blank stands before it; a TODO is a
+ * word, and the first # that there is: neither "opens #todos" nor "as in #12 #
+ * TODO" is one, as other harnesses see it. */
 static const char *
 find_directive(const char *s, bool *todo)
 {
@@ -940,8 +940,8 @@ read_plan(struct tap *t, const char *s, int level)
 	return true;
 }
 
-/* A line about the last point: diagnostics, or YAML of which the message and how
- * long it took are taken. */
+/* A line about the last point: diagnostics, or YAML of which the message and
+ * how long it took are taken. */
 static void
 read_text(struct tap *t, const char *line, size_t indent)
 {
@@ -976,8 +976,8 @@ read_text(struct tap *t, const char *line, size_t indent)
 		p->message = keep(t, s, n);
 }
 
-/* Whether rest, behind "ok", is that of a result: below the first level only with
- * a number, for it may be any output; above it not "ok  	package", of Go. */
+/* Whether rest, behind "ok", is that of a result: below the first level, where
+ * it may be any output, only with a number; above it not Go's, with a tab. */
 static bool
 is_result(const char *rest, int level)
 {
