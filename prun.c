@@ -12,8 +12,6 @@
 #include "prun.h"
 #include <strings.h>
 
-#define PROPERTY 65536          /* bytes of one, at most */
-
 /* The parts of a merge, or its units: the files and empty shards that they tell of. */
 struct parts {
 	struct part *v;
@@ -205,13 +203,13 @@ add_part(struct parts *parts, struct part part)
 }
 
 /* The path of a file in an attempt's directory; one that cannot be opened where
- * the run directory of who knows whom leads elsewhere. */
+ * the run directory of who knows whom leads elsewhere.  other: it is not of this run. */
 static char *
-own_file(const struct plan *p, const char *dir, const char *name, bool foreign)
+own_file(const struct plan *p, const struct file *f, int attempt, const char *name, bool other)
 {
-	char *path = str("%s/%s", dir, name);
+	char *path = str("%s/%s", plan_dir(p, f, attempt), name);
 
-	if (!foreign || access(path, F_OK) < 0 || holds(p->dir, path))
+	if (!other || access(path, F_OK) < 0 || holds(p->dir, path))
 		return path;
 	warn("%s is not in its run directory, and not read", path);
 	return "";
@@ -236,8 +234,8 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 		if ((o->result >= FAIL || o->result == FLAKY) && p->o.keep != KEEP_NEVER
 		&& access(dir, F_OK) == 0)
 			part->dir = shown(dir);
-		dir = plan_dir(p, f, o->attempt);
-		char *why = show_why(own_file(p, dir, "notes", part->input), o, &notes);
+		char *path = own_file(p, f, o->attempt, "notes", part->input);
+		char *why = show_why(path, o, &notes);
 		part->why = *why ? why : NULL;
 	}
 	part->file = shown(f->test);
@@ -254,9 +252,8 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 				part->reports.n + 1, sizeof(*part->copies));
 			part->copies[part->reports.n] = o;
 		}
-		char *dir = plan_dir(p, f, k);
-		list_add(&part->reports, own_file(p, dir, "junit.xml", part->input));
-		list_add(&part->logs, own_file(p, dir, "test.log", part->input));
+		list_add(&part->reports, own_file(p, f, k, "junit.xml", part->input));
+		list_add(&part->logs, own_file(p, f, k, "test.log", part->input));
 	}
 }
 
@@ -283,10 +280,9 @@ static bool
 merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 	struct counts *total)
 {
-	struct merge m = { .name = "prun", .ms = ms, .limit = p->o.report_limit };
+	struct merge m = { .name = "prun", .ms = ms,
+		.limit = p->o.report_limit < 0 ? INT64_MAX / 2 : p->o.report_limit };
 
-	if (m.limit < 0)
-		m.limit = INT64_MAX / 2;
 	if (junit_merge(&m, parts->v, parts->n, path, total) < 0) {
 		warn("%s cannot be written, the previous file is unchanged:", path);
 		return false;
@@ -301,7 +297,7 @@ merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 static bool
 read_report(const struct part *report, struct parts *units)
 {
-	struct reader *r = xml_open(report->input, false, PROPERTY, INT64_MAX);
+	struct reader *r = xml_open(report->input, false, 65536, INT64_MAX);
 	bool known = false, ours = false, past = false; /* past: the suite's properties */
 	struct part *now = NULL;
 	size_t number = 0, tags = 0;
@@ -559,15 +555,12 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 	stays = stays || (failed && p->o.keep != KEEP_NEVER);
 	if (p->o.junit || p->o.html || getenv("GITHUB_STEP_SUMMARY") || stays) {
 		add_run(&parts, p, records, NULL, NULL);
-		if (merge(p, &parts, path, ms, &total)) {
-			report = path;
-			char *target = p->o.junit && stays ? real_path(path) : NULL;
-			if (target && strcmp(target, inside) && symlink(target, inside) < 0)
-				warn("%s:", inside);
-		} else {
-			status = EXIT_RUN;
-			stays = true;   /* --merge can still make it */
-		}
+		report = merge(p, &parts, path, ms, &total) ? path : NULL;
+		status = report ? status : EXIT_RUN;
+		stays = stays || !report;       /* --merge can still make it */
+		char *target = report && p->o.junit && stays ? real_path(path) : NULL;
+		if (target && strcmp(target, inside) && symlink(target, inside) < 0)
+			warn("%s:", inside);
 	}
 	/* With test arguments only a part of each file may have been run. */
 	if (!p->o.audit && p->shards == 1 && !p->args.n && p->o.repeat == 1)
@@ -610,20 +603,17 @@ die(int sig)
 	_exit(128 + sig);               /* process 1 of a container survives raise */
 }
 
-/* A run.  One aside has its setups found already; it has no report and leaves
- * nothing. */
+/* A run.  One aside has no report and leaves nothing. */
 static int
 run(struct plan *p, bool aside)
 {
 	time_t now = time(NULL);
-	struct record *records;
 	int sig;
 
 	proc_catch();
 	if (!aside) {
 		make_parents("-d", p->o.run_dir);
-		/* Before the report's directory, which may lie in it.  It is its
-		 * owner's; make_dir() says what may be wrong with it. */
+		/* The report's may lie in it.  make_dir() says what is wrong with it. */
 		if (p->o.run_dir)
 			mkdir(p->o.run_dir, 0700);
 		make_parents("-o", p->o.junit);
@@ -633,8 +623,7 @@ run(struct plan *p, bool aside)
 	p->began = clock_ms();
 	strftime(p->started, sizeof(p->started), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
 	make_dir(p, aside ? NULL : p->o.run_dir);
-	/* They last as long as the process, with what run.c puts into them. */
-	records = scratch(p->nfiles * sizeof(*records));
+	struct record *records = scratch(p->nfiles * sizeof(*records));
 	struct show *show = show_open(p, records);
 	if (!p->o.quiet && !aside)
 		show_say(show, "config: %s\n%s", p->conf ? shown(p->conf) : "none",

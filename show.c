@@ -229,8 +229,7 @@ show_draw(struct show *s, const struct slot *v, int n, bool now)
 	for (int i = 0; i < n; i++)
 		if (v[i].phase != IDLE && (!s->screen || s->lines < ws.ws_row - 3))
 			draw_line(s, str("%s%-7s %s  %.0fs", s->screen ? "  " : "running: ",
-				phase_name[v[i].phase],
-				v[i].order.type == ORDER_SETUP ? ""
+				phase_name[v[i].phase], v[i].order.type == ORDER_SETUP ? ""
 				: title(s, &s->plan->files[v[i].order.file]),
 				seconds(t - v[i].since)), ws.ws_col);
 	if (s->screen)
@@ -470,27 +469,25 @@ static void
 show_line(struct show *s, const struct file *f, const char *end)
 {
 	const struct outcome *o = &s->records[f->index].o;
-	struct buf *out = &s->out;
 	int width = snprintf(NULL, 0, "%zu", s->plan->nfiles);
 
-	buf_fmt(out, "[%*d/%zu] %s  %s", width, s->done, s->plan->nfiles,
+	buf_fmt(&s->out, "[%*d/%zu] %s  %s", width, s->done, s->plan->nfiles,
 		word(s, o->result, 4), title(s, f));
 	if (o->attempt > 1 || !s->records[f->index].ended)
-		buf_fmt(out, "  attempt %d", o->attempt);
+		buf_fmt(&s->out, "  attempt %d", o->attempt);
 	if (o->report)
-		buf_fmt(out, "  %" PRId64 " test%s", o->tests, o->tests == 1 ? "" : "s");
+		buf_fmt(&s->out, "  %" PRId64 " test%s", o->tests, o->tests == 1 ? "" : "s");
 	if (o->report && o->failed)
-		buf_fmt(out, ", %" PRId64 " failed", o->failed);
+		buf_fmt(&s->out, ", %" PRId64 " failed", o->failed);
 	if (o->report && o->skipped)
-		buf_fmt(out, ", %" PRId64 " skipped", o->skipped);
-	buf_fmt(out, "  %.1fs%s\n", seconds(o->ms), end);
+		buf_fmt(&s->out, ", %" PRId64 " skipped", o->skipped);
+	buf_fmt(&s->out, "  %.1fs%s\n", seconds(o->ms), end);
 }
 
 /* ---- results.jsonl ---- */
 
 char *
-show_phases(const struct plan *p, const struct outcome *o, const char *fmt,
-	const char *between)
+show_phases(const struct plan *p, const struct outcome *o, const char *fmt, const char *between)
 {
 	char *text = "";
 
@@ -661,8 +658,7 @@ struct page {
 static const char page_head[] =
 	"<!DOCTYPE html>\n<html lang=en><meta charset=utf-8><title>prun</title>\n"
 	"<meta name=viewport content='width=device-width'><link rel=icon href=data:,>\n"
-	"<style>\n"
-	":root { color-scheme: light dark }\n"
+	"<style>:root { color-scheme: light dark }\n"
 	"body { font: 15px/1.5 system-ui; max-width: 80rem; margin: auto; padding: 1rem }\n"
 	"table, svg { border-collapse: collapse; width: 100% } h1, h2 { font-size: 1rem }\n"
 	"th, td { text-align: left; vertical-align: top; padding: .2rem .6rem .2rem 0;\n"
@@ -806,8 +802,7 @@ page_files(struct buf *b, const struct page *page, const char *dir)
 	if (access(str("%s/../results.jsonl", dir), F_OK) == 0)
 		names = list_left(dir);
 	for (size_t i = 0; i < names.n && i < TESTS_SHOWN; i++) {
-		const char *path = str("%s/%s", dir, names.v[i]);
-		const char *tail = "";
+		const char *path = str("%s/%s", dir, names.v[i]), *tail = "";
 		if (ends(path, ".log") && lstat(path, &st) == 0 && S_ISREG(st.st_mode))
 			tail = file_tail(path, 40);
 		for (k = same = 0; base[k] && base[k] == path[k]; k++)
