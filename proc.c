@@ -91,7 +91,6 @@ proc_pipe(int fd[2])
 {
 	if (pipe(fd) < 0)
 		return -1;
-	/* Cannot fail: the descriptors are open. */
 	set_cloexec(fd[0]);
 	set_cloexec(fd[1]);
 	return 0;
@@ -108,9 +107,9 @@ open_self(void)
 	fcntl(self[1], F_SETFL, O_NONBLOCK);
 }
 
-/* Lists our children, of one session if it is given, but for the known and those
- * that we had from the start, and reaps the dead among them, each by its number:
- * waitpid(-1) would take a leader.  False where the system does not tell. */
+/* Lists our children (of a session, unless it is 0) but for the known and inherited
+ * ones, and reaps the dead by their numbers: waitpid(-1) would take a leader.
+ * False where the system does not tell. */
 static bool
 list_children(struct pids *c, const struct pids *known, pid_t session)
 {
@@ -121,8 +120,7 @@ list_children(struct pids *c, const struct pids *known, pid_t session)
 		children = open_regular(str("/proc/self/task/%ld/children", (long)getpid()),
 			O_RDONLY);
 	c->n = 0;
-	/* A child that ends meanwhile can hide others: none is believed twice.  If there
-	 * are very many the others come next time. */
+	/* A child that ends meanwhile can hide others: one look is not believed. */
 	for (int tries = 0; tries < 2 && !c->n && n >= 0; tries++) {
 		n = pread(children, text, sizeof(text) - 1, 0);
 		text[n > 0 ? n : 0] = '\0';
@@ -251,10 +249,8 @@ proc_late(struct worker *w, int64_t deadline)
 	if (proc_clock(w) < deadline)
 		return false;
 	/* We may have been stopped: the order that says so comes first. */
-	while (poll(&p, 1, 0) > 0) {
+	for (; poll(&p, 1, 0) > 0; p.fd = w->orders)    /* -1: nothing to poll */
 		read_order(w);
-		p.fd = w->orders;       /* poll skips a negative one */
-	}
 	return proc_clock(w) >= deadline;
 }
 
@@ -323,8 +319,7 @@ child(const struct spawn *s, pid_t parent, int talk, int log)
 	if (!s->terminal) {
 		setsid();       /* cannot fail in a fresh child */
 	} else {
-		/* A foreground group: ^C is for it alone.  Where there is no
-		 * terminal this fails, and does no harm. */
+		/* A foreground group, if there is a terminal: ^C is for it alone. */
 		setpgid(0, 0);
 		tcsetpgrp(prun_fds[0], getpid());
 	}
@@ -446,11 +441,10 @@ proc_argv(const char *cmd, const struct list *args)
 		for (char *s = strtok(str("%s", cmd), " \t"); s; s = strtok(NULL, " \t"))
 			argv[n++] = s;
 	if (!n || strstr(builtin, str(" %s ", argv[0]))) {
-		n = 0;
-		argv[n++] = "/bin/sh";
-		argv[n++] = "-c";
-		argv[n++] = str("%s", cmd);
-		argv[n++] = "sh";       /* $0: begins the shell's messages */
+		/* The last one is $0, which begins the shell's messages. */
+		char *sh[] = { "/bin/sh", "-c", str("%s", cmd), "sh" };
+		memcpy(argv, sh, sizeof(sh));
+		n = LEN(sh);
 		for (size_t i = 0; args && i < args->n; i++)
 			argv[n++] = args->v[i];
 	}

@@ -49,7 +49,7 @@ order(struct slot *s, struct order o)
 		s->phase = first[o.type];
 		s->since = clock_ms();
 	}
-	/* If it fails, it has died, which waitid will say, or long stopped reading. */
+	/* Fails if it has died, which waitid will say, or stopped reading. */
 	write_all(s->orders, (const char *)&o, sizeof(o));
 }
 
@@ -188,9 +188,9 @@ tell(struct run *r, const struct file *f, bool again)
 	struct record *c = &r->records[f->index];
 	bool stays = c->o.kept && c->kept == c->o.attempt
 		&& (!again || r->p->o.audit || f->suite->o.keep != KEEP_FAILED);
-	char *dir = plan_dir(r->p, f, c->o.attempt);
 
-	show_result(r->show, f, dir, stays ? clone_url(r, f, c->o.attempt) : NULL);
+	show_result(r->show, f, plan_dir(r->p, f, c->o.attempt),
+		stays ? clone_url(r, f, c->o.attempt) : NULL);
 	scratch_release(mark);
 }
 
@@ -642,7 +642,7 @@ heed_signals(struct run *r)
 		show_draw(r->show, r->slots, (int)(r->end - r->slots), true);
 }
 
-/* ---- the loop ---- */
+/* ---- the loop, and its end ---- */
 
 /* Waits until then, or the deadline, for anything to happen, and sees to it. */
 static void
@@ -692,8 +692,6 @@ kill_workers(struct run *r)
 			lose_attempt(r, s, "could not be killed");
 }
 
-/* ---- the end ---- */
-
 /* Sets the results of files that never had their turn, and the status. */
 static void
 end_files(struct run *r)
@@ -736,8 +734,7 @@ run_files(const struct plan *p, struct record *records, struct show *show, int *
 	if (r.end < r.slots + p->workers)
 		show_say(show, "prun: only %d at once: %s", (int)(r.end - r.slots),
 			strerror(errno));
-	/* Until it has run, a file's result is that it did not.
-	 * Later than the workers, whose forks would copy all that. */
+	/* No file has run.  The forks need not copy that. */
 	for (size_t k = 0; k < p->nfiles; k++) {
 		struct record *c = &records[k];
 		c->o = (struct outcome){ .file = (int)k, .attempt = 1, .result = CANCEL,

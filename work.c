@@ -548,8 +548,8 @@ judge_isolation(struct attempt *a)
 	if (used != 0 || a->out.result != PASS)
 		return;
 	a->out.unused = true;
-	const char *why = str("nobody has connected to its database %s: does the server read %s?",
-		a->db, a->o->db_env.n ? a->o->db_env.v[0] : "PRUN_DB_URL");
+	const char *why = str("nobody has connected to its database %s: does the server read "
+		"%s?", a->db, a->o->db_env.n ? a->o->db_env.v[0] : "PRUN_DB_URL");
 	if (a->o->db_unused)
 		fails(a, CAUSE_DATABASE, why);
 	else if (a->plan->o.verbose)    /* else a line for the suite says so */
@@ -825,6 +825,5 @@ work_run(const struct plan *p, int slot, int orders, int news)
 	if (self.notes.n)
 		tell(&self, NEWS_DONE);
 	proc_drain(&w.pids, NULL);
-	free(w.pids.v);
 	_exit(0);
 }
