@@ -409,9 +409,9 @@ is_name(int c)
 static int
 peek(struct reader *r)
 {
-	if (r->s == r->end && !fill(r) && r->s == r->end)
-		return -1;
-	return (unsigned char)*r->s;
+	while (r->s == r->end && fill(r))
+		;                       /* half a character of UTF-16 is none yet */
+	return r->s < r->end ? (unsigned char)*r->s : -1;
 }
 
 /* Whether the file goes on with word. */

@@ -51,7 +51,7 @@ for n in 28 29 30 31 32 33 34 35 36; do
 		printf "</failure></testcase></testsuite>\n"
 	}' >pieces.$n.xml
 done
-"$PRUN" --merge -o pieces.xml pieces.*.xml &
+"$PRUN" --merge -q -o pieces.xml pieces.*.xml &
 pid=$!
 for i in 1 2 3 4 5 6 7 8 9 10; do
 	[ -e pieces.xml ] || sleep 0.5
@@ -59,6 +59,16 @@ done
 kill -9 $pid 2>/dev/null
 wait $pid
 is 'a reference behind a letter may stand anywhere' "$(grep -c 'xé&amp;y' pieces.xml)" 9
+# What is read last, at 4096, is one byte of UTF-16.
+head='<testsuites><testsuite name="s"><testcase '
+{
+	printf '\377\376'
+	printf '%s%0*d\n' "$head" $((2047 - ${#head})) 0 | fold -w1 | tr '\n' '\0'
+	printf x
+} >odd.xml
+run --merge -o odd.out odd.xml
+is 'UTF-16 that ends in the middle of a character is a broken report' \
+	"$status $(grep -c 'ends in the middle of a tag' odd.out)" '0 1'
 if have xmllint; then
 	ok 'what was written is well-formed' xmllint --noout out.xml
 else
