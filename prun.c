@@ -338,7 +338,6 @@ add_input(struct parts *parts, struct parts *units, const char *name, const char
 	const char *out, bool found)
 {
 	struct part part = { .name = name, .input = path, .of = parts->n };
-	struct plan *run = scratch(sizeof(*run));
 	struct list names = { 0 };
 	struct record *records;
 	struct stat st, old;
@@ -355,6 +354,7 @@ add_input(struct parts *parts, struct parts *units, const char *name, const char
 			list_add(&add_part(parts, part)->reports, path);
 		return 1;
 	}
+	struct plan *run = scratch(sizeof(*run));
 	if (show_read(run, &records, path) == 0) {
 		add_run(parts, run, records, name, path);
 		for (size_t i = part.of; i < parts->n; i++) {
@@ -645,7 +645,7 @@ run(struct plan *p, bool aside)
 
 /* ---- other modes ---- */
 
-/* Adds the run directories of this project below TMPDIR. */
+/* Adds the run directories below TMPDIR that runs of this project have left. */
 static void
 find_runs(struct plan *p)
 {
@@ -660,10 +660,14 @@ find_runs(struct plan *p)
 	for (size_t i = 0; i < names.n; i++) {
 		char *path = str("%s/%s", tmp, names.v[i]);
 		struct plan *run = scratch(sizeof(*run));
+		int fd = -1;
 		if (starts(names.v[i], "prun-") && id_valid(names.v[i] + 5)
 		&& lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid()
 		&& show_read(run, &records, path) == 0 && !strcmp(run->base, p->base))
+			fd = lock_run(path, false);
+		if (fd >= 0)
 			list_add(&p->paths, path);
+		close_keep(fd);
 	}
 	list_free(&names);
 }
@@ -673,24 +677,22 @@ static int
 clean_mode(struct plan *p)
 {
 	struct list dirs = { 0 };
-	bool dbs = false, named = p->paths.n;
+	bool dbs = false;
 	int status = 0;
 
 	for (size_t i = 0; i < p->nsuites; i++)
 		dbs = dbs || p->suites[i].o.db;
-	if (!named)
+	if (!p->paths.n)
 		find_runs(p);
 	if (!dbs && !p->paths.n && !p->conf)
 		bad("--clean", "needs db in prun.conf, or a run directory to remove");
 	for (size_t i = 0; i < p->paths.n; i++) {
-		char *dir = conf_path(p, p->paths.v[i]);
-		refuse_foreign(dir);
-		int fd = lock_run(dir, false);
-		if (fd < 0 && named)
+		list_add(&dirs, conf_path(p, p->paths.v[i]));
+		refuse_foreign(dirs.v[i]);
+		int fd = lock_run(dirs.v[i], false);
+		if (fd < 0)
 			exit(EXIT_USAGE);
-		if (fd >= 0)
-			list_add(&dirs, dir);
-		close_keep(fd);
+		close(fd);
 	}
 	list_free(&p->paths);
 	p->paths = dirs;                /* a worker looks for clones in them, from the base */
