@@ -173,7 +173,8 @@ add_known(struct buf *b, const char *key, const char *value)
 		add_param(b, key, value);
 }
 
-/* A URL or DSN of PostgreSQL as a DSN, in which the last of equal keys holds. */
+/* A URL or DSN of PostgreSQL as a DSN, in which the last of equal keys holds; "" for any
+ * other. */
 static const char *
 to_dsn(const char *url)
 {
@@ -182,8 +183,8 @@ to_dsn(const char *url)
 	struct buf b = scratch_buf(), hosts = scratch_buf(), ports = scratch_buf();
 	struct param p;
 
-	if (u.kind == URL_DSN)
-		return url;
+	if (u.kind != URL_PG)
+		return u.kind == URL_DSN ? url : "";
 	if (u.host > u.user) {
 		add_known(&b, "user", read_text(&s, ":@", false));
 		if (*s++ == ':')
@@ -240,12 +241,10 @@ url_admin(const char *url, const char *name, const char *less)
 void
 url_env(const char *url, struct list *env)
 {
+	const char *dsn = to_dsn(url);
 	struct param p;
 
-	if (url_kind(url) != URL_PG && url_kind(url) != URL_DSN)
-		return;
-	url = to_dsn(url);
-	while (next_param(&url, URL_DSN, &p)) {
+	while (next_param(&dsn, URL_DSN, &p)) {
 		struct buf b = scratch_buf();
 		buf_str(&b, "PG");
 		for (const char *s = strcmp(p.key, "dbname") ? p.key : "database"; *s; s++)
