@@ -144,19 +144,23 @@ distance(const char *a, const char *b)
 	return (n > k ? n : k) - head - tail;
 }
 
+/* By its name, or behind a single dash by its letter. */
 static const struct option *
 find_option(const char *name, size_t n, const char *where, const char *what, const char *dash)
 {
+	bool letter = !strcmp(dash, "-");
 	const struct option *near = table;
 	char *word = str("%.*s", (int)n, name);
 
-	for (const struct option *o = table; o < table + LEN(table); o++)
+	for (const struct option *o = table; o < table + LEN(table); o++) {
+		if (letter ? (o->flags & LETTER) == (unsigned char)*name : !strcmp(o->name, word))
+			return o;
 		if (distance(word, o->name) < distance(word, near->name))
 			near = o;
-	if (strcmp(word, near->name))
-		bad(where, "unknown %s \"%s%s\"%s", what, dash, word, distance(word, near->name)
-			> n / 2 + 1 ? "" : str(" (%s%s?)", dash, near->name));
-	return near;
+	}
+	bool far = letter || distance(word, near->name) > n / 2 + 1;
+	bad(where, "unknown %s \"%s%s\"%s", what, dash, word,
+		far ? "; see prun -h" : str(" (%s%s?)", dash, near->name));
 }
 
 /* ---- values ---- */
@@ -373,36 +377,26 @@ add_setting(struct reading *r, const struct option *opt, const char *value, cons
 static char **
 read_option(struct reading *r, char **words)
 {
-	const char *w = *words + 1, *where, *value;
-	const struct option *o = table;
-	bool name = *w == '-', flag;
+	const char *from = r->level == PRUNFLAGS ? "PRUNFLAGS" : "command line";
+	bool name = (*words)[1] == '-', flag;
+	const char *dash = name ? "--" : "-", *w = *words + strlen(dash), *value;
 
 	do {
-		if (name) {
-			value = strchr(w, '=');
-			o = find_option(w + 1, strcspn(w + 1, "="), r->level == PRUNFLAGS
-				? "PRUNFLAGS" : "command line", "option", "--");
-			where = str("--%s", o->name);
-		} else {
-			value = w[1] ? w : NULL;
-			where = str("-%c", *w);
-			while (o < table + LEN(table) && (o->flags & LETTER) != (unsigned char)*w)
-				o++;
-			if (o == table + LEN(table))
-				bad(where, "unknown option; see prun -h");
-		}
+		size_t n = name ? strcspn(w, "=") : 1;
+		const struct option *o = find_option(w, n, from, "option", dash);
 		flag = o->type == BOOL || o->flags & MAYBE;
-		if (flag && !(name && value))
+		if (flag && !(name && w[n]))
 			value = o->type == STR ? "" : "yes";
-		else if (value)
-			value++;
+		else if (w[n])
+			value = w + n + name;
 		else
 			value = *++words;
+		const char *where = str("%s%.*s", dash, (int)n, w);
 		if (!value)
 			bad(where, "needs a value: %s", o->arg);
 		add_setting(r, o, value, where);
-		o = table;
-	} while (!name && flag && *++w);
+		w++;
+	} while (!name && flag && *w);
 	return words;
 }
 
