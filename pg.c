@@ -1,13 +1,13 @@
 /*
  * pg.c: databases.  Each attempt gets a clone of the suite's template.
  *
- * A worker has one session with a server for its life (sql.c); it holds the run's
- * advisory lock, shared, by which a later run tells the clones of the dead from those
- * of the living: it drops only what it has found without a lock twice, five seconds
- * apart.  While a clone is in use its session is watched, and opened again.
+ * A worker has one session with a server for its life (sql.c).  It holds the
+ * run's advisory lock, shared: a later run drops only clones whose run it has
+ * found without a lock twice, five seconds apart.  While a clone is in use its
+ * session is watched, and opened again.
  *
- * A CREATE DATABASE that is no longer wanted loses its connection; whoever drops the
- * clone first ends what still creates it.
+ * A CREATE DATABASE that is no longer wanted loses its connection; whoever
+ * drops the clone first ends what still creates it.
  */
 #include "prun.h"
 
@@ -59,7 +59,7 @@ pg_begin(struct pg *pg, const struct opts *o, const char *name, const char *dir,
 	}
 }
 
-/* Calls a function for the advisory lock of a run; the key is the id less its check. */
+/* Calls an advisory lock function; the key is a run's id without its check. */
 static struct reply
 lock_run(struct pg *pg, const char *function, const char *run)
 {
@@ -78,8 +78,8 @@ attach(struct pg *pg, bool heed)
 	return r.trouble ? r : lock_run(pg, "advisory_lock_shared", pg->plan->id);
 }
 
-/* Does a statement that may be done twice, on another session if one is lost, and
- * later if that may help.  Without PostgreSQL the reply is empty. */
+/* Does a statement that may be done twice, on another session if one is lost,
+ * and later if that may help.  Without PostgreSQL the reply is empty. */
 static struct reply
 ask(struct pg *pg, const char *statement)
 {
@@ -99,8 +99,8 @@ ask(struct pg *pg, const char *statement)
 	return r;
 }
 
-/* Looks after the session of a clone that is in use: another run drops the clone if
- * it is without our lock for five seconds. */
+/* Looks after the session of a clone that is in use: another run drops the
+ * clone if it is without our lock for five seconds. */
 static void
 watch(void *arg)
 {
@@ -115,7 +115,7 @@ watch(void *arg)
 	scratch_release(mark);
 }
 
-/* Locks or unlocks the template, as long as it may take: for another run's setup. */
+/* Locks or unlocks the template; another run's setup may take long. */
 static struct reply
 lock_template(struct pg *pg, const char *function)
 {
@@ -132,7 +132,7 @@ lock_template(struct pg *pg, const char *function)
 
 /* ---- the recipe ---- */
 
-/* Who a session is, in words; and those of clients, on a database that follows. */
+/* Who a session is, in words; the clients' on a database, which follows. */
 #define WHO "concat_ws(', ', 'pid ' || pid, 'user ' || usename, " \
 	"nullif(application_name, ''), host(client_addr))"
 #define CLIENTS "coalesce(backend_type, 'client backend') = 'client backend' AND datname = "
@@ -154,7 +154,7 @@ end_sessions(struct pg *pg, const char *name, bool only_name)
 	struct session second = { .w = pg->w, .url = pg->db->url };
 	struct reply r = sql_open(&second, false);
 
-	/* Without the filter one autovacuum worker makes the whole query fail; it is
+	/* Without the filter one autovacuum worker makes the query fail; it is
 	 * NULL for sessions of roles that are not ours, which have a user. */
 	if (!r.trouble)
 		r = sql_do(&second, sql_fmt("SELECT " WHO ", CASE WHEN %s THEN "
@@ -170,8 +170,8 @@ end_sessions(struct pg *pg, const char *name, bool only_name)
 	sql_close(&second);
 }
 
-/* Statements for the template's owner and settings, which CREATE does not copy, and for
- * its privileges, where they are not those that a new database has. */
+/* Statements for the template's owner and settings, which CREATE does not copy,
+ * and for its privileges, where they are not those that a new database has. */
 static const char settings[] =
 	"WITH d AS (SELECT *, %L AS clone FROM pg_database WHERE datname = %L) "
 	"SELECT format('ALTER %%s OWNER TO %%I', clone, pg_get_userbyid(datdba)) "
@@ -190,9 +190,9 @@ static const char settings[] =
 	"CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) "
 	"FROM d, aclexplode(datacl)";
 
-/* Creates name as a copy of from, for its owner where that may be.  CREATE waits five
- * seconds for the sessions on the template; meanwhile they are ended from aside, since
- * whoever reconnects then waits for CREATE. */
+/* Creates name as a copy of from, for its owner where that may be.  CREATE
+ * waits five seconds for the sessions on the template; meanwhile they are ended
+ * from aside, since whoever reconnects then waits for CREATE. */
 static struct reply
 copy_database(struct pg *pg, const char *from, const char *name)
 {
@@ -223,8 +223,8 @@ copy_database(struct pg *pg, const char *from, const char *name)
 	return r;
 }
 
-/* The run's copy of the template as the setup has left it, the same for all suites
- * with this setup and template; NULL where there is no setup. */
+/* The run's copy of the template as the setup has left it, the same for all
+ * suites with this setup and template; NULL where there is no setup. */
 static char *
 copy_name(const struct pg *pg)
 {
@@ -234,8 +234,8 @@ copy_name(const struct pg *pg)
 		pg->o->setup), pg->o->db) % 1000000, pg->plan->id);
 }
 
-/* Clones the run's own copy, or else the template, while no other run's setup may
- * change it. */
+/* Clones the run's own copy, or else the template, while no other run's setup
+ * may change it. */
 static struct reply
 clone_postgres(struct pg *pg)
 {
@@ -254,13 +254,13 @@ clone_postgres(struct pg *pg)
 	return r;
 }
 
-/* Drops a clone and what pytest-django and Django's own runner have made of it and
- * left: test_NAME, test_NAME_gw1, test_NAME_1.  Prepared transactions and subscriptions
- * must not be touched. */
+/* Drops a clone and what pytest-django and Django's own runner have made of it
+ * and left: test_NAME, test_NAME_gw1, test_NAME_1.  Prepared transactions and
+ * subscriptions must not be touched. */
 static struct reply
 drop_clone(struct pg *pg, const char *name)
 {
-	/* First ends the session that still creates it, which DROP would not see. */
+	/* First ends a session that still creates it, which DROP ignores. */
 	char *end_creation = sql_fmt("SELECT pg_terminate_backend(pid), pg_sleep(0.05) "
 		"FROM pg_stat_activity WHERE state = 'active' AND position(%L in query) = 1",
 		sql_fmt("CREATE DATABASE %I ", name));
@@ -275,7 +275,7 @@ drop_clone(struct pg *pg, const char *name)
 	for (size_t i = 0; i < all.n; i++) {
 		struct reply one = ask(pg, sql_fmt("DROP DATABASE IF EXISTS %I WITH (FORCE)",
 			all.v[i]));
-		/* It was marked as a template, or somebody sits on it whom we may not end. */
+		/* It is marked as a template, or we may not end a session. */
 		if (one.trouble == SQL_FORBIDDEN) {
 			ask(pg, sql_fmt("ALTER DATABASE %I IS_TEMPLATE false", all.v[i]));
 			one = ask(pg, sql_fmt("DROP DATABASE IF EXISTS %I", all.v[i]));
@@ -287,12 +287,12 @@ drop_clone(struct pg *pg, const char *name)
 
 /* ---- what dead runs left ---- */
 
-/* NOTE is the first look and DROP the second; CLEAN and LIST are for --clean, to
- * which kept clones are leftovers, too. */
+/* NOTE is the first look and DROP the second; CLEAN and LIST are for --clean,
+ * to which kept clones are leftovers, too. */
 enum sweep { NOTE, DROP, CLEAN, LIST };
 
-/* The clones of this template that are ours to drop: name, run, why it stays if somebody
- * uses it, and in words why it is there, its size, and how old it is if kept. */
+/* The clones of this template that are ours to drop: name, run, why it stays if
+ * it is in use; in words why it is there, its size, and if kept, its age. */
 static const char clones[] =
 	"SELECT datname, run, (SELECT max('it is in use') FROM pg_stat_activity a "
 	"WHERE a.datid = d.oid), "
@@ -306,8 +306,8 @@ static const char clones[] =
 	"AND pg_has_role(current_user, datdba, 'USAGE') %s %s ORDER BY datname";
 enum { C_NAME, C_RUN, C_STAYS, C_WORDS, C_FIELDS };
 
-/* Looks for clones of dead runs: whose run holds no lock, that nobody uses, and that
- * are not marked as kept.  Says what it does about them; -1 where one stays. */
+/* Looks for clones whose run holds no lock, that nobody uses, and that are not
+ * marked as kept.  Says what it does about them; -1 where one stays. */
 static int
 sweep(struct pg *pg, enum sweep how)
 {
@@ -321,13 +321,13 @@ sweep(struct pg *pg, enum sweep how)
 	int failed = all.trouble ? -1 : 0;
 	for (char **f = all.v; f < all.v + all.n && !pg->w->cancelled; f += C_FIELDS) {
 		char *name = str("%s (%s)", *f, f[C_WORDS]);
-		/* A database of the user's own may have such a name, but not a valid id. */
+		/* A user's own database may be named so, without a valid id. */
 		if (!id_valid(f[C_RUN]) || (how == DROP && find_word(
 		(const char *const *)pg->noted.v, pg->noted.n, *f) == pg->noted.n))
 			continue;
 		struct reply r = lock_run(pg, "try_advisory_lock", f[C_RUN]);
 		bool locked = r.n && *r.v[0] == 't';
-		/* Since we looked, it may have been kept, or somebody looks at it. */
+		/* Since we looked, it may have been kept, or put to use. */
 		if (locked)
 			r = ask(pg, sql_fmt(clones, stem, kept,
 				sql_fmt("AND datname = %L", *f)));
@@ -357,8 +357,8 @@ sweep(struct pg *pg, enum sweep how)
 
 /* ---- files, and commands for anything else ---- */
 
-/* Runs cp, db-clone or db-drop (out is NULL); what they say goes to db.log in the
- * attempt's directory.  NULL, or what went wrong. */
+/* Runs cp, db-clone or db-drop (out is NULL); what they say goes to db.log in
+ * the attempt's directory.  NULL, or what went wrong. */
 static const char *
 run_command(struct pg *pg, const char *what, char **argv, char **env, const char *out)
 {
@@ -401,8 +401,8 @@ clone_file(struct pg *pg, char **env)
 	return run_command(pg, str("cannot clone %s: cp -R", from), argv, env, "/dev/null");
 }
 
-/* Runs db-clone, whose last line becomes *url.  An empty db.out stays as long as the
- * clone does. */
+/* Runs db-clone, whose last line becomes *url.  An empty db.out stays as long
+ * as the clone does. */
 static const char *
 run_db_clone(struct pg *pg, char **env, char **url)
 {
@@ -479,7 +479,7 @@ pg_clone(struct pg *pg, char **env, char **url, enum trouble *trouble)
 		if (!again || pg->w->cancelled)
 			return explain(r, str("cannot clone database %s",
 				url_template(pg->o->db)));
-		/* An answer may have been lost, or the name is taken: drop what is there. */
+		/* The answer was lost, or the name is taken: drop that. */
 		if (pg->db->version)
 			pg_drop(pg, env);
 	}
@@ -595,7 +595,7 @@ pg_used(struct pg *pg)
 
 	if (!pg->db || pg->db->version < 140000)
 		return -1;
-	/* From 15 on a session has counted itself when it goes, before in a while. */
+	/* Before 15 a session that has gone is counted a while later. */
 	int most = pg->db->version < 150000 ? 20 : 2;
 	for (int tries = 0; !r.n && pg->unbroken && tries < most; tries++) {
 		if (tries && most > 2)

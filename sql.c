@@ -1,14 +1,14 @@
 /*
- * sql.c: how a database is named and reached: its URL, then a session with PostgreSQL.
+ * sql.c: how a database is reached: its URL, then a session with PostgreSQL.
  *
- * Userinfo of a URL ends at the first @ before a slash; ? and # are legal in a password,
- * and there are no fragments.  A clone's URL has another database, all else byte for
- * byte, because drivers read more into URLs than libpq knows of.  What libpq, psql and
- * the environment get is written anew, as a DSN (host='h' dbname='x') of parameters that
- * libpq knows: so it finds nothing to complain of, which might show a password.
+ * Userinfo of a URL ends at the first @ before a slash; ? and # are legal in a
+ * password, and there are no fragments.  In a clone's URL only the database is
+ * another: drivers read more into URLs than libpq.  What libpq, psql and the
+ * environment get is written anew, as a DSN (host='h' dbname='x') of what libpq
+ * knows: it finds nothing to complain of, which might show a password.
  *
- * libpq is loaded when first needed.  Where it cannot be, as from a static binary, one
- * psql reads statements from a pipe: both look the same from sql_send() up.
+ * libpq is loaded when first needed.  Where it cannot be, as from a static
+ * binary, one psql reads statements from a pipe; from sql_send() up it is one.
  */
 #include "prun.h"
 #include <ctype.h>
@@ -20,8 +20,8 @@
 
 #define STEM_MAX 42             /* 63 less _w999999_abcdefghr999, see plan_clone() */
 
-/* Where a URL's parts begin; user..host is user:password@, or nothing, but a file's
- * scheme.  What we do not know is nothing but a path, a DSN nothing but a query. */
+/* Where a URL's parts begin; user..host is user:password@, or nothing, but a
+ * file's scheme.  What we do not know is all path, a DSN is all query. */
 struct url {
 	enum url_kind kind;
 	const char *user, *host, *path, *query;
@@ -106,7 +106,7 @@ read_text(const char **at, const char *stop, bool dsn)
 	return start;
 }
 
-/* The next parameter at *s, which moves behind it, but not where none can be read. */
+/* Reads the next parameter at *s, which moves behind it; false: none. */
 static bool
 next_param(const char **s, enum url_kind kind, struct param *p)
 {
@@ -153,8 +153,8 @@ add_param(struct buf *b, const char *key, const char *value)
 	quote(b, value, '\'', '\\');
 }
 
-/* Appends a URL's parameter to a DSN, if libpq finds the server by it.  Drivers have
- * others, and words of their own. */
+/* Appends a URL's parameter to a DSN, if libpq finds the server by it.  Drivers
+ * have others, and words of their own. */
 static void
 add_known(struct buf *b, const char *key, const char *value)
 {
@@ -173,8 +173,8 @@ add_known(struct buf *b, const char *key, const char *value)
 		add_param(b, key, value);
 }
 
-/* A URL or DSN of PostgreSQL as a DSN, in which the last of equal keys holds; "" for any
- * other. */
+/* A URL or DSN of PostgreSQL as a DSN, in which the last of equal keys holds;
+ * "" for any other. */
 static const char *
 to_dsn(const char *url)
 {
@@ -261,8 +261,8 @@ url_file(const char *url)
 	char *path = str("%.*s", (int)(u.query - u.path), u.path);
 	struct stat st;
 
-	/* sqlite:///r.db is relative, sqlite:////r.db is not (SQLAlchemy); where only the
-	 * file at the root exists, that one is meant. */
+	/* sqlite:///r.db is relative, sqlite:////r.db is not (SQLAlchemy);
+	 * where only the file at the root exists, that one is meant. */
 	if (starts(url, "sqlite") && path[0] == '/'
 	&& (path[1] == '/' || stat(path + 1, &st) == 0 || stat(path, &st) < 0))
 		path++;
@@ -380,7 +380,7 @@ url_masked(const char *url)
 		return str("%.*s...", (int)strcspn(url, "="), url);
 	if (scheme)
 		u.query = scheme + strcspn(scheme, "?");
-	/* Whoever forgot to write %40 or %2F: all before the last @ may be secret. */
+	/* With a bare @ or / in it, all before the last @ may be secret. */
 	if (colon && at && colon < at) {
 		buf_fmt(&b, "%.*s***", (int)(colon - url) + 1, url);
 		url = at;
@@ -393,8 +393,8 @@ url_masked(const char *url)
 
 /* ---- errors ---- */
 
-/* Also our own: 08001 there never was contact, 08006 it was lost, 57014 cancelled,
- * 58030 no psql, late. */
+/* Also our own: 08001 there never was contact, 08006 it was lost, 57014
+ * cancelled, 58030 no psql, late. */
 static const struct error {
 	const char *state;      /* an SQLSTATE or its beginning */
 	enum trouble trouble;
@@ -433,12 +433,12 @@ sql_error(const char *state, const char *message)
 	return (struct reply){ e->trouble, shown(line), e->advice, NULL, 0 };
 }
 
-/* An error as libpq and psql print it: "ERROR:  42P04: text", then "DETAIL:  text";
- * without such a line the connection is the trouble. */
+/* An error as libpq and psql print it: "ERROR:  42P04: text", then "DETAIL:
+ * text"; without such a line the connection is the trouble. */
 static struct reply
 scan_error(const char *text)
 {
-	/* psql does not tell the state of an error that it got as it connected. */
+	/* psql does not tell the state of an error that it got connecting. */
 	static const char *const words[][2] = {
 		{ "FATAL:  ", "28000" }, { "the database system is", "57P03" },
 		{ "too many", "53300" }, { "remaining connection slots", "53300" }
@@ -559,8 +559,8 @@ pq_reply(struct session *db, int64_t deadline, bool heed)
 	struct reply r = { 0 }, wait;
 	void *result;
 
-	/* To the last result, NULL: an error comes well before the server is ready
-	 * again, and a statement that is sent in between is not taken. */
+	/* To the last result, NULL: an error comes well before the server is
+	 * ready again, and a statement that is sent in between is not taken. */
 	do {
 		while (pq.isBusy(db->conn)) {
 			wait = await_fd(db, pq.socket(db->conn), POLLIN, deadline, heed);
@@ -720,7 +720,7 @@ sql_open(struct session *db, bool heed)
 
 	db->open = true;
 	struct reply r = sql_libpq() ? pq_connect(db, deadline, heed) : psql_start(db);
-	/* It is to live as long as the run, whatever the role's settings are. */
+	/* It is to live as long as the run, whatever the role's settings. */
 	sql_send(db, "SET statement_timeout = 0");
 	if (!r.trouble)
 		r = sql_reply(db, deadline, heed);
@@ -732,8 +732,8 @@ sql_open(struct session *db, bool heed)
 			return sql_error(db->version ? "08006" : "08001", r.message);
 		return r;
 	}
-	/* 14 and later: without it a client that is killed during CREATE leaves a
-	 * database that appears after its death. */
+	/* 14 and later: without it a client that is killed during CREATE leaves
+	 * a database that appears after its death. */
 	sql_do(db, "SET client_connection_check_interval = '1s'");
 	r = sql_do(db, "SELECT pg_backend_pid(), current_setting('server_version_num'), "
 		"current_setting('file_copy_method', true), count(set_config(name, v, false)) "
