@@ -247,7 +247,7 @@ add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 		.expect_ms = -1 };
 	bool node = strcmp(path, test);
 	struct list found = { 0 };
-	size_t k, earlier = p->nfiles;
+	size_t earlier = p->nfiles;
 	struct stat st;
 	glob_t g;
 	int n = 0;
@@ -270,9 +270,10 @@ add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 		/* what one path finds is there once, but for directories */
 		if (s->o.split == SPLIT_DIR)
 			earlier = p->nfiles;
-		for (k = 0; k < earlier && (p->files[k].suite != s
-		|| strcmp(p->files[k].test, f.test)); k++)
-			;
+		size_t k = 0;
+		while (k < earlier && (p->files[k].suite != s
+		|| strcmp(p->files[k].test, f.test)))
+			k++;
 		if (k == earlier && !plan_matches(s->o.exclude.v, f.path))
 			push_file(p, f);
 	}
@@ -358,12 +359,11 @@ static bool
 select_file(struct plan *p, struct file f, const struct target *t, size_t first)
 {
 	bool there = access(t->path, F_OK) == 0, part = !strcmp(t->path, f.path);
-	size_t i;
 
 	/* it, a directory above it, or a glob */
 	bool whole = !strcmp(t->path, t->test) && (!strcmp(t->path, ".")
 		|| conf_below(t->path, f.path) || (!there && !fnmatch(t->path, f.path, 0)));
-	for (i = 0; there && f.suite->o.split == SPLIT_SUITE && i <= f.more.n; i++)
+	for (size_t i = 0; there && f.suite->o.split == SPLIT_SUITE && i <= f.more.n; i++)
 		part = part || conf_below(i ? f.more.v[i - 1] : f.path, t->path);
 	if (f.suite->o.split == SPLIT_DIR && !strcmp(dirname(str("%s", t->path)), f.path))
 		whole = there;          /* a file in it */
@@ -374,9 +374,9 @@ select_file(struct plan *p, struct file f, const struct target *t, size_t first)
 		f.test = t->test;
 		f.more.n = 0;
 	}
-	for (i = first; i < p->nfiles && strcmp(p->files[i].test, f.test); i++)
-		;
-	if (i == p->nfiles)
+	while (first < p->nfiles && strcmp(p->files[first].test, f.test))
+		first++;
+	if (first == p->nfiles)
 		push_file(p, f);
 	return true;
 }
