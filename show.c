@@ -1115,29 +1115,10 @@ sum_up(const struct show *s, const struct suite *suite, int64_t wall, struct buf
 	return sums;
 }
 
-/* Tells of a suite where there are several, and warns if no test of it connected to its
- * database: all may have used the same other one. */
-static void
-show_suite(struct show *s, const struct suite *suite, struct buf *b)
-{
-	struct sums sums = sum_up(s, suite, 0, b);
-
-	if (s->plan->nsuites > 1 && !s->plan->o.quiet) {
-		buf_fmt(&s->out, "suite %s: ", suite->name);
-		put_counts(&s->out, sums.n);
-		buf_fmt(&s->out, "   %.1fs\n", seconds(sums.wall));
-	}
-	if (sums.unused && !sums.connected)
-		buf_fmt(&s->out, "warning: %s%sno test connected to its database; does the "
-			"server read %s?\n", suite->name, *suite->name ? ": " : "",
-			suite->o.db_env.n ? suite->o.db_env.v[0] : "PRUN_DB_URL");
-}
-
 void
 show_end(struct show *s, int status, int64_t ms, const char *report)
 {
 	const struct plan *p = s->plan;
-	char *path = str("%s/summary.json", p->dir);
 	struct buf b = scratch_buf();
 
 	erase(s);
@@ -1148,11 +1129,21 @@ show_end(struct show *s, int status, int64_t ms, const char *report)
 	for (struct suite *suite = p->suites; suite < p->suites + p->nsuites; suite++) {
 		fill(&b, suite == p->suites ? ",'suites':[{'name':%s" : "},{'name':%s",
 			suite->name);
-		show_suite(s, suite, &b);
+		struct sums sums = sum_up(s, suite, 0, &b);
+		if (p->nsuites > 1 && !p->o.quiet) {
+			buf_fmt(&s->out, "suite %s: ", suite->name);
+			put_counts(&s->out, sums.n);
+			buf_fmt(&s->out, "   %.1fs\n", seconds(sums.wall));
+		}
+		if (sums.unused && !sums.connected)     /* all may have used another one */
+			buf_fmt(&s->out, "warning: %s%sno test connected to its database; "
+				"does the server read %s?\n", suite->name,
+				*suite->name ? ": " : "", suite->o.db_env.n
+				? suite->o.db_env.v[0] : "PRUN_DB_URL");
 	}
 	buf_str(&b, "}]}\n");
-	if (file_write(path, b.s, b.n, 0666) < 0)
-		warn("%s:", path);
+	if (file_write(str("%s/summary.json", p->dir), b.s, b.n, 0666) < 0)
+		warn("%s/summary.json:", p->dir);
 	buf_fmt(&s->out, "\n%zu file%s: ", p->nfiles, p->nfiles == 1 ? "" : "s");
 	put_counts(&s->out, all.n);
 	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));
