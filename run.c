@@ -330,8 +330,8 @@ take_done(struct run *r, const struct slot *s, bool failed)
 	bool was_setup = s->order.type == ORDER_SETUP;
 	struct buf b = scratch_buf();
 
-	if (buf_read(&b, path) == 0)
-		unlink(path);
+	buf_read(&b, path);
+	unlink(path);
 	while ((line = next_line(&b.s)))
 		show_say(r->show, "%s%s", r->p->o.clean ? "" : "prun: ", line + 2);
 	r->next_setup += was_setup;
