@@ -355,7 +355,7 @@ tell_reopened(struct run *r, const char *url)
 		: "environment %s/env", dir, dir);
 }
 
-/* ---- news ---- */
+/* ---- news, and a worker's death ---- */
 
 /* Whether a worker's word can be true: without a test that has ended there is
  * only ERROR or CANCEL, and what is green has no cause. */
@@ -419,8 +419,6 @@ read_news(struct run *r, struct slot *s)
 			s->phase = IDLE;
 	}
 }
-
-/* ---- a worker's death ---- */
 
 /* A worker is dead: its file is an error, and another worker takes its place. */
 static void
