@@ -616,9 +616,9 @@ list_dir(struct list *l, const char *path)
 
 /* ---- removing a tree ----
  *
- * Depth costs few descriptors, and no path is too long: what lies deep and is not
- * empty is moved to the top, and the walk repeated.  rmdir says EBUSY of a mount,
- * also of a bind mount, before it says ENOTEMPTY: that ends it.
+ * Depth costs few descriptors, and no path is too long: what lies deep and is
+ * not empty is moved to the top, and the walk repeated.  rmdir says EBUSY of a
+ * mount, also of a bind mount, before it says ENOTEMPTY: that ends it.
  */
 
 #define DEEP 8

@@ -1,13 +1,13 @@
 /*
  * proc.c: sessions, waiting and signals; ports and readiness.
  *
- * Every child of a worker leads a session.  It waits at a gate until its process
- * id stands in prun's pipe, and only then execs; so whoever outlives the worker
- * knows whom to kill.  The leader stays a zombie until its group is dead, since
- * as long as it is one its number cannot be a stranger's.
+ * Every child of a worker leads a session.  It waits at a gate until its
+ * process id stands in prun's pipe, and only then execs; so whoever outlives
+ * the worker knows whom to kill.  The leader stays a zombie until its group is
+ * dead, since as long as it is one its number cannot be a stranger's.
  *
  * On Linux a worker is a subreaper: what has left its session becomes its child
- * when its parent dies, and is killed.  Elsewhere such daemons are out of reach.
+ * when its parent dies, and is killed.  Elsewhere daemons are out of reach.
  *
  * A worker blocks in proc_wait() and nowhere else.  Signals come through a pipe
  * to oneself, so that none is lost between a test and poll.
@@ -23,8 +23,8 @@
 #define prctl(...)
 #endif
 
-/* Caught are the first CAUGHT of these, but HUP stays ignored.  That a worker catches
- * them means that they do nothing to it. */
+/* Caught are the first CAUGHT of these, but HUP stays ignored.  That a worker
+ * catches them means that they do nothing to it. */
 static const int sigs[] = {
 	SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGCHLD, SIGCONT,
 	SIGTTOU, SIGPIPE, SIGXFSZ
@@ -107,9 +107,9 @@ open_self(void)
 	fcntl(self[1], F_SETFL, O_NONBLOCK);
 }
 
-/* Lists our children (of a session, unless it is 0) but for the known and inherited
- * ones, and reaps the dead by their numbers: waitpid(-1) would take a leader.
- * False where the system does not tell. */
+/* Lists our children (of a session, unless it is 0) but for the known and
+ * inherited ones, and reaps the dead by their numbers: waitpid(-1) would take a
+ * leader. False where the system does not tell. */
 static bool
 list_children(struct pids *c, const struct pids *known, pid_t session)
 {
@@ -120,7 +120,7 @@ list_children(struct pids *c, const struct pids *known, pid_t session)
 		children = open_regular(str("/proc/self/task/%ld/children", (long)getpid()),
 			O_RDONLY);
 	c->n = 0;
-	/* A child that ends meanwhile can hide others: one look is not believed. */
+	/* A child that ends meanwhile can hide others: so we look twice. */
 	for (int tries = 0; tries < 2 && !c->n && n >= 0; tries++) {
 		n = pread(children, text, sizeof(text) - 1, 0);
 		text[n > 0 ? n : 0] = '\0';
@@ -141,8 +141,8 @@ proc_init(void)
 	for (int fd = 0; fd < 3; fd++)
 		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
 			fatal(EXIT_RUN, "/dev/null:");
-	/* Descriptors that were open when prun was started are not for children.
-	 * Not all systems list them, and there may be room for 10^9. */
+	/* Descriptors that prun was started with are not for children.  Not all
+	 * systems list them, and there may be room for 10^9. */
 	for (int fd = 3; fd < 1024; fd++)
 		set_cloexec(fd);
 	/* env --block-signal=CHLD prun: we would wait for ever. */
@@ -274,7 +274,7 @@ proc_wait(struct worker *w, struct pollfd *fds, size_t n, int64_t deadline)
 		fatal(EXIT_RUN, "poll of %zu descriptors:", n + 2);
 	while (read(self[0], junk, sizeof(junk)) > 0)
 		ended = true;
-	/* The test may be waiting, by kill -0, for the end of a daemon that came to us. */
+	/* A test may wait, by kill -0, for the end of a daemon that is ours. */
 	if (w && ended)
 		list_children(&orphans, &w->pids, 0);
 	free(orphans.v);
@@ -319,7 +319,7 @@ child(const struct spawn *s, pid_t parent, int talk, int log)
 	if (!s->terminal) {
 		setsid();       /* cannot fail in a fresh child */
 	} else {
-		/* A foreground group, if there is a terminal: ^C is for it alone. */
+		/* A foreground group, if there is a terminal, for ^C. */
 		setpgid(0, 0);
 		tcsetpgrp(prun_fds[0], getpid());
 	}
@@ -327,8 +327,8 @@ child(const struct spawn *s, pid_t parent, int talk, int log)
 	/* Either died before we asked, or before it could announce us. */
 	if (getppid() != parent || read(talk, &c, 1) != 1)
 		_exit(127);
-	/* A shell ignores INT and QUIT for prun &: tests need them all the same.  HUP is
-	 * ignored still, or caught, which exec ends. */
+	/* A shell ignores INT and QUIT for prun &: tests need them all the
+	 * same.  HUP is ignored still, or caught, which exec ends. */
 	for (size_t i = 1; i < LEN(sigs); i++)
 		handle(sigs[i], SIG_DFL);
 	if (s->terminal)
@@ -413,8 +413,8 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 		p->pid = n.pid;
 		proc_add(&w->pids, n.pid);
 		proc_tell(w, &n);
-		/* Who was killed at the gate is EPIPE here, as its status will say.  Who
-		 * was stopped there, with a prun that has died since, has only us. */
+		/* Who was killed at the gate is EPIPE here, as its status will
+		 * say.  Who is stopped there, his prun dead, has only us. */
 		bool good = write(talk[0], "", 1) == 1;
 		while (good && poll(&gate, 1, 1000) <= 0)
 			kill(n.pid, SIGCONT);
@@ -509,14 +509,14 @@ proc_left(struct worker *w, const struct proc *p, struct buf *names)
 	return told ? (int)c.n : -1;
 }
 
-/* Whether nothing but zombies is left of a session whose leader is dead, where no
- * list of children tells; sh -c may have gone while the server flushes. */
+/* Whether nothing but zombies is left of a session whose leader is dead, where
+ * no list of children tells; sh -c may have gone while the server flushes. */
 static bool
 group_is_gone(struct worker *w, const struct proc *p)
 {
 	if (killpg(p->pid, 0) < 0)              /* EPERM: zombies only (macOS) */
 		return true;
-	/* stat is not in POSIX, but in every ps; where it is not, nothing is said. */
+	/* stat is not in POSIX, but every ps has it; else nothing is said. */
 	if (system(str("ps -A -o pgid= -o stat= 2>/dev/null | awk '"
 			"$1 == %ld && $2 !~ /^Z/ { n++ } END { exit !NR || n }'",
 			(long)p->pid)) == 0)
@@ -558,7 +558,7 @@ proc_stop(struct worker *w, struct proc *p, int64_t grace_ms, bool patient, stru
 			ended = !left.n;
 		else if (ended && patient)
 			ended = group_is_gone(w, p);
-		/* Only where we are the subreaper does every end tell itself. */
+		/* Only to a subreaper does every end tell itself. */
 		if (!ended)
 			proc_wait(w, NULL, 0, end < now + 100 ? end : now + 100);
 	}
@@ -584,7 +584,7 @@ proc_drain(const struct pids *keep, struct buf *names)
 		for (size_t i = 0; i < c.n && (!names || clock_ms() >= begin + 100); i++) {
 			if (named.n < 20 && proc_add(&named, c.v[i]) && names)
 				name_process(names, c.v[i]);
-			/* Its children may be forking faster than we can list them. */
+			/* Its children may fork faster than we list them. */
 			pid_t group = getpgid(c.v[i]);
 			if (group > 1 && group != getpgrp() && !among(group, keep))
 				killpg(group, SIGKILL);
@@ -648,8 +648,8 @@ address(union address *a, int family, int port, bool any)
 	return sizeof(a->in6);
 }
 
-/* A socket bound to *port, or to a free one, which it becomes, of all of IPv6 and
- * IPv4; of IPv4 alone where there is no IPv6; -1 with errno. */
+/* A socket bound to *port, or to a free one, which it becomes, of all of IPv6
+ * and IPv4; of IPv4 alone where there is no IPv6; -1 with errno. */
 static int
 bind_any(int *port)
 {
@@ -679,9 +679,9 @@ bind_any(int *port)
 	return fd;
 }
 
-/* A port is held by a socket that is bound to it and never listens: the kernel gives
- * it to nobody who asks for any, yet a server that sets SO_REUSEADDR can bind it.
- * Where a system forbids that, it is let go, and may be lost. */
+/* A port is held by a socket that is bound to it and never listens: the kernel
+ * gives it to nobody who asks for any, yet a server that sets SO_REUSEADDR can
+ * bind it. Where a system forbids that, it is let go, and may be lost. */
 int
 proc_hold(struct port *p, size_t n)
 {
@@ -743,8 +743,8 @@ proc_ready_kind(const char *value, const char **arg)
 	return kind;
 }
 
-/* Waits for events on fd; false when the deadline, a cancel or the end of one of
- * the stack came first. */
+/* Waits for events on fd; false when the deadline, a cancel or the end of one
+ * of the stack came first. */
 static bool
 await(const struct readiness *r, int fd, short events, int64_t deadline)
 {
@@ -814,7 +814,7 @@ try_connect(const struct readiness *r, int family, struct buf *why)
 	return yes;
 }
 
-/* Whether a line of the log matches, from where whole lines were not yet read. */
+/* Whether a line of the log matches; whole lines are read once. */
 static bool
 log_matches(struct readiness *r)
 {

@@ -129,8 +129,8 @@ most_ahead(const struct plan *p)
 	return n < 0 || p->o.audit ? 0 : (int)n;
 }
 
-/* Lets the test begin whose turn came first, if fewer than jobs run.  With ahead =
- * auto there is another worker when a place was left free. */
+/* Lets the test begin whose turn came first, if fewer than jobs run.  With
+ * ahead = auto there is another worker when a place was left free. */
 static void
 begin_test(struct run *r)
 {
@@ -168,8 +168,8 @@ queue_drop(struct run *r, int file, int attempt)
 	r->drops[r->ndrops++] = (struct order){ ORDER_DROP, file, attempt, 0 };
 }
 
-/* What there is to say of the clone of an attempt: its URL without the password,
- * or its name where db-clone made it.  Scratch memory. */
+/* What there is to say of the clone of an attempt: its URL without the
+ * password, or its name where db-clone made it.  Scratch memory. */
 static char *
 clone_url(const struct run *r, const struct file *f, int attempt)
 {
@@ -180,7 +180,7 @@ clone_url(const struct run *r, const struct file *f, int attempt)
 		: url_masked(url_clone(o->db, name, plan_dir(r->p, f, attempt)));
 }
 
-/* Tells of an attempt, and of a clone that will stay.  again: another follows. */
+/* Tells of an attempt and a clone that stays.  again: another follows. */
 static void
 tell(struct run *r, const struct file *f, bool again)
 {
@@ -226,7 +226,7 @@ give_back(struct run *r, struct slot *s, const struct outcome *o)
 	return true;
 }
 
-/* Whether nothing may run beside f: in a retry, too, and an audit's first round. */
+/* Whether nothing may run beside f: also in a retry, or an audit's round 0. */
 static bool
 wants_alone(const struct run *r, const struct file *f)
 {
@@ -375,7 +375,7 @@ take_news(struct run *r, struct slot *s, const struct news *n)
 	switch (n->type) {
 	case NEWS_PHASE:
 		s->phase = n->phase;
-		/* Another may begin; with -x once this one is known to have passed. */
+		/* Another may begin; with -x only once this one has passed. */
 		if (n->phase == STOPPING && !r->p->o.fail_fast)
 			s->testing = false;
 		if (n->phase == WAITING)
@@ -420,7 +420,7 @@ read_news(struct run *r, struct slot *s)
 	}
 }
 
-/* A worker is dead: its file is an error, and another worker takes its place. */
+/* A worker is dead: its file is an error, another one takes its place. */
 static void
 replace_worker(struct run *r, struct slot *s)
 {
@@ -486,8 +486,8 @@ may_run(const struct run *r, const struct file *f)
 	return room > 0;
 }
 
-/* All have had their turn: those that have not ended get another, for a retry or
- * in the next round of an audit. */
+/* All have had their turn: those that have not ended get another, for a retry
+ * or in the next round of an audit. */
 static bool
 begin_round(struct run *r)
 {
@@ -506,8 +506,8 @@ begin_round(struct run *r)
 	return r->first < p->nfiles;
 }
 
-/* Gives an idle worker something to do, or false if there is nothing.  Setups are
- * the first one's, and the others wait for them. */
+/* Gives an idle worker something to do, or false if there is nothing.  Setups
+ * are the first one's, and the others wait for them. */
 static bool
 give_work(struct run *r, struct slot *s)
 {
@@ -549,7 +549,7 @@ hand_out(struct run *r)
 	if (!r->stopping)
 		begin_test(r);
 	for (struct slot *s = r->slots; s < r->end; s++) {
-		/* With nobody else at work there is room for one that is parked. */
+		/* With no other at work there is room for a parked one. */
 		if (more && s->worker.pid && s->phase == IDLE && (!s->parked || !r->running))
 			more = give_work(r, s);
 		busy = busy || s->phase != IDLE;
@@ -582,7 +582,7 @@ suspend(struct run *r)
 			continue;
 		/* First the worker, so that it starts nothing meanwhile. */
 		kill(s->worker.pid, SIGSTOP);
-		/* WNOWAIT: should it be dead instead, that is for replace_worker(). */
+		/* WNOWAIT: if it is dead, replace_worker() sees to that. */
 		waitid(P_PID, (id_t)s->worker.pid, &si, WSTOPPED | WEXITED | WNOWAIT);
 		read_news(r, s);
 		for (size_t k = 0; k < s->sessions.n; k++)
@@ -671,8 +671,8 @@ goes_on(const struct run *r)
 	return false;
 }
 
-/* Kills the workers that have not ended by the deadline, with all that they have
- * started.  What hangs in a system call for half a second is given up. */
+/* Kills the workers that have not ended by the deadline, with all that they
+ * have started.  What hangs in a system call for half a second is given up. */
 static void
 kill_workers(struct run *r)
 {
@@ -791,7 +791,7 @@ weigh(const struct plan *p, const struct record *f, const struct record *g)
 	return harmless ? 1 : 0;
 }
 
-/* The lines to paste into prun.conf.  Files of one group have the same number. */
+/* The lines to paste into prun.conf.  Files of a group have its number. */
 static void
 add_lines(struct buf *b, const struct plan *p, const struct record *records,
 	const size_t *group)

@@ -140,7 +140,7 @@ make_env(struct attempt *a)
 	for (size_t i = 0; environ[i]; i++) {
 		size_t n = strcspn(environ[i], "=");
 		const char *name = str("%.*s", (int)n, environ[i]);
-		/* neither one of ours, nor of an outer run's database, nor hidden */
+		/* not ours, nor of an outer run's database, nor hidden */
 		if (env_find(a, name, n) == a->env.n && !starts(name, "PRUN_DB")
 		&& !plan_matches(a->o->unset.v, name))
 			list_add(&a->env, environ[i]);
@@ -241,7 +241,7 @@ clone(struct attempt *a)
 	return !why && !a->w->cancelled;
 }
 
-/* Notes it if one of the stack has died.  may_end: the server may exit with 0. */
+/* Notes it if one of the stack has died.  may_end: the server may exit 0. */
 static bool
 has_died(struct attempt *a, bool may_end, const char *when)
 {
@@ -315,8 +315,8 @@ stop_stack(struct attempt *a)
 
 /* Starts the stack, each member when the one before it is ready, and awaits GO.
  * A server that dies at once may have found its port taken: that costs other
- * ports, three times.  Or it cannot bind a port that is held: the stack gets one
- * more try with the ports released.  And one if it dies while it waits. */
+ * ports, three times.  Or it cannot bind a port that is held: the stack gets
+ * one more try with the ports released.  And one if it dies while it waits. */
 static bool
 serve(struct attempt *a)
 {
@@ -620,8 +620,8 @@ keep_or_drop(struct attempt *a)
 		a->out.kept = pg_drop(a->pg, a->env.v) < 0 && a->o->db_clone;
 }
 
-/* Tells prun that an order is done.  What there is to say of it goes into a file,
- * or up the pipe if there is no directory for that (--reopen). */
+/* Tells prun that an order is done.  What there is to say of it goes into a
+ * file, or up the pipe if there is no directory for that (--reopen). */
 static void
 tell(struct attempt *a, enum news_type type)
 {
@@ -711,8 +711,8 @@ collect(struct attempt *a, const char *log)
 	}
 }
 
-/* Before a suite's first clone: looks for pytest, sweeps, runs the setup command
- * with the template locked, and asks for the tests of its files. */
+/* Before a suite's first clone: looks for pytest, sweeps, runs the setup
+ * command with the template locked, and asks for the tests of its files. */
 static void
 setup(struct attempt *a, const struct suite *s)
 {
