@@ -149,18 +149,20 @@ static const struct option *
 find_option(const char *name, size_t n, const char *where, const char *what, const char *dash)
 {
 	bool letter = !strcmp(dash, "-");
-	const struct option *near = table;
+	const struct option *near = table, *o;
 	char *word = str("%.*s", (int)n, name);
 
-	for (const struct option *o = table; o < table + LEN(table); o++) {
+	for (o = table; o < table + LEN(table); o++) {
 		if (letter ? (o->flags & LETTER) == (unsigned char)*name : !strcmp(o->name, word))
-			return o;
+			break;
 		if (distance(word, o->name) < distance(word, near->name))
 			near = o;
 	}
 	bool far = letter || distance(word, near->name) > n / 2 + 1;
-	bad(where, "unknown %s \"%s%s\"%s", what, dash, word,
-		far ? "; see prun -h" : str(" (%s%s?)", dash, near->name));
+	if (o == table + LEN(table))
+		bad(where, "unknown %s \"%s%s\"%s", what, dash, word,
+			far ? "; see prun -h" : str(" (%s%s?)", dash, near->name));
+	return o;
 }
 
 /* ---- values ---- */
