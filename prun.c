@@ -2,17 +2,17 @@
  * prun.c: runs test files side by side, each with a database, a port and a
  * server of its own.
  *
- * Here are main() with its modes, the run directory, and the parts of the merged
- * report.
+ * Here are main() with its modes, the run directory, and the parts of the
+ * merged report.
  *
- * A run directory that the user names is emptied before the run, so it has to be
- * empty or that of an earlier run: one whose results.jsonl begins as ours do.
- * That file is locked while the run lasts.
+ * A run directory that the user names is emptied before the run, so it has to
+ * be empty or that of an earlier run: one whose results.jsonl begins as ours
+ * do. That file is locked while the run lasts.
  */
 #include "prun.h"
 #include <strings.h>
 
-/* The parts of a merge, or its units: the files and empty shards that they tell of. */
+/* The parts of a merge, or its units: the files and empty shards in them. */
 struct parts {
 	struct part *v;
 	size_t n, cap;
@@ -106,9 +106,9 @@ refuse_foreign(const char *path)
 		bad(path, "belongs to another user");
 }
 
-/* Locks the run directory for as long as the descriptor is open; -1 and a line if
- * another run has it.  Ends prun if it is no run directory: other tools may write a
- * results.jsonl, too.  empty: it may be, as after a kill at the wrong moment. */
+/* Locks the run directory while the descriptor is open; -1 and a line if another
+ * run has it.  Ends prun if it is none: other tools may write results.jsonl, too.
+ * empty: that may be so, as after a kill at the wrong moment. */
 static int
 lock_run(const char *path, bool empty)
 {
@@ -159,8 +159,8 @@ holds(const char *entry, const char *file)
 	return real && conf_below(entry, real);
 }
 
-/* Makes the run directory, a fresh one where path is NULL, or empties that of an
- * earlier run, in which the report and the history may be. */
+/* Makes the run directory, a fresh one where path is NULL, or empties that of
+ * an earlier run, in which the report and the history may be. */
 static void
 make_dir(struct plan *p, const char *path)
 {
@@ -203,7 +203,7 @@ add_part(struct parts *parts, struct part part)
 }
 
 /* The path of a file in an attempt's directory; one that cannot be opened where
- * the run directory of who knows whom leads elsewhere.  other: it is not of this run. */
+ * a run directory that is not this run's (other) leads elsewhere. */
 static char *
 own_file(const struct plan *p, const struct file *f, int attempt, const char *name, bool other)
 {
@@ -242,8 +242,8 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 	part->suite = shown(f->suite->name);
 	part->attempts += c->attempts;
 	for (int k = 1; k == 1 || k <= c->attempts; k++) {
-		/* The rounds of an audit are not retries.  Nobody knows how long the report
-		 * of a killed attempt takes to read. */
+		/* The rounds of an audit are not retries.  Nobody knows how
+		 * long the report of a killed attempt takes to read. */
 		if ((p->o.audit && k != o->attempt)
 		|| (!part->input && o->result == CANCEL && !o->report))
 			continue;
@@ -257,8 +257,8 @@ fill_part(struct part *part, const struct plan *p, const struct file *f, const s
 	}
 }
 
-/* Adds all files of a run, under a name or NULL; input NULL: of this run.  An empty shard
- * has a part without a file, which says so. */
+/* Adds all files of a run, under a name or NULL; input NULL: of this run.  An
+ * empty shard has a part without a file, which says so. */
 static void
 add_run(struct parts *parts, const struct plan *p, const struct record *records,
 	const char *name, const char *input)
@@ -291,9 +291,9 @@ merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 	return true;
 }
 
-/* Adds the files of runs that a report has.  False if it is whole XML of another kind: a
- * coverage report or a summary, but no page of HTML, which says that something went wrong.
- * Another tool's report is read up to its first case only: it is merged by another pass. */
+/* Adds the files of runs that a report has.  False if it is whole XML of another
+ * kind; but HTML says that something went wrong.  Another tool's report is read
+ * up to its first case: another pass merges it. */
 static bool
 read_report(const struct part *report, struct parts *units)
 {
@@ -331,8 +331,8 @@ read_report(const struct part *report, struct parts *units)
 	return known || depth || !tags; /* what is not there is told when it is merged */
 }
 
-/* Adds what path names: a report, a run directory, or all reports and run directories
- * below a directory (found); returns how many there were. */
+/* Adds what path names: a report, a run directory, or all reports and run
+ * directories below a directory (found); returns how many there were. */
 static size_t
 add_input(struct parts *parts, struct parts *units, const char *name, const char *path,
 	const char *out, bool found)
@@ -374,8 +374,8 @@ add_input(struct parts *parts, struct parts *units, const char *name, const char
 	return count;
 }
 
-/* By file, then name; the one that counts is the last: of the later run, or else
- * the one that was named later. */
+/* By file, then name; the one that counts is the last: of the later run, or
+ * else the one that was named later. */
 static int
 by_file(const void *a, const void *b)
 {
@@ -408,7 +408,7 @@ by_shard(const void *a, const void *b)
 	return order ? order : (int)s->of - (int)t->of;
 }
 
-/* Ends prun if shards are missing or there twice; whether all are of one plan. */
+/* Ends prun if shards are missing or double; whether all are of one plan. */
 static bool
 check_shards(const struct plan *p, struct parts *units)
 {
@@ -447,9 +447,9 @@ check_shards(const struct plan *p, struct parts *units)
 	return one;
 }
 
-/* Ends prun if a file is there twice under one name; of a rerun the last one counts.
- * Appends the history of what had ended: of several names' the longest time and the
- * worst result. */
+/* Ends prun if a file is there twice under one name; of a rerun the last one
+ * counts. Appends the history of what had ended: of several names' the longest
+ * time and the worst result. */
 static void
 check_files(const struct plan *p, struct parts *parts, struct parts *units, struct list *lines)
 {
@@ -613,7 +613,7 @@ run(struct plan *p, bool aside)
 	proc_catch();
 	if (!aside) {
 		make_parents("-d", p->o.run_dir);
-		/* The report's may lie in it.  make_dir() says what is wrong with it. */
+		/* The report's may lie in it; make_dir() says what is wrong. */
 		if (p->o.run_dir)
 			mkdir(p->o.run_dir, 0700);
 		make_parents("-o", p->o.junit);

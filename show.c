@@ -1,14 +1,14 @@
 /*
  * show.c: all that people and machines read.
  *
- * Nothing else writes to standard output while files run.  It goes through a
- * buffer, of which only as much is written as is taken at once: prun must not stop
- * with a pipe's reader or with a terminal after ^S.  Descriptors 0 to 2 are shared
- * with the user's shell and stay blocking: poll() is asked before each write, which
- * is small enough for a pipe; a terminal is opened a second time for us alone.
+ * Nothing else writes to standard output while files run.  Of its buffer only
+ * as much is written as is taken at once: prun must not stop with a pipe's
+ * reader, or a terminal after ^S.  Descriptors 0 to 2 are shared with the
+ * user's shell and stay blocking: poll() is asked before each write, which is
+ * small enough for a pipe; a terminal is opened once more, for us alone.
  *
- * A line of an attempt's file "notes" begins with "! ": the cause in words, "- ":
- * something worth knowing, or "x ": a failing test, its class, name, file, line and
+ * A line of an attempt's notes begins with "! ": the cause in words, "- ":
+ * worth knowing, or "x ": a failing test, its class, name, file, line and
  * message with tabs between.
  */
 #include "prun.h"
@@ -61,9 +61,9 @@ seconds(int64_t ms)
 	return (double)ms / 1000;
 }
 
-/* Formats JSON and HTML: ' is a quote, %s a string of JSON, %h text of HTML or NULL, %d an
- * int, %n an int64_t, %t milliseconds as seconds.  %h has no empty lines, after which
- * GitHub would read Markdown. */
+/* Formats JSON and HTML: ' is a quote, %s a string of JSON, %h text of HTML or
+ * NULL, %d an int, %n an int64_t, %t milliseconds as seconds.  %h has no empty
+ * lines, after which GitHub would read Markdown. */
 static void
 fill(struct buf *b, const char *fmt, ...)
 {
@@ -175,7 +175,7 @@ show_say(struct show *s, const char *fmt, ...)
 	show_write(s);
 }
 
-/* A line below the others, which does not wrap: it would be one too many to go up. */
+/* A line below the others, which must not wrap: we go up line by line. */
 static void
 draw_line(struct show *s, const char *line, int width)
 {
@@ -187,7 +187,7 @@ draw_line(struct show *s, const char *line, int width)
 	s->lines += s->screen;
 }
 
-/* How far the run is; how long it will take only if the history knows all the rest. */
+/* How far the run is, and if the history knows the rest, how long it takes. */
 static char *
 progress(const struct show *s, const struct slot *v, int n, int64_t now)
 {
@@ -306,7 +306,7 @@ pytest_id(const struct file *f, char *const note[FIELDS])
 	return rest ? str("%s%s", id, note[NAME]) : NULL;
 }
 
-/* Prints a failing test: its name, where it failed if that is known, and why; its id. */
+/* Prints a failing test: its name, where it failed, and why.  Its id. */
 static char *
 show_failure(struct show *s, const struct file *f, char *const note[FIELDS])
 {
@@ -321,8 +321,8 @@ show_failure(struct show *s, const struct file *f, char *const note[FIELDS])
 	return id;
 }
 
-/* Prints the notes, which it takes apart, unless they are as before; the number of
- * failing tests, without cases such as [plan], and the id of the last one, or NULL. */
+/* Prints the notes, which it takes apart, unless they are as before; how many
+ * tests failed, less cases such as [plan], and the last one's id, or NULL. */
 static int
 show_notes(struct show *s, const struct file *f, bool same, char *notes, char **id)
 {
@@ -419,7 +419,7 @@ list_left(const char *dir)
 	return names;
 }
 
-/* Not the clone of a file template, which may be dropped yet: it is a database. */
+/* Not the clone of a file template: it is a database, and may yet go. */
 static void
 show_files(struct show *s, const struct file *f, const char *dir)
 {
@@ -722,8 +722,8 @@ add_failure(struct page *page, struct row *row, struct reader *r, const char *te
 	buf_free(&text.b);
 }
 
-/* Reads the rows of a report.  A row without file and tests is none.  The properties of a
- * file stand in its first suite, its name in all cases. */
+/* Reads the rows of a report.  A row without file and tests is none.  The
+ * properties of a file stand in its first suite, its name in all cases. */
 static void
 read_rows(struct page *page, struct reader *r)
 {
@@ -758,7 +758,7 @@ read_rows(struct page *page, struct reader *r)
 	page->n -= row && !row->is.file && !row->tests;
 }
 
-/* Makes sense of what the properties of a row say, which is foreign, and counts it. */
+/* Makes sense of a row's properties, which are foreign, and counts it. */
 static void
 finish_row(struct page *page, struct row *row)
 {
@@ -816,7 +816,7 @@ page_files(struct buf *b, const struct page *page, const char *dir)
 	list_free(&names);
 }
 
-/* The table's first rows, with their failures as long as b has less than most bytes. */
+/* The table's first rows, with failures while b has less than most bytes. */
 static void
 page_rows(struct buf *b, const struct page *page, size_t n, size_t most)
 {
@@ -836,8 +836,8 @@ page_rows(struct buf *b, const struct page *page, size_t n, size_t most)
 	buf_str(b, "</table>\n");
 }
 
-/* A drawing for each machine, with a line for each of its workers and on it the phases of
- * its files: "clone=0.000 start=0.120 test=0.400 end=1.300". */
+/* A drawing for each machine, with a line for each of its workers and on it the
+ * phases of its files: "clone=0.000 start=0.120 test=0.400 end=1.300". */
 static void
 page_timeline(struct buf *b, const struct page *page)
 {
@@ -880,7 +880,7 @@ page_timeline(struct buf *b, const struct page *page)
 			"server, grey: wait and stop.\n", page->end);
 }
 
-/* Appends what did not pass, and the five slowest, to the summary of GitHub's step. */
+/* Appends what did not pass and the five slowest to GitHub's step summary. */
 static void
 write_step(const struct page *page, const char *path)
 {
@@ -968,7 +968,7 @@ show_open(const struct plan *p, const struct record *records)
 	buf_str(&b, p->nfiles ? "}]}\n" : "]}\n");
 	if (s->jsonl < 0 || write_all(s->jsonl, b.s, b.n) < 0)
 		fatal(EXIT_RUN, "%s:", path);
-	/* What tests print is no command of theirs: they cannot know the word. */
+	/* Tests cannot print commands: they do not know the word. */
 	if (actions && !strcmp(actions, "true") && !p->o.clean && !p->o.reopen) {
 		s->github = str("%016" PRIx64, random_bits());
 		buf_fmt(&s->out, "::stop-commands::%s\n", s->github);
@@ -1080,7 +1080,7 @@ struct sums {
 	size_t slowest;         /* index of a file */
 };
 
-/* Counts the files of a suite (NULL: all, which took wall ms), and appends it as JSON. */
+/* Counts a suite's files (NULL: all, which took wall ms); adds that as JSON. */
 static struct sums
 sum_up(const struct show *s, const struct suite *suite, int64_t wall, struct buf *b)
 {
@@ -1147,7 +1147,7 @@ show_end(struct show *s, int status, int64_t ms, const char *report)
 	buf_fmt(&s->out, "\n%zu file%s: ", p->nfiles, p->nfiles == 1 ? "" : "s");
 	put_counts(&s->out, all.n);
 	buf_fmt(&s->out, "   %.1fs (%.1fs of tests)\n", seconds(ms), seconds(all.ms));
-	/* It has to be split for a faster run: the others would have ended well before. */
+	/* A faster run needs it split: the others would end well before. */
 	int64_t longest = p->nfiles ? s->records[all.slowest].o.ms : 0;
 	if (!p->o.quiet && status < 128 && p->nfiles > 2 && ms >= 2000 && longest > ms * 9 / 10
 	&& longest * 3 / 4 * (p->workers - 1) > all.ms - longest)
