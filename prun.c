@@ -106,8 +106,8 @@ refuse_foreign(const char *path)
 		bad(path, "belongs to another user");
 }
 
-/* Locks the run directory while the descriptor is open; -1 and a line if another
- * run has it.  Ends prun if it is none: other tools may write results.jsonl, too.
+/* Locks the run directory while the descriptor is open; -1, with a line, if a
+ * run has it.  Ends prun if it is none: other tools may write a results.jsonl.
  * empty: that may be so, as after a kill at the wrong moment. */
 static int
 lock_run(const char *path, bool empty)

@@ -102,8 +102,7 @@ struct opts {
 	int64_t timeout_ms, ready_timeout_ms, grace_ms;
 	int64_t log_limit, report_limit;
 	int keep, db_unused, db_strategy, split, server_failure, server_exit;
-	int timeout_signal, flaky, leak;
-	int no_tests, github;
+	int timeout_signal, flaky, leak, no_tests, github;
 	int64_t audit;          /* rounds; 0: no audit */
 	int64_t repeat;         /* copies of each file */
 	int64_t fail_fast;      /* failing files that end the run; 0: none does */
@@ -482,9 +481,9 @@ void proc_stop(struct worker *w, struct proc *p, int64_t grace_ms,
 /* How many of p's session are left besides the leader, with a line for each in
  * names (may be NULL); reaps the dead.  -1 where the system does not tell. */
 int proc_left(struct worker *w, const struct proc *p, struct buf *names);
-/* Kills our children but those in keep (may be NULL): what has left its
- * session, or was a dead worker's.  How many there were.  With names, which
- * gets a line for each, twenty at most, they have 100 ms to end by themselves. */
+/* Kills our children but those in keep (may be NULL): what has left its session,
+ * or was a dead worker's.  How many there were.  With names, which gets a line
+ * for each, twenty at most, they have 100 ms to end by themselves. */
 int proc_drain(const struct pids *keep, struct buf *names);
 /* Runs a command to its end, the deadline or (heed) a cancel; NULL, or what went
  * wrong. */
@@ -500,7 +499,7 @@ int proc_hold(struct port *p, size_t n);
 int proc_release(struct port *p, size_t n);
 /* The kind of a ready = value, or READIES; *arg: its path, ERE or command. */
 enum ready_kind proc_ready_kind(const char *value, const char **arg);
-/* Waits until the last of the stack is ready, or says why not, or one has died. */
+/* Waits until the last of the stack is ready or one has died; or why not. */
 bool proc_ready(struct readiness *r, struct buf *why);
 
 /* ---- show.c: what people and machines read ---- */
@@ -573,7 +572,7 @@ struct merge {
 };
 
 /* Counts the cases of the reports at path, a file or a directory, and notes
- * those that failed.  The number of reports, or -1 and why (scratch) one is broken. */
+ * those that failed.  How many reports there are, or -1 and why one is broken. */
 int junit_count(const char *path, const char *file, struct counts *c, struct buf *notes,
 	const char **why);
 /* Merges parts into out ("-": standard output), replacing it as a whole. */
