@@ -291,9 +291,9 @@ merge(const struct plan *p, struct parts *parts, const char *path, int64_t ms,
 	return true;
 }
 
-/* Adds the files of runs that a report has.  False if it is whole XML of another
- * kind; but HTML says that something went wrong.  Another tool's report is read
- * up to its first case: another pass merges it. */
+/* Adds the files of runs that a report has.  False if it is whole XML of
+ * another kind; but HTML says that something went wrong.  Another tool's report
+ * is read up to its first case: another pass merges it. */
 static bool
 read_report(const struct part *report, struct parts *units)
 {

@@ -273,8 +273,8 @@ enum trouble {
 };
 
 struct pg *pg_open(struct worker *w, const struct plan *p);
-/* Drops this worker's copies, and what two looks, 5 s apart, found of dead runs;
- * closes all.  Whether it has to wait for the second one. */
+/* Drops this worker's copies, and what two looks, 5 s apart, found of dead
+ * runs; closes all.  Whether it has to wait for the second one. */
 void pg_end(struct pg *pg, struct buf *notes);
 bool pg_waits(const struct pg *pg);
 /* What the functions below are about: a suite's database, the name of its
@@ -481,12 +481,12 @@ void proc_stop(struct worker *w, struct proc *p, int64_t grace_ms,
 /* How many of p's session are left besides the leader, with a line for each in
  * names (may be NULL); reaps the dead.  -1 where the system does not tell. */
 int proc_left(struct worker *w, const struct proc *p, struct buf *names);
-/* Kills our children but those in keep (may be NULL): what has left its session,
- * or was a dead worker's.  How many there were.  With names, which gets a line
- * for each, twenty at most, they have 100 ms to end by themselves. */
+/* Kills our children but those in keep (or NULL): what left its session, or was
+ * a dead worker's.  How many there were.  With names, which gets a line for
+ * each, twenty at most, they have 100 ms to end by themselves. */
 int proc_drain(const struct pids *keep, struct buf *names);
-/* Runs a command to its end, the deadline or (heed) a cancel; NULL, or what went
- * wrong. */
+/* Runs a command to its end, the deadline or (heed) a cancel; NULL, or what
+ * went wrong. */
 const char *proc_run(struct worker *w, const struct spawn *s, int64_t deadline,
 	bool heed, int64_t grace_ms, struct buf *notes);
 char *proc_how_ended(const struct proc *p);
@@ -572,7 +572,7 @@ struct merge {
 };
 
 /* Counts the cases of the reports at path, a file or a directory, and notes
- * those that failed.  How many reports there are, or -1 and why one is broken. */
+ * those that failed.  How many reports there are, or -1 and why one is bad. */
 int junit_count(const char *path, const char *file, struct counts *c, struct buf *notes,
 	const char **why);
 /* Merges parts into out ("-": standard output), replacing it as a whole. */
@@ -603,8 +603,8 @@ void xml_escape(struct buf *b, const char *s, bool attribute);
 void xml_attribute(struct buf *b, const char *name, const char *value);
 bool xml_is_file(const char *name);
 /* Opens a regular file or /dev/stdin; NULL with errno.  report: only testsuites
- * or testsuite begins it.  Attributes are cut at limit; a file of more than most
- * bytes is broken. */
+ * or testsuite begins it.  Attributes are cut at limit; a file of more than
+ * most bytes is broken. */
 struct reader *xml_open(const char *path, bool report, int64_t limit, int64_t most);
 void xml_close(struct reader *r);
 /* Reads to the next tag, the text before it into t (NULL: nowhere); top:
