@@ -2,12 +2,12 @@
  * conf.c: the options.
  *
  * One table defines every option once, for the command line, PRUNFLAGS and
- * prun.conf alike.  What is read becomes a list of settings, each with its level:
- * defaults, prun.conf above the first suite, the suite, PRUNFLAGS, command line.
- * The last one wins; a list is replaced by the next level and grows within one.
+ * prun.conf alike.  What is read becomes a list of settings, each with a level:
+ * default, prun.conf above the first suite, suite, PRUNFLAGS, command line.
+ * The last one wins; a list is replaced by the next level, grows within one.
  *
- * Commands run where prun.conf is found, and names are relative to that, the base;
- * paths on the command line are relative to where the user stands.
+ * Commands run where prun.conf is found, and names are relative to that, the
+ * base; paths on the command line are relative to where the user stands.
  *
  * Every mistake ends prun with one line, which names the place, and status 2.
  */
@@ -18,8 +18,8 @@
 enum type { BOOL, INT, COUNT, JOBS, STR, LIST, BLANKS, TIME, SIZE, ENUM, PATH };
 /* Where a setting holds, from less than 0: in the suite of that number. */
 enum { NOWHERE = -5, DEFAULT, FILE_GLOBAL, PRUNFLAGS, COMMAND_LINE };
-/* ARGV: for the command line only; TOP: not in a suite; MAYBE: its value may be left
- * out; LIMITED: none does not unset it.  Below them: its letter. */
+/* ARGV: for the command line only; TOP: not in a suite; MAYBE: its value may be
+ * left out; LIMITED: none does not unset it.  Below them: its letter. */
 enum { ARGV = 256, TOP = 512, MAYBE = 1024, LIMITED = 2048, LETTER = 255 };
 
 struct option {
@@ -153,7 +153,8 @@ find_option(const char *name, size_t n, const char *where, const char *what, con
 	char *word = str("%.*s", (int)n, name);
 
 	for (o = table; o < table + LEN(table); o++) {
-		if (letter ? (o->flags & LETTER) == (unsigned char)*name : !strcmp(o->name, word))
+		if (letter ? (o->flags & LETTER) == (unsigned char)*word
+		: !strcmp(o->name, word))
 			break;
 		if (distance(word, o->name) < distance(word, near->name))
 			near = o;
@@ -274,7 +275,8 @@ apply(struct opts *o, const struct setting *s, bool again)
 		break;
 	case STR:
 	case PATH:
-		if (!strcmp(s->opt->name, "ready") && proc_ready_kind(s->value, &arg) == READIES)
+		if (!strcmp(s->opt->name, "ready")
+		&& proc_ready_kind(s->value, &arg) == READIES)
 			bad(s->where, "ready = %s: http needs a path (http /), log an ERE, "
 				"command a command, others nothing", s->value);
 		*(const char **)at = unset ? NULL : s->value;
@@ -303,7 +305,8 @@ read_service(const struct opts *o, size_t n, const char *where)
 	static const char logs[] = " test server after db setup reopen worker ";
 	struct service *v = o->services;
 	char *s = o->service.v[n];
-	size_t len = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-"), end = strcspn(s, " \t");
+	size_t len = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-");
+	size_t end = strcspn(s, " \t");
 	char *name = str("%.*s", (int)len, s), *port = str("%.*s", (int)(end - len), s + len);
 	char *command = s + end + strspn(s + end, " \t");
 	bool *taken = scratch(o->ports.n + 1);
@@ -318,7 +321,7 @@ read_service(const struct opts *o, size_t n, const char *where)
 		if (!strcmp(v[k].name, name))
 			bad(where, "service = %s is there twice", name);
 	}
-	/* What is not said is the first port that it mentions and nobody is awaited on. */
+	/* else the first port that it mentions and nobody is awaited on */
 	for (int i = 0; i < (int)o->ports.n && !number; i++)
 		if (*port ? !strcmp(o->ports.v[i], port + 1)
 		: !taken[i + 1] && mentions(command, o->ports.v[i]))
@@ -374,8 +377,7 @@ add_setting(struct reading *r, const struct option *opt, const char *value, cons
 	r->v[r->n++] = (struct setting){ opt, value, r->level, where };
 }
 
-/* Reads --name, --name=VALUE, --name VALUE, -xyz, -jN or -j N; returns the last word
- * used. */
+/* Reads --name[=VALUE], --name VALUE, -xyz, -jN, -j N; the last word. */
 static char **
 read_option(struct reading *r, char **words)
 {
@@ -418,8 +420,8 @@ read_args(struct plan *p, char **words)
 	}
 }
 
-/* Reads options out of words; paths and test arguments go to the plan.  It notes them as
- * typed for running a file again, but no option that may leave the file out. */
+/* Reads options out of words; paths and test arguments go to the plan.  Notes
+ * them for running a file again, but not those that may leave it out. */
 static void
 read_words(struct reading *r, char **words)
 {
@@ -542,7 +544,7 @@ read_file(struct reading *r, const char *path)
 
 /* ---- where the user stands, and the base ---- */
 
-/* A path from the root.  musl's realpath() keeps two slashes at the beginning. */
+/* A path from the root.  musl's realpath() keeps two slashes before it. */
 static char *
 rooted(const struct plan *p, const char *path)
 {
@@ -565,8 +567,8 @@ conf_below(const char *dir, const char *path)
 	return path + n + (path[n] == '/');
 }
 
-/* A path with .. or from the root as a name: by the real directory that it is in, whose
- * last component may be a link.  Below the base without it, else absolute. */
+/* A path with .. or from the root as a name, by the real directory that it is
+ * in; it may be a link.  Below the base without it, else absolute. */
 static char *
 real_name(const struct plan *p, char *path)
 {
@@ -621,9 +623,9 @@ conf_named(const struct plan *p, char *name)
 	return str("%s%s", up, name);
 }
 
-/* Whether path is there and we may take orders from it: it is ours, root's, or of the
- * owner of the directory that we stand in (a container's root on a user's files); a link
- * as well as what it leads to. */
+/* Whether path is there and we may take orders from it: it is ours, root's, or
+ * of the owner of the directory that we stand in (a container's root on a
+ * user's files); a link as well as what it leads to. */
 static bool
 is_trusted(const struct plan *p, const char *path)
 {
@@ -641,9 +643,8 @@ is_trusted(const struct plan *p, const char *path)
 	return false;
 }
 
-/* Finds where we are, the file to read, from the first path upwards as far as the first
- * directory that holds .git, and the base, and goes there; the file's path from there, or
- * NULL. */
+/* Finds prun.conf, from the first path upwards as far as the first directory
+ * that holds .git, and goes to the base; its path from there, or NULL. */
 static char *
 find_base(struct plan *p)
 {

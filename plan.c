@@ -2,10 +2,10 @@
  * plan.c: what is to be run.
  *
  * The chosen suites are searched for files; paths on the command line select
- * among them.  A file's name is its path from the base, whatever the user typed.
- * With split = test a command is then asked for the tests of the files.  With shards,
- * all files are dealt out, the same on every machine.  At last, marks are read in the
- * files that are ours.  What is not there or cannot be run is said, never dropped.
+ * among them.  A file's name is its path from the base, whatever was typed.
+ * With split = test a command is asked for their tests.  With shards, all are
+ * dealt out, the same on every machine.  At last, marks are read in the files
+ * that are ours.  What is not there or cannot be run is said.
  *
  * The history is a text file, a line a file: seconds, result, suite, path.
  */
@@ -73,10 +73,10 @@ is_script(const char *path)
 static const char pytest[] = "exec \"${PYTHON:-python3}\" -m pytest "
 	"-o cache_dir=\"$TMPDIR/cache\" \"$PRUN_TEST\" --junitxml=\"$PRUN_JUNIT\" \"$@\"";
 
-/* Playwright takes regular expressions, which heed the case only between slashes.  It
- * compares absolute paths, and titles with the file's name and the groups' before them;
- * reports write "group > title", with an angle mark.  A suite that runs as one may be a
- * directory. */
+/* Playwright takes regular expressions, which heed the case only between
+ * slashes.  It compares absolute paths, and titles with the names of file and
+ * groups before them; reports write "group > title", with an angle mark.  A
+ * suite that runs as one may be a directory. */
 static const char playwright[] =
 	"re() { printf '%s\\n' \"$1\" | LC_ALL=C sed 's,[][\\/^$.*+?(){}|],\\\\&,g'; }; "
 	"case $PRUN_FILE in /*) d= ;; *) d=$(pwd -P)/ ;; esac; "
@@ -108,8 +108,7 @@ plan_command(const struct file *f)
 
 /* ---- finding files ---- */
 
-/* Whether path, of that name, is a test; units: or makes its directory a unit of
- * split = dir. */
+/* Whether path is a test; units: or makes its directory one of split = dir. */
 static bool
 is_test(const char *path, const char *name, bool units)
 {
@@ -162,8 +161,7 @@ push_file(struct plan *p, struct file f)
 	return &p->files[p->nfiles++];
 }
 
-/* The name of what is given, a path, FILE::NODE or FILE:LINE; *test is the same with
- * the node or line. */
+/* The name of a path, FILE::NODE or FILE:LINE; *test has node or line, too. */
 static char *
 plain_path(const struct plan *p, const char *given, bool typed, char **test)
 {
@@ -237,8 +235,8 @@ find_tests(const struct suite *s, const char *dir, struct list *tests)
 	list_free(&found);
 }
 
-/* Adds what a path, a glob or FILE::NODE names, and returns how many files that is;
- * -1 where there is no such path. */
+/* Adds what a path, a glob or FILE::NODE names; how many files that is, -1
+ * where there is no such path. */
 static int
 add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 {
@@ -281,7 +279,7 @@ add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 	return n;
 }
 
-/* Makes the files from first on, which are the paths of a suite that is to run as one,
+/* Makes the files from first on, the paths of a suite that is to run as one,
  * one file with more paths, and finds a command for it. */
 static void
 join_paths(struct plan *p, struct suite *s, size_t first)
@@ -381,7 +379,7 @@ select_file(struct plan *p, struct file f, const struct target *t, size_t first)
 	return true;
 }
 
-/* Keeps only the files that paths select, or nodes of them; each must select one. */
+/* Keeps the files that paths select, or nodes of them; each must select one. */
 static void
 select_paths(struct plan *p)
 {
@@ -430,7 +428,7 @@ add_lock(struct plan *p, struct file *f, const char *name)
 	f->locks[f->nlocks++] = (int)lock;
 }
 
-/* The marks of a line, if it is a comment that begins with prun:, up to its prose. */
+/* The marks of a line, if it is a comment that begins with prun:. */
 static void
 read_comment(struct plan *p, struct file *f, const char *line, int number, bool first)
 {
@@ -462,8 +460,8 @@ read_comment(struct plan *p, struct file *f, const char *line, int number, bool 
 	list_free(&marks);
 }
 
-/* The end of the token of Python that begins at s: a comment, a string, a name with its
- * dots, or one character. */
+/* The end of the token of Python that begins at s: a comment, a string, a name
+ * with its dots, or one character. */
 static const char *
 token_end(const char *s)
 {
@@ -509,8 +507,8 @@ group_name(const char *s)
 	return str("%.*s", (int)strcspn(s + 1, "\"'\n"), s + 1);
 }
 
-/* Finds pytest.mark.NAME and mark.NAME outside of comments and strings.  Of a test's own
- * marks only those of the test that f is, if it is one. */
+/* Finds pytest.mark.NAME and mark.NAME outside of comments and strings.  Of a
+ * test's own marks only those of the test that f is, if it is one. */
 static void
 read_python(struct plan *p, struct file *f, const char *text, bool first)
 {
@@ -590,8 +588,8 @@ is_whole(const struct file *f, const struct suite *s)
 	return f->suite == s && !strcmp(f->path, f->test);
 }
 
-/* The file of the suite that name, as a tool says it, means: that with the longest
- * common ending; nfiles if there is none. */
+/* The file that a tool's name means: that with the longest common ending, or
+ * nfiles. */
 static size_t
 find_named(const struct plan *p, const struct suite *s, const char *name)
 {
@@ -600,7 +598,7 @@ find_named(const struct plan *p, const struct suite *s, const char *name)
 	for (size_t i = 0; i < p->nfiles; i++) {
 		const char *path = p->files[i].path;
 		size_t n = strlen(path), len = n < k ? n : k;
-		const char *end = n > k ? path + n - len : name + k - len;      /* of the longer */
+		const char *end = n > k ? path + n - len : name + k - len;
 		if (len > most && is_whole(&p->files[i], s) && !strcmp(end, n > k ? name : path)
 		&& (n == k || end[-1] == '/')) {
 			most = len;
@@ -688,7 +686,7 @@ plan_history_line(int64_t ms, enum result result, const char *suite, const char 
 		suite && *suite ? shown(suite) : "-", shown(test));
 }
 
-/* What a line is about, its suite and path: all that follows seconds and result. */
+/* What a line is about, its suite and path: what follows seconds and result. */
 static const char *
 subject(const char *line)
 {
@@ -730,8 +728,7 @@ by_turn(const void *a, const void *b)
 	return s->file < t->file ? -1 : s->file > t->file;
 }
 
-/* What the history knows of the files; with --last-failed, keeps those that did not
- * pass. */
+/* What the history knows; with --last-failed, keeps what did not pass. */
 static void
 use_history(struct plan *p)
 {
@@ -788,7 +785,7 @@ plan_history_write(const struct plan *p, const struct list *fresh)
 
 /* ---- order and shards ---- */
 
-/* Longest first, where what is unknown counts as the median; or shuffled by seed. */
+/* Longest first, what is unknown counts as the median; or shuffled by seed. */
 static struct turn *
 turns(const struct plan *p, const char *seed)
 {
@@ -823,8 +820,8 @@ plan_order(const struct plan *p, const char *seed)
 	return v;
 }
 
-/* Deals the files to the shard with the least to do, longest first; keeps ours, or
- * ends prun if all this is not what --plan says. */
+/* Deals the files to the shard with the least to do, longest first; keeps ours,
+ * or ends prun if all this is not what --plan says. */
 static void
 deal(struct plan *p)
 {
