@@ -470,12 +470,6 @@ close_keep(int fd)
 	errno = err;
 }
 
-int
-set_cloexec(int fd)
-{
-	return fcntl(fd, F_SETFD, FD_CLOEXEC);
-}
-
 bool
 is_special(const char *path)
 {

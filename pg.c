@@ -555,11 +555,11 @@ pg_clean(struct pg *pg, const char *suite, bool list)
 {
 	/* Runs db-drop for what db-clone has made in run directories. */
 	static const char script[] =
-		"for run; do for out in \"$run\"/*/db.out; do (dir=${out%%/*}\n"
-		"[ -e \"$out\" ] && . \"$dir/env\" && [ \"$PRUN_SUITE\" = '%s' ] || exit 0\n"
+		"for run; do for o in \"$run\"/*/db.out; do (dir=${o%%/*}\n"
+		"[ -e \"$o\" ] && . \"$dir/env\" && [ \"$PRUN_SUITE\" = '%s' ] || exit 0\n"
 		"db=\"$PRUN_DB (of $PRUN_FILE)\"\n"
 		"if %s; then echo \"- $db\"; exit; fi\n"
-		"(%s\n) >>\"$dir/db.log\" 2>&1 && rm \"$out\" && echo \"- dropped $db\" && exit\n"
+		"(%s\n) >>\"$dir/db.log\" 2>&1 && rm \"$o\" && echo \"- dropped $db\" && exit\n"
 		"echo \"- cannot drop $db: db-drop failed, see $dir/db.log\"; exit 1\n"
 		") || status=1; done; done; exit ${status-0}";
 	char *out = str("%s/db.out", pg->dir);

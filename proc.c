@@ -91,8 +91,8 @@ proc_pipe(int fd[2])
 {
 	if (pipe(fd) < 0)
 		return -1;
-	set_cloexec(fd[0]);
-	set_cloexec(fd[1]);
+	fcntl(fd[0], F_SETFD, FD_CLOEXEC);
+	fcntl(fd[1], F_SETFD, FD_CLOEXEC);
 	return 0;
 }
 
@@ -144,7 +144,7 @@ proc_init(void)
 	/* Descriptors that prun was started with are not for children.  Not all
 	 * systems list them, and there may be room for 10^9. */
 	for (int fd = 3; fd < 1024; fd++)
-		set_cloexec(fd);
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
 	/* env --block-signal=CHLD prun: we would wait for ever. */
 	sigemptyset(&no_signals);
 	sigprocmask(SIG_SETMASK, &no_signals, NULL);
@@ -395,8 +395,8 @@ proc_start(struct worker *w, struct proc *p, const struct spawn *s)
 		close_keep(s->log ? log : -1);
 		return why_not(s->argv[0], errno);
 	}
-	set_cloexec(talk[0]);
-	set_cloexec(talk[1]);
+	fcntl(talk[0], F_SETFD, FD_CLOEXEC);
+	fcntl(talk[1], F_SETFD, FD_CLOEXEC);
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);
 	n.pid = fork();
@@ -665,7 +665,7 @@ bind_any(int *port)
 		fd = socket(families[i], SOCK_STREAM, 0);
 		if (fd < 0)
 			continue;
-		set_cloexec(fd);
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
 		if ((i == 0 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off,
 				sizeof(off)) < 0)
 		|| setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0
@@ -803,7 +803,7 @@ try_connect(const struct readiness *r, int family, struct buf *why)
 	socklen_t len = address(&a, family, r->port, false);
 	int fd = socket(family, SOCK_STREAM, 0);        /* fails where there is no IPv6 */
 
-	set_cloexec(fd);
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
 	bool yes = fcntl(fd, F_SETFL, O_NONBLOCK) == 0
 		&& (connect(fd, &a.any, len) == 0 || errno == EINPROGRESS)
 		&& await(r, fd, POLLOUT, r->deadline)

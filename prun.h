@@ -677,7 +677,6 @@ void list_free(struct list *l);
 int64_t clock_ms(void);
 int write_all(int fd, const char *s, size_t n);
 void close_keep(int fd);        /* keeps errno; -1: nothing */
-int set_cloexec(int fd);
 bool is_special(const char *path);      /* it is there and no regular file */
 /* open(2) of a regular file, which never waits; EINVAL for anything else. */
 int open_regular(const char *path, int flags);
