@@ -8,7 +8,6 @@
  *
  * Commands run where prun.conf is found, and names are relative to that, the
  * base; paths on the command line are relative to where the user stands.
- *
  * Every mistake ends prun with one line, which names the place, and status 2.
  */
 #include "prun.h"
@@ -302,7 +301,6 @@ mentions(const char *command, const char *name)
 static void
 read_service(const struct opts *o, size_t n, const char *where)
 {
-	static const char logs[] = " test server after db setup reopen worker ";
 	struct service *v = o->services;
 	char *s = o->service.v[n];
 	size_t len = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-");
@@ -314,7 +312,7 @@ read_service(const struct opts *o, size_t n, const char *where)
 
 	if (!*name || !*command || (*port && *port != '@'))
 		bad(where, "service = %s: needs NAME, of a-z, 0-9, _ and -, and COMMAND", s);
-	if (strstr(logs, str(" %s ", name)))
+	if (strstr(" test server after db setup reopen worker ", str(" %s ", name)))
 		bad(where, "service = %s: the name is taken", name);
 	for (size_t k = 0; k < n; k++) {
 		taken[v[k].port] = true;
@@ -425,7 +423,6 @@ read_args(struct plan *p, char **words)
 static void
 read_words(struct reading *r, char **words)
 {
-	static const char choosing[] = " shard plan last-failed audit ";
 	struct plan *p = r->plan;
 
 	for (; *words; words++) {
@@ -441,8 +438,8 @@ read_words(struct reading *r, char **words)
 		}
 		char **from = words;
 		words = read_option(r, words);
-		if (r->level == PRUNFLAGS
-		|| strstr(choosing, str(" %s ", r->v[r->n - 1].opt->name)))
+		const char *name = str(" %s ", r->v[r->n - 1].opt->name);
+		if (r->level == PRUNFLAGS || strstr(" shard plan last-failed audit ", name))
 			continue;
 		for (; from <= words; from++) {
 			bool secret = strstr(*from, "://") || strstr(*from, "password=");

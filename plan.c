@@ -235,8 +235,7 @@ find_tests(const struct suite *s, const char *dir, struct list *tests)
 	list_free(&found);
 }
 
-/* Adds what a path, a glob or FILE::NODE names; how many files that is, -1
- * where there is no such path. */
+/* Adds what a path, a glob or FILE::NODE names; how many files, -1: no path. */
 static int
 add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 {
@@ -279,8 +278,7 @@ add_path(struct plan *p, struct suite *s, const char *given, bool typed)
 	return n;
 }
 
-/* Makes the files from first on, the paths of a suite that is to run as one,
- * one file with more paths, and finds a command for it. */
+/* Makes the files from first on one with more paths, and finds a command. */
 static void
 join_paths(struct plan *p, struct suite *s, size_t first)
 {
@@ -588,8 +586,7 @@ is_whole(const struct file *f, const struct suite *s)
 	return f->suite == s && !strcmp(f->path, f->test);
 }
 
-/* The file that a tool's name means: that with the longest common ending, or
- * nfiles. */
+/* The file that a tool's name means, by their longest common end; or nfiles. */
 static size_t
 find_named(const struct plan *p, const struct suite *s, const char *name)
 {
