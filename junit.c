@@ -868,8 +868,7 @@ static void
 pop(struct merger *m, bool forced)
 {
 	bool late = is_late(m);
-	const char *why = late && m->part->why ? m->part->why
-		: "the report ends in this case";
+	const char *why = late && m->part->why ? m->part->why : "the report ends in this case";
 	struct place *at = &m->at;
 	struct frame f = at->v[at->n - 1];
 

@@ -432,8 +432,7 @@ pg_open(struct worker *w, const struct plan *p)
 bool
 pg_waits(const struct pg *pg)
 {
-	return !pg->w->cancelled && pg->noted.n
-		&& proc_clock(pg->w) < pg->noted_at + SWEEP_MS;
+	return !pg->w->cancelled && pg->noted.n && proc_clock(pg->w) < pg->noted_at + SWEEP_MS;
 }
 
 void

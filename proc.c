@@ -666,8 +666,7 @@ bind_any(int *port)
 		if (fd < 0)
 			continue;
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
-		if ((i == 0 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off,
-				sizeof(off)) < 0)
+		if ((i == 0 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) < 0)
 		|| setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0
 		|| bind(fd, &a.any, len) < 0) {
 			close_keep(fd);

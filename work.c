@@ -365,8 +365,7 @@ serve(struct attempt *a)
 			released = true;
 		}
 	}
-	a->out.fatal = !a->out.began[PREPARED] && !a->w->cancelled
-		&& a->o->server_failure == 0;
+	a->out.fatal = !a->out.began[PREPARED] && !a->w->cancelled && a->o->server_failure == 0;
 	return false;
 }
 
@@ -486,8 +485,7 @@ judge_test(struct attempt *a, int reports, const struct counts *c, const char *w
 	if (status < 0) {
 		fails(a, CAUSE_SIGNAL, proc_how_ended(&a->test));
 	} else if (a->test.shell && (status == 126 || status == 127) && !reports) {
-		fails(a, CAUSE_SPAWN, str("exit status %d: %s", status,
-			file_tail(a->log, 1)));
+		fails(a, CAUSE_SPAWN, str("exit status %d: %s", status, file_tail(a->log, 1)));
 	} else if ((status == 0 || status == 5) && reports > 0 && !c->tests && !c->failures) {
 		a->out.result = NONE;
 	} else if ((status == 77 && !reports)
