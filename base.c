@@ -323,20 +323,20 @@ is_unsafe(unsigned c)
 void
 buf_safe(struct buf *b, const char *s, size_t n)
 {
-	size_t len;
 	unsigned c;
 
 	buf_add(b, "", 0);
-	for (; n; s += len, n -= len) {
-		len = utf8_len(s, n, &c);
+	while (n) {
+		size_t len = utf8_len(s, n, &c);
 		if (len && !is_unsafe(c))
 			buf_add(b, s, len);
 		else if (len > 1)
 			buf_fmt(b, "\\u%04x", c);
 		else
 			buf_fmt(b, "\\x%02x", (unsigned char)*s);
-		if (!len)
-			len = 1;
+		len = len ? len : 1;
+		s += len;
+		n -= len;
 	}
 }
 
@@ -448,14 +448,12 @@ clock_ms(void)
 int
 write_all(int fd, const char *s, size_t n)
 {
-	ssize_t r;
-
-	for (; n; s += r, n -= (size_t)r) {
-		r = write(fd, s, n);
-		if (r < 0 && errno == EINTR)
-			r = 0;
-		if (r < 0)
+	while (n) {
+		ssize_t r = write(fd, s, n);
+		if (r < 0 && errno != EINTR)
 			return -1;
+		s += r > 0 ? r : 0;
+		n -= r > 0 ? (size_t)r : 0;
 	}
 	return 0;
 }
@@ -530,9 +528,10 @@ copy_out(int fd, const char *path)
 
 	if (to < 0)
 		return -1;
-	while ((n = pread(fd, chunk, sizeof(chunk), at)) > 0
-	&& write_all(to, chunk, (size_t)n) == 0)
+	do {
+		n = pread(fd, chunk, sizeof(chunk), at);
 		at += n;
+	} while (n > 0 && write_all(to, chunk, (size_t)n) == 0);
 	if (n) {
 		close_keep(to);
 		return -1;
@@ -649,7 +648,6 @@ static int
 remove_entry(int at, const char *name, int top, int depth)
 {
 	int r = unlinkat(at, name, AT_REMOVEDIR), moved = 0;
-	struct dirent *e;
 	char aside[13];
 
 	if (r < 0 && errno == ENOTDIR)
@@ -663,7 +661,8 @@ remove_entry(int at, const char *name, int top, int depth)
 		digits36(aside, 12, random_bits());
 		moved = renameat(at, name, top, aside) < 0 ? -1 : 1;
 	}
-	while (depth < DEEP && moved >= 0 && (e = readdir(d)))
+	struct dirent *e = depth < DEEP ? readdir(d) : NULL;
+	for (; e && moved >= 0; e = readdir(d))
 		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
 			moved |= remove_entry(dirfd(d), e->d_name, top, depth + 1);
 	close_dir(d);

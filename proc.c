@@ -686,7 +686,7 @@ proc_hold(struct port *p, size_t n)
 {
 	static int holds = -1;  /* whether this system allows holding */
 
-	for (; n; n--, p++) {
+	for (struct port *end = p + n; p < end; p++) {
 		p->number = 0;
 		p->hold = bind_any(&p->number);
 		if (p->hold < 0)
@@ -709,7 +709,7 @@ proc_release(struct port *p, size_t n)
 {
 	int taken = 0;
 
-	for (; n; n--, p++) {
+	for (struct port *end = p + n; p < end; p++) {
 		int fd = p->hold > 0 ? p->hold : bind_any(&p->number);
 		if ((fd < 0 || listen(fd, 1) < 0) && errno == EADDRINUSE)
 			taken = p->number;

@@ -582,15 +582,16 @@ static int
 drain(struct show *show, int64_t deadline, int sig)
 {
 	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
-	struct pollfd out[3] = { { .events = POLLOUT } };
+	struct pollfd out[3] = { { .fd = show_write(show), .events = POLLOUT } };
 
-	while ((out->fd = show_write(show)) >= 0 && clock_ms() < deadline) {
+	while (out->fd >= 0 && clock_ms() < deadline) {
 		for (size_t i = 0; i < LEN(sigs); i++)
 			if (proc_caught(sigs[i]))
 				return sig ? sig : sigs[i];
 		if (proc_caught(SIGTSTP))
 			raise(SIGSTOP);
 		proc_wait(NULL, out, 1, deadline);
+		out->fd = show_write(show);
 	}
 	return sig;
 }

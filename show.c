@@ -67,23 +67,24 @@ seconds(int64_t ms)
 static void
 fill(struct buf *b, const char *fmt, ...)
 {
-	const char *text;
 	va_list ap;
 
 	va_start(ap, fmt);
 	for (; *fmt; fmt++) {
-		if (*fmt != '%')
+		if (*fmt != '%') {
 			buf_char(b, *fmt == '\'' ? '"' : *fmt);
-		else if (*++fmt == 's')
+		} else if (*++fmt == 's') {
 			buf_json(b, va_arg(ap, const char *));
-		else if (*fmt == 'h' && (text = va_arg(ap, const char *)))
-			xml_escape(b, text, true);
-		else if (*fmt == 'd')
+		} else if (*fmt == 'h') {
+			const char *text = va_arg(ap, const char *);
+			xml_escape(b, text ? text : "", true);
+		} else if (*fmt == 'd') {
 			buf_fmt(b, "%d", va_arg(ap, int));
-		else if (*fmt == 'n')
+		} else if (*fmt == 'n') {
 			buf_fmt(b, "%" PRId64, va_arg(ap, int64_t));
-		else if (*fmt == 't')
+		} else if (*fmt == 't') {
 			buf_fmt(b, "%.3f", seconds(va_arg(ap, int64_t)));
+		}
 	}
 	va_end(ap);
 }
@@ -109,9 +110,9 @@ int
 show_write(struct show *s)
 {
 	struct pollfd p = { .fd = s->fd, .events = POLLOUT };
-	size_t left;
 
-	while ((left = s->out.n - s->written) > 0 && !s->error) {
+	while (s->written < s->out.n && !s->error) {
+		size_t left = s->out.n - s->written;
 		if (poll(&p, 1, 0) <= 0)
 			return s->fd;
 		ssize_t n = write(s->fd, s->out.s + s->written, left < CHUNK ? left : CHUNK);

@@ -478,11 +478,11 @@ xml_attr(const struct reader *r, const char *name)
 {
 	const char *s = r->attrs.s;
 
-	for (size_t i = 0; i < r->nattrs; i++, s += strlen(s) + 1) {
-		bool hit = !strcmp(s, name);
-		s += strlen(s) + 1;
-		if (hit)
-			return s;
+	for (size_t i = 0; i < r->nattrs; i++) {
+		const char *value = s + strlen(s) + 1;
+		if (!strcmp(s, name))
+			return value;
+		s = value + strlen(value) + 1;
 	}
 	return absent;
 }
@@ -567,14 +567,15 @@ xml_time(const struct reader *r)
 void
 xml_attributes(struct buf *b, const struct reader *r, const char *skip)
 {
-	const char *s = r->attrs.s, *value;
+	const char *s = r->attrs.s;
 	char word[300];
 
-	for (size_t i = 0; i < r->nattrs; i++, s = value + strlen(value) + 1) {
-		value = s + strlen(s) + 1;
+	for (size_t i = 0; i < r->nattrs; i++) {
+		const char *value = s + strlen(s) + 1;
 		snprintf(word, sizeof(word), " %s ", s);
 		if (!strstr(skip, word))
 			xml_attribute(b, s, value);
+		s = value + strlen(value) + 1;
 	}
 	buf_add(b, "", 0);
 }
