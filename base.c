@@ -127,7 +127,9 @@ scratch_release(size_t mark)
 struct buf
 scratch_buf(void)
 {
-	return (struct buf){ .s = scratch(31), .cap = 32, .scratch = nscratched };
+	char *s = scratch(31);
+
+	return (struct buf){ .s = s, .cap = 32, .scratch = nscratched };
 }
 
 /* Makes room for n more bytes and a NUL; returns where they begin. */
@@ -647,7 +649,7 @@ close_dir(DIR *d)
 static int
 remove_entry(int at, const char *name, int top, int depth)
 {
-	int r = unlinkat(at, name, AT_REMOVEDIR), moved = 0;
+	int r = unlinkat(at, name, AT_REMOVEDIR);
 	char aside[13];
 
 	if (r < 0 && errno == ENOTDIR)
@@ -657,16 +659,17 @@ remove_entry(int at, const char *name, int top, int depth)
 	DIR *d = errno == ENOTEMPTY || errno == EEXIST ? enter(at, name) : NULL;
 	if (!d)
 		return -1;
-	if (depth == DEEP) {
+	if (depth >= DEEP)
 		digits36(aside, 12, random_bits());
-		moved = renameat(at, name, top, aside) < 0 ? -1 : 1;
-	}
-	struct dirent *e = depth < DEEP ? readdir(d) : NULL;
+	/* Not within overlayfs, say: then it is walked here. */
+	bool away = depth >= DEEP && renameat(at, name, top, aside) == 0;
+	struct dirent *e = away ? NULL : readdir(d);
+	int moved = away;
 	for (; e && moved >= 0; e = readdir(d))
 		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
 			moved |= remove_entry(dirfd(d), e->d_name, top, depth + 1);
 	close_dir(d);
-	if (moved < 0 || depth == DEEP)
+	if (moved < 0 || away)
 		return moved;
 	/* The top has what was moved there. */
 	return unlinkat(at, name, AT_REMOVEDIR) < 0 && !moved ? -1 : moved;
@@ -675,7 +678,9 @@ remove_entry(int at, const char *name, int top, int depth)
 int
 remove_tree(const char *path)
 {
-	DIR *d = enter(AT_FDCWD, path);
+	/* The mode of a mount stays. */
+	bool full = rmdir(path) < 0 && (errno == ENOTEMPTY || errno == EEXIST);
+	DIR *d = full ? enter(AT_FDCWD, path) : NULL;
 	int r = 1;
 
 	while (r > 0)

@@ -72,8 +72,7 @@ struct place {
 	struct buf sibling;     /* of one without cases: the next have its file (Cypress) */
 };
 
-/* Behind the children of a case: what else there is in it.  BAD_ is of its
- * first failure or error. */
+/* Behind a case's children.  BAD_ is of its first failure or error. */
 enum {
 	CLASS = K_ERR + 1, NAME, PATH, LINE, ATTRS, BAD_ATTRS, BAD_TEXT, CASE_BUFS
 };
@@ -89,8 +88,7 @@ struct testcase {
 	int64_t us;
 };
 
-/* A failure or its like, and the leaf below it or elsewhere: a property, an
- * output. */
+/* A failure or its like, and a leaf below it or elsewhere: an output, say. */
 struct text {
 	enum kind outer, inner; /* K_OTHER: none is open */
 	struct sink outer_text, inner_text;
@@ -420,8 +418,7 @@ add_rerun(struct testcase *c, enum kind kind, const char *attrs, const char *tex
 		kind_name[kind], attrs, text, outputs, kind_name[kind]);
 }
 
-/* Hangs the failures of other attempts on the case: it passed, so they were
- * flaky; or it failed, so they were reruns. */
+/* Adds other attempts' failures to the case: flaky if it passed, or reruns. */
 static void
 add_retries(struct merger *m)
 {
@@ -484,8 +481,7 @@ write_case(struct merger *m)
 		out_flush(&m->out);
 }
 
-/* Appends the first line of s for the screen, without tabs: they are between
- * such fields. */
+/* Appends the first line of s for the screen.  Tabs separate such fields. */
 static void
 add_field(struct buf *b, const char *s, char end)
 {
@@ -756,8 +752,7 @@ kind_here(const struct merger *m, const char *name)
 	return kind;
 }
 
-/* Begins a failure or its like.  GitLab takes its text for something else if
- * its type is one of YAML's. */
+/* Begins a failure or its like.  GitLab misreads types that YAML has. */
 static void
 begin_result(struct merger *m, const struct reader *r, enum kind kind)
 {
@@ -798,8 +793,7 @@ read_property(struct merger *m, const struct reader *r)
 	return !*value;
 }
 
-/* Appends to the suite's attributes, which begin at own, the one that from has
- * by that name, unless they have one. */
+/* Gives a suite, whose attributes begin at own, from's by that name, if new. */
 static void
 inherit(struct buf *heads, size_t own, const char *from, const char *name)
 {
@@ -833,8 +827,7 @@ begin_suite(struct merger *m, const struct reader *r)
 		inherit(&at->heads, own, at->sibling.s, names[2]);
 }
 
-/* Ends a suite, or all; if it declares failures that none of its cases has, as
- * where a browser was lost, it gets one. */
+/* Ends a suite, or all; declared failures that no case has become a case. */
 static void
 end_suite(struct merger *m, const struct frame *f, bool forced)
 {
@@ -1126,8 +1119,7 @@ collect_attempts(struct merger *m, size_t base, const char **why)
 	m->collect = false;
 }
 
-/* Writes the cases that failed in another attempt and are not in the base: as
- * failures, or as flaky if the file passed. */
+/* Writes cases that other attempts alone have: as failures, or as flaky. */
 static void
 write_unused(struct merger *m)
 {

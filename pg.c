@@ -234,8 +234,7 @@ copy_name(const struct pg *pg)
 		pg->o->setup), pg->o->db) % 1000000, pg->plan->id);
 }
 
-/* Clones the run's own copy, or else the template, while no other run's setup
- * may change it. */
+/* Clones the run's own copy, or the template while no setup may change it. */
 static struct reply
 clone_postgres(struct pg *pg)
 {
@@ -401,8 +400,7 @@ clone_file(struct pg *pg, char **env)
 	return run_command(pg, str("cannot clone %s: cp -R", from), argv, env, "/dev/null");
 }
 
-/* Runs db-clone, whose last line becomes *url.  An empty db.out stays as long
- * as the clone does. */
+/* Runs db-clone; its last line is *url.  An empty db.out marks the clone. */
 static const char *
 run_db_clone(struct pg *pg, char **env, char **url)
 {
@@ -562,7 +560,10 @@ pg_clean(struct pg *pg, const char *suite, bool list)
 		"echo \"- cannot drop $db: db-drop failed, see $dir/db.log\"; exit 1\n"
 		") || status=1; done; done; exit ${status-0}";
 	char *out = str("%s/db.out", pg->dir);
+	struct reply r = pg->db ? attach(pg, true) : (struct reply){ 0 };
 
+	if (r.trouble)
+		return explain(r, "the database server");
 	if (pg->db)
 		return sweep(pg, list ? LIST : CLEAN) < 0 ? "" : NULL;
 	if (!pg->o->db_clone)
@@ -604,7 +605,7 @@ pg_used(struct pg *pg)
 			CLIENTS "%L", pg->name, pg->name));
 	}
 	/* After a crash of the server its figures begin anew. */
-	return pg->unbroken && !r.trouble ? r.n > 0 : -1;
+	return pg->unbroken && !r.trouble && (r.n || !pg->w->cancelled) ? r.n > 0 : -1;
 }
 
 int

@@ -306,8 +306,7 @@ proc_take_terminal(void)
 	tcsetpgrp(prun_fds[0], getpgrp());      /* fails where it is none */
 }
 
-/* In the child: never returns.  talk: opens the gate, then takes errno of what
- * failed. */
+/* In the child: never returns.  talk opens the gate, then takes an errno. */
 static void
 child(const struct spawn *s, pid_t parent, int talk, int log)
 {
@@ -742,8 +741,7 @@ proc_ready_kind(const char *value, const char **arg)
 	return kind;
 }
 
-/* Waits for events on fd; false when the deadline, a cancel or the end of one
- * of the stack came first. */
+/* Waits for events on fd; false: a deadline, cancel or death came first. */
 static bool
 await(const struct readiness *r, int fd, short events, int64_t deadline)
 {
@@ -755,8 +753,7 @@ await(const struct readiness *r, int fd, short events, int64_t deadline)
 	return p->revents;
 }
 
-/* Asks for the path; whether the answer is 2xx or 3xx.  Of another one more is
- * read, to be told. */
+/* Asks for the path; whether the answer is 2xx or 3xx.  Any other is told. */
 static bool
 http_says_yes(const struct readiness *r, int fd, struct buf *why)
 {

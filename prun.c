@@ -2,8 +2,7 @@
  * prun.c: runs test files side by side, each with a database, a port and a
  * server of its own.
  *
- * Here are main() with its modes, the run directory, and the parts of the
- * merged report.
+ * Here are main() and its modes, the run directory, and a merge's parts.
  *
  * A run directory that the user names is emptied before the run, so it has to
  * be empty or that of an earlier run: one whose results.jsonl begins as ours
@@ -167,9 +166,10 @@ make_dir(struct plan *p, const char *path)
 	const char *tmp = getenv("TMPDIR");
 	struct list names = { 0 };
 
-	if (!path)
+	bool fresh = !path;
+	if (fresh)
 		path = str("%s/prun-%s", tmp && *tmp ? tmp : "/tmp", p->id);
-	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+	if (mkdir(path, 0700) < 0 && (errno != EEXIST || fresh))
 		fatal(EXIT_RUN, "%s:", path);
 	refuse_foreign(path);
 	p->dir = real_path(path);
@@ -307,10 +307,11 @@ read_report(const struct part *report, struct parts *units)
 	for (; r && (e = xml_next(r, false, NULL)) != EOD; tags++) {
 		const char *tag = xml_name(r), *name = xml_attr(r, "name");
 		depth += e == START ? 1 : -1;
-		known = known || starts(tag, "testsuite") || !strcasecmp(tag, "html");
 		if (e != START)
 			continue;
-		ours = ours || (!tags && !strcmp(name, "prun"));
+		ours = ours || (!known && starts(tag, "testsuite") && !strcmp(name, "prun"));
+		known = known || starts(tag, "testsuite")
+			|| (!tags && !strcasecmp(tag, "html"));
 		if (!strcmp(tag, "testsuite")) {
 			now = NULL;
 			past = false;
@@ -318,10 +319,12 @@ read_report(const struct part *report, struct parts *units)
 			past = true;
 			if (known && !number && !ours)
 				break;
-		} else if (!past && !strcmp(tag, "property") && starts(name, "prun.")) {
+		} else if (known && !past && !strcmp(tag, "property")
+		&& starts(name, "prun.")) {
 			if (!now) {
 				now = add_part(units, *report);
 				now->number = number++;
+				now->shard = now->plan = "none";
 			}
 			show_property(now, r);
 		}
@@ -374,8 +377,7 @@ add_input(struct parts *parts, struct parts *units, const char *name, const char
 	return count;
 }
 
-/* By file, then name; the one that counts is the last: of the later run, or
- * else the one that was named later. */
+/* By file, then name; the last counts: of the later run, or named later. */
 static int
 by_file(const void *a, const void *b)
 {
@@ -576,8 +578,7 @@ finish(const struct plan *p, const struct record *records, struct show *show, in
 	return status;
 }
 
-/* Writes what has been printed, until the deadline or a signal; the
- * signal that ended it, or sig. */
+/* Writes what was printed until the deadline or a signal: that one, or sig. */
 static int
 drain(struct show *show, int64_t deadline, int sig)
 {
@@ -660,10 +661,12 @@ find_runs(struct plan *p)
 		warn("%s:", tmp);
 	for (size_t i = 0; i < names.n; i++) {
 		char *path = str("%s/%s", tmp, names.v[i]);
+		char *log = str("%s/results.jsonl", path);
 		struct plan *run = scratch(sizeof(*run));
 		int fd = -1;
 		if (starts(names.v[i], "prun-") && id_valid(names.v[i] + 5)
 		&& lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid()
+		&& access(log, R_OK | W_OK) == 0 && lstat(log, &st) == 0 && S_ISREG(st.st_mode)
 		&& show_read(run, &records, path) == 0 && !strcmp(run->base, p->base))
 			fd = lock_run(path, false);
 		if (fd >= 0)

@@ -442,7 +442,7 @@ replace_worker(struct run *r, struct slot *s)
 	close(s->orders);
 	close_keep(s->news);
 	s->orders = s->news = -1;
-	s->worker.pid = 0;
+	s->worker = (struct proc){ .pid = 0 };
 	enum order_type lost = s->phase == IDLE ? ORDER_QUIT : s->order.type;
 	s->phase = IDLE;
 	if (lost == ORDER_RUN)
@@ -486,8 +486,7 @@ may_run(const struct run *r, const struct file *f)
 	return room > 0;
 }
 
-/* All have had their turn: those that have not ended get another, for a retry
- * or in the next round of an audit. */
+/* All have had their turn: for a retry or an audit's round they get another. */
 static bool
 begin_round(struct run *r)
 {

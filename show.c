@@ -608,7 +608,7 @@ show_read(struct plan *p, struct record **records, const char *dir)
 	snprintf(p->id, sizeof(p->id), "%s", json_value(line, "run"));
 	p->hash = (uint32_t)strtoul(json_value(line, "plan"), NULL, 16);
 	p->shard = (int)json_number(line, "shard", 1);
-	p->shards = (int)json_number(line, "shards", 1);
+	p->shards = (int)(json_number(line, "shards", 1) % 1000000);
 	snprintf(p->started, sizeof(p->started), "%s", json_value(line, "started"));
 	p->base = json_value(line, "base");
 	p->o.audit = json_number(line, "audit", 1);
@@ -694,7 +694,7 @@ show_property(struct part *p, const struct reader *r)
 	else if (!strcmp(name, "prun.result"))  /* an unknown word is CANCEL */
 		p->result = (enum result)find_word(result_name, RESULTS - 1, value);
 	else if (!strcmp(name, "prun.shard"))
-		sscanf(value, "%d/%d", &p->nth, &p->shards);
+		sscanf(value, "%6d/%6d", &p->nth, &p->shards);
 	else if (!strcmp(name, "prun.worker"))
 		p->worker = atoi(value);
 	else if (!strcmp(name, "prun.seconds"))

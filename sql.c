@@ -153,8 +153,7 @@ add_param(struct buf *b, const char *key, const char *value)
 	quote(b, value, '\'', '\\');
 }
 
-/* Appends a URL's parameter to a DSN, if libpq finds the server by it.  Drivers
- * have others, and words of their own. */
+/* Appends a URL's parameter to a DSN in libpq's words, if libpq knows it. */
 static void
 add_known(struct buf *b, const char *key, const char *value)
 {

@@ -172,8 +172,7 @@ write_env(struct attempt *a)
 
 /* ---- the steps ---- */
 
-/* Notes the cause unless there is one already, and the result that follows from
- * it; false, so that a step can return it. */
+/* Notes the first cause and the result that follows; false, for a step. */
 static bool
 fails(struct attempt *a, enum cause cause, const char *why)
 {

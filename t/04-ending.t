@@ -155,7 +155,7 @@ fi
 # Before there is a run, and where there is none, signals end prun as they end any program.
 mkfifo full
 exec 5<>full
-for i in 1 2 3 4 5 6 7 8; do for j in 0 1 2 3 4 5 6 7 8 9; do for k in 0 1 2 3 4 5 6 7 8 9; do
+for i in 1 2 3 4 5 6 7 8 9 a b c; do for j in 0 1 2 3 4 5 6 7 8 9; do for k in 0 1 2 3 4 5 6 7 8 9; do
 	echo "long/$i$j$k-and-a-name-that-fills-the-pipe-soon-enough/test_1.sh"
 done; done; done >names
 xargs -n 100 dirname <names | xargs mkdir -p
@@ -235,4 +235,12 @@ echo 'sleep 0.2' | script many/test_1.sh
 for i in 2 3 4 5 6 7 8; do cp many/test_1.sh many/test_$i.sh; done
 ("$PRUN" -j1 many; echo $? >pipe.status) 2>err | head -n 1 >/dev/null
 is 'prun | head -n 1 ends by SIGPIPE' "$(kill -l "$(cat pipe.status)")" PIPE
+
+# A shell that has a job of its own becomes prun.
+sh -c 'sleep 2000.6 >/dev/null 2>&1 & echo $! >job; exec "$@"' sh "$PRUN" -q -j8 many >out 2>err &
+pid=$!
+ok 'prun does not wait for a job of the shell that it was' await is_dead $pid
+kill "$(cat job)"
+wait $pid
+is 'and ends as it would' $? 0
 finish

@@ -49,8 +49,24 @@ END
 	KEEP=$dir/keep unshare -m "$PRUN" test_mount.sh >out 2>err
 	is 'a mount below TMPDIR is not emptied' "$(cat keep/file)" precious
 	has 'what was left because of it is said' out 'cannot remove .*busy'
+	echo "exit 0" | script test_ok.sh
+	run -q -d named test_ok.sh
+	mkdir named/mount
+	PRUN=$PRUN unshare -m sh -c 'mount -t tmpfs -o mode=755 none named/mount && "$PRUN" -d named test_ok.sh
+		ls -ld named/mount' >out 2>err
+	has 'nor is its mode changed' out '^drwxr-xr-x'
 else
 	skip 'no mounts without root' 'a mount below TMPDIR is not emptied' \
-		'what was left because of it is said'
+		'what was left because of it is said' 'nor is its mode changed'
+fi
+mkdir upper work merged
+run -q -d lower/run test_ok.sh
+mkdir -p lower/run/a/b/c/d/e/f/g/h/i/j/k/l
+overlay='mount -t overlay none -o lowerdir=lower,upperdir=upper,workdir=work merged'
+if have unshare && unshare -m sh -c "$overlay" 2>/dev/null; then
+	PRUN=$PRUN unshare -m sh -c "$overlay"' && "$PRUN" -q -d merged/run test_ok.sh' >out 2>err
+	is 'a deep tree is removed where it cannot be moved' $? 0
+else
+	skip 'no overlayfs' 'a deep tree is removed where it cannot be moved'
 fi
 finish

@@ -92,6 +92,15 @@ is 'other XML in a directory is skipped, with a line' "$(grep -c 'is XML, but no
 has 'a page of HTML is an error' all.xml 'message="the report foreign/page.xml has no testsuite element'
 has 'so is what is cut' all.xml 'message="the report foreign/broken.xml has no testsuite element'
 is 'and .XML is seen' "$(grep -c 'testcase name="a"' all.xml)" 1
+mkdir odd
+echo '<a><property name="prun.file" value="x"/></a>' >odd/1.xml
+cp odd/1.xml odd/2.xml
+cp plain.xml odd/3.xml
+run --merge -o all.xml odd
+is 'what other XML says of files is not heeded' "$status $(grep -c 'testcase name="a"' all.xml)" '0 1'
+sed 's,value="1/2",value="1/2147483647",' linux-1.xml >huge.xml
+run --merge -o all.xml huge.xml
+is 'a number of shards that cannot be is refused' $status 3
 run --merge -o all.xml foreign/site/coverage.xml
 has 'if it is named it is an error' all.xml 'coverage.xml has no testsuite element'
 echo 'junit = last.xml' >prun.conf

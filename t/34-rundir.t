@@ -84,6 +84,15 @@ echo 'sh -c '"'"'head -c 100000 /dev/zero >"$PRUN_DIR/big"; echo $?'"'"' | grep 
 (ulimit -f 40; "$PRUN" x >out 2>err)
 is 'tests have the signal for it at its default' $? 0
 
+# What looks like a run directory of ours and is none.
+(cd t && TMPDIR=$dir "$PRUN" -q --keep=always test_a.sh) >out 2>err
+for run in "$dir"/prun-????????; do
+	mv "$run/results.jsonl" "$run/other" && ln -s other "$run/results.jsonl"
+done
+(cd t && TMPDIR=$dir "$PRUN" --clean -n) >out 2>err
+is '--clean passes over it' "$(cat out)" ''
+lacks 'without a word' err 'is not a run directory'
+
 # Other users.
 if [ "$(id -u)" = 0 ] && have setpriv; then
 	mkdir theirs
