@@ -127,9 +127,9 @@ scratch_release(size_t mark)
 struct buf
 scratch_buf(void)
 {
-	char *s = scratch(31);
+	char *s = scratch(15);
 
-	return (struct buf){ .s = s, .cap = 32, .scratch = nscratched };
+	return (struct buf){ .s = s, .cap = 16, .scratch = nscratched };
 }
 
 /* Makes room for n more bytes and a NUL; returns where they begin. */
