@@ -109,7 +109,7 @@ open_self(void)
 
 /* Lists our children (of a session, unless it is 0) but for the known and
  * inherited ones, and reaps the dead by their numbers: waitpid(-1) would take a
- * leader. False where the system does not tell. */
+ * leader.  False where the system does not tell. */
 static bool
 list_children(struct pids *c, const struct pids *known, pid_t session)
 {
@@ -679,7 +679,7 @@ bind_any(int *port)
 
 /* A port is held by a socket that is bound to it and never listens: the kernel
  * gives it to nobody who asks for any, yet a server that sets SO_REUSEADDR can
- * bind it. Where a system forbids that, it is let go, and may be lost. */
+ * bind it.  Where a system forbids that, it is let go, and may be lost. */
 int
 proc_hold(struct port *p, size_t n)
 {

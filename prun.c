@@ -6,7 +6,7 @@
  *
  * A run directory that the user names is emptied before the run, so it has to
  * be empty or that of an earlier run: one whose results.jsonl begins as ours
- * do. That file is locked while the run lasts.
+ * do.  That file is locked while the run lasts.
  */
 #include "prun.h"
 #include <strings.h>
@@ -165,8 +165,8 @@ make_dir(struct plan *p, const char *path)
 {
 	const char *tmp = getenv("TMPDIR");
 	struct list names = { 0 };
-
 	bool fresh = !path;
+
 	if (fresh)
 		path = str("%s/prun-%s", tmp && *tmp ? tmp : "/tmp", p->id);
 	if (mkdir(path, 0700) < 0 && (errno != EEXIST || fresh))
@@ -450,7 +450,7 @@ check_shards(const struct plan *p, struct parts *units)
 }
 
 /* Ends prun if a file is there twice under one name; of a rerun the last one
- * counts. Appends the history of what had ended: of several names' the longest
+ * counts.  Appends the history of what had ended: of several names' the longest
  * time and the worst result. */
 static void
 check_files(const struct plan *p, struct parts *parts, struct parts *units, struct list *lines)

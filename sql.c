@@ -540,6 +540,8 @@ pq_connect(struct session *db, int64_t deadline, bool heed)
 	struct reply r = { 0 };
 
 	db->conn = pq.connectStart(str("%s fallback_application_name=prun", db->url));
+	if (!db->conn)
+		fatal(EXIT_RUN, "out of memory");
 	pq.setErrorVerbosity(db->conn, 2);      /* with SQLSTATE */
 	int state = pq.socket(db->conn) < 0 ? POLL_FAILED : POLL_WRITING;
 	while (state != POLL_OK && state != POLL_FAILED && !r.trouble) {

@@ -287,7 +287,7 @@ start_member(struct attempt *a, size_t i)
 	if (!has_died(a, false, " before it was ready") && !ready)
 		fails(a, CAUSE_SERVER_NOT_READY, str("%s is not ready after %.1fs "
 			"(ready-timeout): %s", m->title, (double)most / 1000, reason.s));
-	return a->out.cause == CAUSE_NONE;
+	return a->out.cause == CAUSE_NONE && !a->w->cancelled;
 }
 
 /* The stack is ready: waits until prun says that the test may begin. */
@@ -809,7 +809,8 @@ work_run(const struct plan *p, int slot, int orders, int news)
 		else
 			attempt(&a);
 		tell(&a, o.type == ORDER_RUN ? NEWS_RESULT : NEWS_DONE);
-		proc_release(a.ports, a.nports);
+		for (size_t i = 0; i < a.nports && a.ports[i].hold > 0; i++)
+			close(a.ports[i].hold);
 		list_free(&a.env);
 		scratch_release(mark);
 	}
